@@ -8,6 +8,7 @@ Shapes are written `[b, c, h, w]`; likelihoods are in nats unless a name says bi
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -239,3 +240,28 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
         """Integer images `[n, c, h, w]` to float `[n, d]`."""
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """No gradients and no dropout inside; the module's training mode is as before afterwards."""
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(training)
+
+
+def check_images(images: Tensor, spec: DataSpec) -> Tensor:
+    """`images` if they are integers `[n, *spec.shape]` in 0 .. levels-1; raises `GenzooError` otherwise."""
+    if tuple(images.shape[1:]) != spec.shape:
+        raise GenzooError(f"images must have the shape [n, {', '.join(map(str, spec.shape))}], got {list(images.shape)}")
+    if spec.levels is None:
+        return images
+    if images.is_floating_point() or images.dtype == torch.bool:
+        raise GenzooError(f"images must be integers 0..{spec.levels - 1}, got {images.dtype}")
+    if images.numel() and (int(images.max()) >= spec.levels or int(images.min()) < 0):
+        raise GenzooError(f"images must lie in 0..{spec.levels - 1}, found {int(images.min())}..{int(images.max())}")
+    return images

@@ -1,0 +1,137 @@
+"""The presets: names of recipes, as data. They feed `create`, the command line, the README's table and the tests.
+
+A preset gives one configuration per size; `adjustments` are the fields that follow the data. The sizes small
+and below suit two processor cores, large wants a GPU.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+
+from genzoo.catalogue import DESCRIPTIONS
+from genzoo.config import ModelConfig, TrainConfig
+from genzoo.contract import DataSpec, GenerativeModel, GenzooError
+from genzoo.models.autoregressive import HeadConfig, PixelCNNConfig, PixelTransformerConfig
+
+LOW_RESOLUTION = "up to 16 pixels"
+MANY_LEVELS = "more than 32 levels"
+COLOUR = "colour"
+
+TRAITS = {
+    LOW_RESOLUTION: lambda spec: len(spec.shape) == 3 and max(spec.shape[1:]) <= 16,
+    MANY_LEVELS: lambda spec: spec.levels is not None and spec.levels > 32,
+    COLOUR: lambda spec: spec.shape[0] > 1,
+}
+"""What an adjustment may depend on."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A recipe: one configuration per size, and the fields that are set otherwise for data with a trait."""
+
+    sizes: Mapping[str, ModelConfig]
+    adjustments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def config(self, size: str, spec: DataSpec) -> ModelConfig:
+        """The configuration of `size` for data of `spec`; raises `GenzooError` for an unknown size."""
+        if size not in self.sizes:
+            raise GenzooError(f"unknown size {size!r}: choose {', '.join(self.sizes)}")
+        config = self.sizes[size]
+        for trait, changes in self.adjustments.items():
+            if TRAITS[trait](spec):
+                config = replace(config, **changes)  # pyright: ignore[reportArgumentType]
+        return config
+
+
+_FAST = TrainConfig(batch_size=32, learning_rate=4e-3)
+
+PRESETS: dict[str, Preset] = {
+    "pixelcnn": Preset(
+        sizes={
+            "tiny": PixelCNNConfig(width=32, blocks=2, vertical=(32, 48), training=_FAST),
+            "small": PixelCNNConfig(width=64, blocks=5, vertical=(64, 96, 128), training=_FAST),
+            "base": PixelCNNConfig(
+                width=128, blocks=6, vertical=(128, 192, 256), vertical_blocks=2,
+                training=replace(_FAST, learning_rate=2e-3),
+            ),
+            "large": PixelCNNConfig(
+                group=1, width=192, blocks=10, vertical=(192, 256, 384), vertical_blocks=4,
+                training=TrainConfig(batch_size=128, learning_rate=1e-3),
+            ),
+        },
+        adjustments={
+            LOW_RESOLUTION: {"group": 1, "dropout": 0.3},
+            MANY_LEVELS: {"head": HeadConfig(width=64, layers=2, bumps=10)},
+        },
+    ),
+    "pixel-transformer": Preset(
+        sizes={
+            "tiny": PixelTransformerConfig(width=64, blocks=2, training=_FAST),
+            "small": PixelTransformerConfig(width=128, blocks=4, training=_FAST),
+            "base": PixelTransformerConfig(width=256, blocks=8, training=replace(_FAST, learning_rate=1e-3)),
+            "large": PixelTransformerConfig(
+                group=2, width=512, blocks=12, training=TrainConfig(batch_size=128, learning_rate=5e-4)
+            ),
+        },
+        adjustments={
+            LOW_RESOLUTION: {"group": 1, "dropout": 0.2},
+            MANY_LEVELS: {"head": HeadConfig(width=64, layers=2, bumps=10)},
+        },
+    ),
+}  # fmt: skip
+
+
+def get_preset(name: str) -> Preset:
+    """The preset of that name; raises `GenzooError` with the nearest name otherwise."""
+    if name in PRESETS:
+        return PRESETS[name]
+    near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0)
+    raise GenzooError(f"unknown preset {name!r}: did you mean {near[0]!r}? (one of {', '.join(PRESETS)})")
+
+
+def create(
+    name: str, spec: DataSpec, size: str = "small", *, seed: int = 0, **overrides: Any
+) -> GenerativeModel:
+    """A model of a preset with random weights from `seed`; `overrides` are fields of the preset's configuration.
+
+    >>> create("pixelcnn", DataSpec((1, 8, 8), levels=17), "tiny", blocks=1).config.blocks
+    1
+
+    Raises `GenzooError` for an unknown preset, size or field.
+    """
+    config = get_preset(name).config(size, spec)
+    known = [f.name for f in fields(config)]  # pyright: ignore[reportArgumentType]
+    for key in overrides:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
+            raise GenzooError(f"{name} has no field {key!r}: did you mean {near!r}?")
+    return build(replace(config, **overrides), spec, seed=seed)  # pyright: ignore[reportArgumentType]
+
+
+def build(config: ModelConfig, spec: DataSpec, *, seed: int = 0) -> GenerativeModel:
+    """`config.build(spec)` with initial weights from `seed`; the global random state stays as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return config.build(spec)
+
+
+def list_models() -> dict[str, str]:
+    """Preset names with one-line descriptions."""
+    return {name: DESCRIPTIONS[name] for name in PRESETS}
+
+
+def preset_table() -> str:
+    """The README's table: a row per preset, with its parameters per size on 28x28 grey 8-bit images."""
+    spec = DataSpec((1, 28, 28), levels=256)
+    sizes = ("tiny", "small", "base", "large")
+    rows = ["| preset | what it is | likelihood | " + " | ".join(sizes) + " |", "|---" * (3 + len(sizes)) + "|"]
+    for name, preset in PRESETS.items():
+        with torch.device("meta"):
+            models = [preset.config(size, spec).build(spec) for size in sizes]
+        kind = models[0].likelihood.name.lower().replace("_", " ")
+        counts = [f"{sum(p.numel() for p in m.parameters()) / 1e6:.2f} M" for m in models]
+        rows.append(f"| `{name}` | {DESCRIPTIONS[name]} | {kind} | " + " | ".join(counts) + " |")
+    return "\n".join(rows)

@@ -1,0 +1,109 @@
+"""Output distributions: they sum to one, agree with independent references and sample what they score."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from genzoo.contract import DataSpec, GenzooError
+from genzoo.distributions import Bernoulli, Categorical, LogisticMixture, output_distribution
+
+ALL = [Bernoulli(), Categorical(2), Categorical(17), LogisticMixture(2, 3), LogisticMixture(256, 10)]
+
+
+def random_params(distribution, *shape, scale=2.0, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(*shape, distribution.n_params, generator=generator, dtype=dtype)
+
+
+def all_log_probs(distribution, params):
+    """`[n, p]` to `[n, levels]`."""
+    levels = torch.arange(distribution.levels)
+    each = params[:, None].expand(-1, distribution.levels, -1)
+    return distribution.log_prob(each, levels.expand(len(params), -1))
+
+
+@pytest.mark.parametrize("distribution", ALL, ids=repr)
+@pytest.mark.parametrize("scale", [0.0, 2.0, 8.0])
+def test_sums_to_one(distribution, scale):
+    total = all_log_probs(distribution, random_params(distribution, 50, scale=scale)).double().logsumexp(-1)
+    assert total.abs().max() < 2e-6
+
+
+@pytest.mark.parametrize("distribution", ALL, ids=repr)
+def test_float32_agrees_with_float64(distribution):
+    params = random_params(distribution, 50, dtype=torch.float64)
+    single = all_log_probs(distribution, params.float())
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), all_log_probs(distribution, params), rtol=1e-4, atol=1e-4)
+
+
+def test_logistic_mixture_equals_scipy():
+    """Differences of scipy's logistic distribution function, the mixture written out, tails in the edge bins."""
+    distribution = LogisticMixture(256, 4)
+    params = random_params(distribution, 20, scale=0.5, dtype=torch.float64)
+    logits, mean, log_scale = (p.numpy() for p in params.chunk(3, -1))
+    mean = mean + (np.arange(4) + 0.5) / 2 - 1
+    scale = np.exp(log_scale) / 8
+    edges = (np.arange(257) - 0.5) * 2 / 255 - 1
+    edges[0], edges[-1] = -np.inf, np.inf
+    cdf = stats.logistic.cdf(edges[None, None], loc=mean[..., None], scale=scale[..., None])
+    weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = (weights[..., None] * np.diff(cdf, axis=-1)).sum(1)
+    np.testing.assert_allclose(all_log_probs(distribution, params).exp().numpy(), expected, atol=1e-12)
+
+
+def test_logistic_mixture_keeps_its_digits_in_the_tails():
+    """A narrow component far from the value: a difference of two sigmoids would be 0 and its log -inf."""
+    distribution = LogisticMixture(256, 1)
+    params = torch.tensor([[0.0, -0.9, -3.0]])
+    x = torch.tensor([250])
+    scale = math.exp(-3.0) / 2
+    low, high = ((250 + s) * 2 / 255 - 1 + 0.9 for s in (-0.5, 0.5))
+    expected = math.log(math.exp(-low / scale) - math.exp(-high / scale))  # logistic tail = exponential
+    assert distribution.log_prob(params, x).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("levels", [0, 255])
+def test_gradients_are_finite_at_the_edges(levels):
+    distribution = LogisticMixture()
+    params = random_params(distribution, 100, scale=20.0).requires_grad_()
+    distribution.log_prob(params, torch.full((100,), levels)).sum().backward()
+    assert params.grad.isfinite().all() and params.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("distribution", ALL, ids=repr)
+def test_samples_follow_the_probabilities(distribution):
+    """Chi-square of 20,000 draws at the 1e-4 level, levels with small expectation pooled."""
+    params = random_params(distribution, 1, scale=1.0)
+    n = 20_000
+    draws = distribution.sample(params.expand(n, -1), generator=torch.Generator().manual_seed(1))
+    assert draws.dtype == torch.long
+    expected = n * all_log_probs(distribution, params)[0].double().exp().numpy()
+    observed = np.bincount(draws.numpy(), minlength=distribution.levels)
+    big = expected >= 10
+    expected = np.append(expected[big], expected[~big].sum() + 1e-9)
+    observed = np.append(observed[big], observed[~big].sum())
+    assert ((observed - expected) ** 2 / expected).sum() < stats.chi2.ppf(1 - 1e-4, len(expected))
+
+
+def test_bfloat16_parameters_are_scored_in_float32():
+    params = random_params(Categorical(17), 8).bfloat16()
+    log_prob = Categorical(17).log_prob(params, torch.arange(8))
+    assert log_prob.dtype == torch.float32
+    torch.testing.assert_close(log_prob, Categorical(17).log_prob(params.float(), torch.arange(8)))
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [(2, Bernoulli()), (32, Categorical(32)), (33, LogisticMixture(33)), (256, LogisticMixture(256))],
+)
+def test_auto_follows_the_levels(levels, expected):
+    assert output_distribution("auto", DataSpec((1, 4, 4), levels)) == expected
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(GenzooError, match="unknown output distribution 'gauss'"):
+        output_distribution("gauss", DataSpec((1, 4, 4)))
