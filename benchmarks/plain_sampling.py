@@ -23,5 +23,7 @@ def sample_plainly(
             params = model.head(model.backbone(x, None), x)
             column, pixel = divmod(j, model.groups.size)
             subpixel = pixel * channels + c
-            images[:, c, i, j] = model.distribution.sample(params[:, i, column, subpixel], generator=generator)
+            images[:, c, i, j] = model.distribution.sample(
+                params[:, i, column, subpixel], generator=generator
+            )
     return images.to(torch.uint8)

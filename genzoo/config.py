@@ -60,7 +60,7 @@ class ModelConfig(ABC):
         return self
 
 
-def to_json(value: Any) -> Any:  # noqa: ANN401 - any JSON-able value
+def to_json(value: Any) -> Any:
     """Dataclasses (tagged by type name), tuples, lists, dicts and plain values to JSON-able values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -72,7 +72,7 @@ def to_json(value: Any) -> Any:  # noqa: ANN401 - any JSON-able value
     return value
 
 
-def from_json(value: Any, types: Iterable[type]) -> Any:  # noqa: ANN401
+def from_json(value: Any, types: Iterable[type]) -> Any:
     """The inverse of `to_json`; lists become tuples. Only `types` are built.
 
     >>> from_json(to_json(TrainConfig(betas=(0.8, 0.9))), [TrainConfig]).betas

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 if TYPE_CHECKING:
-    from genzoo.data.split import Split
     from genzoo.config import ModelConfig
+    from genzoo.data.split import Split
 
 
 class GenzooError(Exception):
@@ -257,11 +257,15 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 def check_images(images: Tensor, spec: DataSpec) -> Tensor:
     """`images` if they are integers `[n, *spec.shape]` in 0 .. levels-1; raises `GenzooError` otherwise."""
     if tuple(images.shape[1:]) != spec.shape:
-        raise GenzooError(f"images must have the shape [n, {', '.join(map(str, spec.shape))}], got {list(images.shape)}")
+        raise GenzooError(
+            f"images must have the shape [n, {', '.join(map(str, spec.shape))}], got {list(images.shape)}"
+        )
     if spec.levels is None:
         return images
     if images.is_floating_point() or images.dtype == torch.bool:
         raise GenzooError(f"images must be integers 0..{spec.levels - 1}, got {images.dtype}")
     if images.numel() and (int(images.max()) >= spec.levels or int(images.min()) < 0):
-        raise GenzooError(f"images must lie in 0..{spec.levels - 1}, found {int(images.min())}..{int(images.max())}")
+        raise GenzooError(
+            f"images must lie in 0..{spec.levels - 1}, found {int(images.min())}..{int(images.max())}"
+        )
     return images

@@ -127,7 +127,10 @@ def preset_table() -> str:
     """The README's table: a row per preset, with its parameters per size on 28x28 grey 8-bit images."""
     spec = DataSpec((1, 28, 28), levels=256)
     sizes = ("tiny", "small", "base", "large")
-    rows = ["| preset | what it is | likelihood | " + " | ".join(sizes) + " |", "|---" * (3 + len(sizes)) + "|"]
+    rows = [
+        "| preset | what it is | likelihood | " + " | ".join(sizes) + " |",
+        "|---" * (3 + len(sizes)) + "|",
+    ]
     for name, preset in PRESETS.items():
         with torch.device("meta"):
             models = [preset.config(size, spec).build(spec) for size in sizes]

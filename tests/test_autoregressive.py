@@ -59,7 +59,9 @@ def test_causality_by_zero_jacobian(config, group, shape):
 
 def test_no_blind_spot():
     """The last pixel depends on every pixel of a 5x5 image, also on those up and to the right."""
-    model = perturbed(replace(PIXELCNN, group=1, blocks=4, vertical_blocks=2).build(DataSpec((1, 5, 5)))).double()
+    model = perturbed(
+        replace(PIXELCNN, group=1, blocks=4, vertical_blocks=2).build(DataSpec((1, 5, 5)))
+    ).double()
     x = torch.rand(1, 5, 5, 1, dtype=torch.float64, requires_grad=True)
     model.backbone(x, None)[0, 4, 4].sum().backward()
     assert torch.count_nonzero(x.grad) == 24
@@ -78,7 +80,7 @@ def test_cached_contexts_equal_those_of_the_whole_image(config, spec):
     x = model.features(model.groups.fold(torch.randint(spec.levels, (3, *spec.shape), generator=generator)))
     x = x.flatten(-2).double()
     cond = {None: None, "class": torch.tensor([0, 1, 4]), "vector": torch.rand(3, 3, dtype=torch.float64)}
-    embedded = model._embedded(cond[spec.cond])
+    embedded = model._embedded(cond[spec.cond], 3)
     with torch.no_grad():
         whole = model.backbone(x, embedded)
         stepper = model.backbone.stepper(x, embedded)
@@ -126,7 +128,9 @@ def test_impute_keeps_what_is_known_and_fills_the_rest(config):
     missing = torch.zeros(6, 6, dtype=torch.bool)
     missing[3:, 2:5] = True
     kept = images.clone()
-    first, second = (model.impute(images, missing, generator=torch.Generator().manual_seed(s)) for s in (1, 2))
+    first, second = (
+        model.impute(images, missing, generator=torch.Generator().manual_seed(s)) for s in (1, 2)
+    )
     assert torch.equal(images, kept)
     assert torch.equal(first[..., ~missing], images[..., ~missing])
     assert not torch.equal(first[..., missing], second[..., missing])
@@ -146,7 +150,9 @@ def test_imputed_pixels_follow_the_conditional_distribution():
     other[..., 1, 1] = 1
     p = model.log_likelihood(torch.cat([images, other])).nats.softmax(0)[1].item()
     missing = torch.tensor([[False, False], [False, True]])
-    filled = model.impute(images.expand(4000, -1, -1, -1), missing, generator=torch.Generator().manual_seed(0))
+    filled = model.impute(
+        images.expand(4000, -1, -1, -1), missing, generator=torch.Generator().manual_seed(0)
+    )
     assert filled[..., 1, 1].float().mean().item() == pytest.approx(p, abs=4 * (p * (1 - p) / 4000) ** 0.5)
 
 

@@ -81,7 +81,9 @@ class PixelCNNConfig(ModelConfig):
         height, columns = parts.groups.grid
         depth = max(1, min(len(self.vertical), height.bit_length() - 1))
         levels = tuple(
-            VerticalLevel(width, self.vertical_blocks, halve_width=columns >> n >= height >> n and columns > 1)
+            VerticalLevel(
+                width, self.vertical_blocks, halve_width=columns >> n >= height >> n and columns > 1
+            )
             for n, width in enumerate(self.vertical[:depth])
         )
         backbone = GatedPixelCNN(
@@ -164,7 +166,9 @@ class _Parts(nn.Module):
     def __init__(self, spec: DataSpec, group: int, head: HeadConfig) -> None:
         super().__init__()
         if spec.levels is None:
-            raise GenzooError("an autoregressive pixel model needs integer images, these data are real-valued")
+            raise GenzooError(
+                "an autoregressive pixel model needs integer images, these data are real-valued"
+            )
         self.groups = PixelGroups(spec.shape, group)
         self.features = ValueFeatures(spec.levels, head.bumps)
         self.distribution: OutputDistribution = output_distribution(head.output, spec, head.components)
@@ -205,7 +209,7 @@ class AutoregressiveModel(GenerativeModel):
     def loss(self, batch: Batch, turn: str = "model", *, generator: torch.Generator | None = None) -> Loss:
         """-log P(x | cond) in nats per image `[b]`."""
         self.parameters_of(turn)
-        nats = -self._log_prob(check_images(batch.images, self.spec), self._embedded(batch.cond))
+        nats = -self._log_prob(check_images(batch.images, self.spec), self._embedded(batch.cond, len(batch.images)))
         return Loss(nats, {"nll": nats})
 
     def _log_prob(self, images: Tensor, cond: Tensor | None) -> Tensor:
@@ -249,9 +253,11 @@ class AutoregressiveModel(GenerativeModel):
             groups = self.groups.fold(images.to(self.device)).clone(memory_format=torch.contiguous_format)
             missing = self.groups.fold(missing.to(self.device))
             x = self.features(groups)  # [n, h, columns, s, f], kept in step with `groups`
-            stepper = self.backbone.stepper(x.flatten(-2), self._embedded(cond))
+            stepper = self.backbone.stepper(x.flatten(-2), self._embedded(cond, len(x)))
             for i, j in self._raster():
-                self._fill_group(groups[:, i, j], x[:, i, j], missing[:, i, j], stepper.context(i, j), generator)
+                self._fill_group(
+                    groups[:, i, j], x[:, i, j], missing[:, i, j], stepper.context(i, j), generator
+                )
             images = self.groups.unfold(groups)
         return images.to(torch.uint8) if self.distribution.levels <= 256 else images
 
@@ -293,14 +299,13 @@ class AutoregressiveModel(GenerativeModel):
 
     def _chunked(self, images: Tensor, cond: Tensor | None) -> Tensor:
         nats = []
+        embedded = self._embedded(cond, len(images))
         for start in range(0, len(images), self.chunk):
             part = slice(start, start + self.chunk)
-            embedded = self._embedded(None if cond is None else cond[part])
-            nats.append(self._log_prob(images[part].to(self.device), embedded).double().cpu())
+            of_part = None if embedded is None else embedded[part]
+            nats.append(self._log_prob(images[part].to(self.device), of_part).double().cpu())
         return torch.cat(nats) if nats else torch.zeros(0, dtype=torch.float64)
 
-    def _embedded(self, cond: Tensor | None) -> Tensor | None:
-        if cond is None and self.spec.cond is None:
-            return None
-        cond = check_condition(cond, self.spec.cond, self.spec.cond_size)
-        return self.condition(cond.to(self.device))  # pyright: ignore[reportOptionalCall]
+    def _embedded(self, cond: Tensor | None, n: int) -> Tensor | None:
+        cond = check_condition(cond, self.spec, n)
+        return None if cond is None or self.condition is None else self.condition(cond.to(self.device))

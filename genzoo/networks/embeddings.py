@@ -11,21 +11,25 @@ class ConditionEmbedding(nn.Module):
 
     def __init__(self, spec: DataSpec, width: int) -> None:
         super().__init__()
-        self.kind, self.size, self.width = spec.cond, spec.cond_size, width
         is_class = spec.cond == "class"
         self.embed = nn.Embedding(spec.cond_size, width) if is_class else nn.Linear(spec.cond_size, width)
 
     def forward(self, cond: Tensor) -> Tensor:
-        """Raises `GenzooError` on a condition of the wrong type, shape or range."""
-        return self.embed(check_condition(cond, self.kind, self.size))
+        """Raises `IndexError` for a class that does not exist: see `check_condition`."""
+        return self.embed(cond)
 
 
-def check_condition(cond: Tensor | None, kind: str | None, size: int) -> Tensor:
-    """`cond` if it is what a model conditioned on `kind` of `size` takes; raises `GenzooError` otherwise."""
+def check_condition(cond: Tensor | None, spec: DataSpec, n: int) -> Tensor | None:
+    """`cond` if it is what a model of `spec` takes for `n` images; raises `GenzooError` otherwise."""
+    kind, size = spec.cond, spec.cond_size
+    if cond is None and kind is None:
+        return None
     if cond is None:
         raise GenzooError(f"this model is conditioned on a {kind}: give cond")
     if kind is None:
         raise GenzooError("this model is unconditional: leave cond out, or train it with --cond")
+    if len(cond) != n:
+        raise GenzooError(f"cond must be as long as the images: got {len(cond)} for {n}")
     if kind == "vector":
         if cond.ndim != 2 or cond.shape[1] != size or not cond.is_floating_point():
             raise GenzooError(f"cond must be float vectors [n, {size}], got {_kind_of(cond)}")
@@ -33,7 +37,9 @@ def check_condition(cond: Tensor | None, kind: str | None, size: int) -> Tensor:
     if cond.ndim != 1 or cond.is_floating_point() or cond.is_complex() or cond.dtype == torch.bool:
         raise GenzooError(f"cond must be integer classes [n], got {_kind_of(cond)}")
     if cond.numel() and (int(cond.min()) < 0 or int(cond.max()) >= size):
-        raise GenzooError(f"class {int(cond.max())} is out of range: the model has {size} classes (0..{size - 1})")
+        raise GenzooError(
+            f"class {int(cond.max())} is out of range: the model has {size} classes (0..{size - 1})"
+        )
     return cond
 
 

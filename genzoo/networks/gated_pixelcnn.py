@@ -79,7 +79,9 @@ class CausalConv(nn.Module):
             x = torch.cat([before, x], self.axis)
             state[self] = x.narrow(self.axis, 1, self.reach - 1)
         if self.axis == 3:  # one position: a matrix product
-            return F.linear(x[:, :, 0].flatten(1), self.weight[:, :, 0].flatten(1), self.bias)[..., None, None]
+            return F.linear(x[:, :, 0].flatten(1), self.weight[:, :, 0].flatten(1), self.bias)[
+                ..., None, None
+            ]
         return F.conv2d(x, self.weight, self.bias, padding=(0, self.across // 2))
 
 

@@ -1,0 +1,175 @@
+"""How fast each preset trains, samples and scores on this machine: `python -m benchmarks.speed`.
+
+Every row runs in a process of its own, so that its peak memory is its own. The share of peak is the floating-
+point operations that a training step executes, per second, over those of a 1024^3 matrix product in the
+precision that training uses, measured in the same process. Prints a table and, last, one line of JSON.
+"""
+
+import argparse
+import json
+import multiprocessing
+import platform
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import count
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.plain_sampling import sample_plainly
+from genzoo import DataSpec, create, list_models
+from genzoo.config import TrainConfig
+from genzoo.contract import Batch, GenerativeModel
+from genzoo.models.autoregressive import AutoregressiveModel
+from genzoo.optim import keep_freed_memory, make_optimizer, trains_in_bf16
+
+SPECS = {
+    "digits": DataSpec((1, 8, 8), 17),
+    "mnist-binary": DataSpec((1, 28, 28), 2),
+    "fashion-mnist": DataSpec((1, 28, 28), 256),
+    "cifar10": DataSpec((3, 32, 32), 256),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Figures of one preset on one kind of data; images per second unless a name says otherwise."""
+
+    preset: str
+    data: str
+    size: str
+    parameters: int
+    precision: str
+    training: float
+    share_of_peak: float
+    sampling: float
+    likelihood: float
+    peak_memory_mib: float
+    sampling_speedup: float | None
+    """Cached sampling over the plain loop that runs the whole network per pixel, where there is such a loop."""
+
+
+def seconds_per_call(call: Callable[[], object], at_least: float) -> float:
+    """The median duration of `call`, over at least three calls and `at_least` seconds, after one warm-up."""
+    call()
+    durations: list[float] = []
+    while len(durations) < 3 or sum(durations) < at_least:
+        start = time.perf_counter()
+        call()
+        durations.append(time.perf_counter() - start)
+    return sorted(durations)[len(durations) // 2]
+
+
+def measure(preset: str, data: str, size: str, seconds: float) -> Row:
+    """One row; random images stand in for the data, which changes no figure."""
+    keep_freed_memory()
+    spec = SPECS[data]
+    model = create(preset, spec, size)
+    config: TrainConfig = model.config.training
+    bf16 = trains_in_bf16(config.precision, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(spec.levels or 2, (config.batch_size, *spec.shape), generator=generator)
+    step = training_step(model, Batch(images.to(torch.uint8)), bf16=bf16)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    step_seconds = seconds_per_call(step, seconds)
+    flops = counter.get_total_flops() / step_seconds
+    model.eval()
+    likelihood = seconds_per_call(lambda: model.log_likelihood(images.to(torch.uint8)), seconds)
+    sampling = seconds_per_call(lambda: model.sample(64, generator=generator), seconds)
+    return Row(
+        preset=preset,
+        data=data,
+        size=size,
+        parameters=sum(p.numel() for p in model.parameters()),
+        precision="bf16" if bf16 else "fp32",
+        training=len(images) / step_seconds,
+        share_of_peak=flops / peak_flops(bf16=bf16),
+        sampling=64 / sampling,
+        likelihood=len(images) / likelihood,
+        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        sampling_speedup=plain_seconds(model) / sampling if isinstance(model, AutoregressiveModel) else None,
+    )
+
+
+def training_step(model: GenerativeModel, batch: Batch, *, bf16: bool) -> Callable[[], None]:
+    """What the trainer does with a batch, without its bookkeeping."""
+    optimizers = {t: make_optimizer(model.parameters_of(t), model.config.training) for t in model.turns}
+    steps = count()
+
+    def step() -> None:
+        generator = torch.Generator().manual_seed(next(steps))
+        for turn, optimizer in optimizers.items():
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                loss = model(batch, turn, generator).total.mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def plain_seconds(model: AutoregressiveModel, n: int = 64, pixels: int = 3) -> float:
+    """Seconds that the plain loop takes for `n` images, from its first `pixels` sub-pixels: all cost the same."""
+    generator = torch.Generator().manual_seed(0)
+    seconds = seconds_per_call(lambda: sample_plainly(model, n, generator=generator, pixels=pixels), 0)
+    return seconds * model.spec.dims / pixels
+
+
+def peak_flops(*, bf16: bool) -> float:
+    """Floating-point operations per second of a 1024^3 matrix product."""
+    a = torch.randn(1024, 1024, dtype=torch.bfloat16 if bf16 else torch.float32)
+    return 2 * 1024**3 / seconds_per_call(lambda: a @ a, 0.5)
+
+
+def table(rows: list[Row]) -> Table:
+    """The rows for people."""
+    result = Table(title="images per second; memory is the process's peak")
+    columns = ["preset", "data", "size", "parameters", "training", "of peak", "sampling", "likelihood"]
+    for name in [*columns, "memory", "cached / plain sampling"]:
+        result.add_column(name, justify="left" if name in columns[:3] else "right")
+    for r in rows:
+        result.add_row(
+            r.preset,
+            r.data,
+            r.size,
+            f"{r.parameters / 1e6:.2f} M",
+            f"{r.training:.0f} ({r.precision})",
+            f"{r.share_of_peak:.0%}",
+            f"{r.sampling:.1f}",
+            f"{r.likelihood:.0f}",
+            f"{r.peak_memory_mib:.0f} MiB",
+            "-" if r.sampling_speedup is None else f"{r.sampling_speedup:.0f} x",
+        )
+    return result
+
+
+def main() -> None:
+    """Measures the presets and data asked for, by default all presets on digits and 28x28 data."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("presets", nargs="*", help="preset names; all of them by default")
+    parser.add_argument(
+        "--data", nargs="+", choices=SPECS, default=["digits", "mnist-binary", "fashion-mnist"]
+    )
+    parser.add_argument("--size", default="small")
+    parser.add_argument("--seconds", type=float, default=3.0, help="at least so long per figure")
+    args = parser.parse_args()
+    rows = []
+    for preset in args.presets or list_models():
+        for data in args.data:
+            # a fresh process per row: peak memory never falls again within one
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                rows.append(pool.apply(measure, (preset, data, args.size, args.seconds)))
+    Console().print(table(rows))
+    machine = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+    print(json.dumps({**machine, "torch": torch.__version__, "rows": [asdict(r) for r in rows]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""What a source gives: three splits, what a model must know of them, and the protocol behind them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from torch import Tensor
+
+from genzoo.contract import DataSpec, GenzooError
+from genzoo.data.split import Split
+from genzoo.data.toy import Density
+
+SPLIT_SEED = 0
+"""Seed of every split that a source makes itself."""
+
+
+@final
+@dataclass(frozen=True)
+class ImageData:
+    """A data set as `load_data` gives it.
+
+    `protocol` is JSON-able and travels into every report: the name, seeds, the splits' sizes, and under
+    "test_id" what the test set is, so that only figures of one test set are compared. `truth` is the density
+    behind analytic data, None elsewhere.
+    """
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    spec: DataSpec
+    protocol: dict[str, Any]
+    truth: Density | None = None
+
+    def log_prob(self, images: Tensor) -> Tensor:
+        """The true log-probability of `images` `[n, *shape]` in nats, float64 `[n]`.
+
+        Raises `GenzooError` where the data has no known density.
+        """
+        if self.truth is None:
+            raise GenzooError(f"the true density of {self.name} is unknown: only toy: data has log_prob")
+        return self.truth.log_prob(images)
+
+
+def protocol(
+    name: str, splits: tuple[Split, Split, Split], test_id: str, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The protocol of `(train, val, test)`; `more` is what a source adds to it."""
+    sizes = dict(zip(("train", "val", "test"), map(len, splits), strict=True))
+    return {"name": name, "test_id": test_id, "split_seed": SPLIT_SEED, "sizes": sizes, **(more or {})}
+
+
+def conditional_spec(
+    name: str, shape: tuple[int, ...], levels: int | None, cond: str | None, classes: int
+) -> DataSpec:
+    """The spec of a source with `classes` classes (0: unlabelled) under `cond`, None or "class".
+
+    Raises `GenzooError` where the source cannot be conditioned so.
+    """
+    if cond is None:
+        return DataSpec(shape, levels)
+    if cond != "class":
+        raise GenzooError(f'cond must be None or "class" for {name}, got {cond!r}')
+    if classes == 0:
+        raise GenzooError(f'{name} has no labels, so cond="class" is impossible: leave cond out')
+    return DataSpec(shape, levels, "class", classes)
+
+
+def permutation(n: int) -> np.ndarray:
+    """The fixed order of n items that splits are cut from; the same for every version (RandomState is frozen)."""
+    return np.random.RandomState(SPLIT_SEED).permutation(n)

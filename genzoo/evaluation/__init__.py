@@ -1,0 +1,1 @@
+"""Judging trained models: likelihood with its error, kind and protocol."""

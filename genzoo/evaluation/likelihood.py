@@ -1,0 +1,126 @@
+"""Likelihood of a split under a model: mean, standard error over images, kind and protocol."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from genzoo.contract import (
+    GenerativeModel,
+    GenzooError,
+    Likelihood,
+    LogLikelihood,
+    bits_per_dim,
+    evaluating,
+)
+
+if TYPE_CHECKING:
+    from genzoo.data.split import Split
+
+
+@dataclass(frozen=True)
+class LikelihoodReport:
+    """What a model says of a split, per image.
+
+    `nats` is the mean of log P(x) (so usually negative) and `bits_per_dim` the mean of -log2 P(x) / D; each
+    `_stderr` is the standard error of that mean over images, which holds the Monte-Carlo error of a
+    stochastic likelihood too, and is None for a single image. `seconds` is the time of `images` images.
+    """
+
+    nats: float
+    nats_stderr: float | None
+    bits_per_dim: float
+    bits_per_dim_stderr: float | None
+    kind: Likelihood
+    images: int
+    seconds: float
+    details: dict[str, Any]
+
+    @property
+    def images_per_second(self) -> float:
+        """Images whose likelihood is computed in a second."""
+        return self.images / max(self.seconds, 1e-9)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON-able values; the kind by its name."""
+        return {
+            "nats": self.nats,
+            "nats_stderr": self.nats_stderr,
+            "bits_per_dim": self.bits_per_dim,
+            "bits_per_dim_stderr": self.bits_per_dim_stderr,
+            "kind": self.kind.name,
+            "symbol": self.kind.symbol,
+            "images": self.images,
+            "images_per_second": self.images_per_second,
+            "details": self.details,
+        }
+
+
+def evaluate_likelihood(
+    model: GenerativeModel,
+    split: "Split",
+    *,
+    chunk: int = 100,
+    max_images: int | None = None,
+    generator: torch.Generator | None = None,
+    progress: Callable[[int], None] = lambda images: None,
+) -> LikelihoodReport:
+    """The mean log-likelihood of `split`, `chunk` images at a time.
+
+    With `max_images` a random subset of that size is taken. A conditional model is given the split's labels.
+    `generator` (on the model's device) decides the subset and what is random in the likelihood. `progress`
+    is called with the number of images of every finished chunk.
+
+    Raises `NoLikelihood` where the family has none, `GenzooError` where there are no images.
+    """
+    indices = subset(len(split), max_images, None if generator is None else _on_cpu(generator))
+    if len(indices) == 0:
+        raise GenzooError("there are no images to evaluate: the split is empty or --max-images is below 1")
+    start, answers = time.perf_counter(), []
+    with evaluating(model):
+        for part in indices.split(chunk):
+            images, cond = split.batch(
+                part
+            )  # without a generator: the fixed draw, as every reader will see it
+            cond = None if model.spec.cond is None or cond is None else cond.to(model.device)
+            answers.append(model.log_likelihood(images.to(model.device), cond, generator=generator))
+            progress(len(part))
+    return summarise(answers, time.perf_counter() - start)
+
+
+def subset(count: int, at_most: int | None, generator: torch.Generator | None) -> Tensor:
+    """Sorted indices long `[n]`: all `count`, or a random `at_most` of them."""
+    if at_most is None or at_most >= count:
+        return torch.arange(count)
+    return torch.randperm(count, generator=generator)[: max(at_most, 0)].sort().values
+
+
+def summarise(answers: list[LogLikelihood], seconds: float) -> LikelihoodReport:
+    """One report from the answers to successive chunks; the kind is the worst among them."""
+    nats = torch.cat([answer.nats.double().cpu() for answer in answers])
+    bits = bits_per_dim(nats, answers[0].spec)
+    return LikelihoodReport(
+        nats=nats.mean().item(),
+        nats_stderr=_stderr(nats),
+        bits_per_dim=bits.mean().item(),
+        bits_per_dim_stderr=_stderr(bits),
+        kind=min(answer.kind for answer in answers),
+        images=len(nats),
+        seconds=seconds,
+        details=answers[0].details,
+    )
+
+
+def _stderr(values: Tensor) -> float | None:
+    """Standard error of the mean of `[n]`; None where one value cannot tell."""
+    return None if len(values) < 2 else (values.std() / math.sqrt(len(values))).item()
+
+
+def _on_cpu(generator: torch.Generator) -> torch.Generator:
+    """A generator for indices, which are on the CPU, seeded from one that may be elsewhere."""
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    return torch.Generator().manual_seed(int(seed))

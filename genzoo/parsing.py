@@ -1,0 +1,112 @@
+"""Command lines into dataclasses by tyro, with mistakes told in one line. Free of torch, so `--help` is quick."""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import tyro
+
+T = TypeVar("T")
+
+_FRAME = "│╭╮╰╯ "
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the program with "genzoo: error: ..." on stderr and exit code 2."""
+    print(f"genzoo: error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """The entry of `names` most like `name`.
+
+    >>> nearest("--chanels", ["--blocks", "--channels"])
+    '--channels'
+    """
+    return difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
+
+
+def parse(kind: type[T], argv: Sequence[str], prog: str, *, default: T | None = None) -> T:
+    """`argv` as a `kind`; ends the program with one line on any mistake, unknown flags included."""
+    value, rest = parse_known(kind, argv, prog, default=default)
+    if rest:
+        refuse(rest, prog, flags_of(kind))
+    return value
+
+
+def parse_known(
+    kind: type[T], argv: Sequence[str], prog: str, *, default: T | None = None
+) -> tuple[T, list[str]]:
+    """`argv` as a `kind`, and the arguments that `kind` does not know, in their order."""
+    start = {} if default is None else {"default": default}
+    with _one_line_errors():
+        return tyro.cli(kind, args=list(argv), prog=prog, return_unknown_args=True, **start)
+
+
+def refuse(unknown: Sequence[str], prog: str, flags: Sequence[str]) -> NoReturn:
+    """Ends the program over the first of the `unknown` arguments, naming the nearest of `flags`."""
+    flag = next((argument for argument in unknown if argument.startswith("-")), None)
+    if flag is None:
+        fail(f"unexpected argument {unknown[0]!r}; see {prog} --help")
+    flag = flag.split("=")[0]
+    fail(f"unknown flag {flag}: did you mean {nearest(flag, flags)}? See {prog} --help")
+
+
+def flags_of(kind: type, prefix: str = "--") -> list[str]:
+    """The flags of a dataclass, nested ones by their dotted names.
+
+    >>> Inner = dataclasses.make_dataclass("Inner", [("learning_rate", float)])
+    >>> flags_of(dataclasses.make_dataclass("Outer", [("width", int), ("training", Inner)]))
+    ['--width', '--training.learning-rate']
+    """
+    flags = []
+    for field in dataclasses.fields(kind):
+        name = prefix + field.name.replace("_", "-")
+        nested = isinstance(field.type, type) and dataclasses.is_dataclass(field.type)
+        flags += flags_of(field.type, name + ".") if nested else [name]  # pyright: ignore[reportArgumentType]
+    return flags
+
+
+def print_help(parts: dict[str, Any], prog: str, description: str) -> None:
+    """Prints the help on the fields of all `parts` (instances of dataclasses, by the name of their section)."""
+    fields = [
+        (name, Annotated[type(part), tyro.conf.arg(name="")], dataclasses.field(default=part))
+        for name, part in parts.items()
+    ]
+    together = dataclasses.make_dataclass("Arguments", fields, frozen=True)
+    with contextlib.suppress(SystemExit):
+        tyro.cli(together, args=["--help"], prog=prog, description=description)
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turns tyro's framed error message into our line."""
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            yield
+    except SystemExit as stop:
+        if stop.code != 2:
+            raise
+        fail(unframed(errors.getvalue()))
+
+
+def unframed(box: str) -> str:
+    """The text of a framed message up to its first rule, as one line.
+
+    >>> unframed("╭─ Parsing error ─╮\\n│ Error parsing   │\\n│ --n: no number  │\\n│ ────── │\\n│ help │\\n╰───╯")
+    'Error parsing --n: no number'
+    """
+    words: list[str] = []
+    for line in box.splitlines():
+        text = line.strip(_FRAME)
+        if "──" in text or text.startswith("─"):
+            if words:
+                break
+            continue
+        words += text.split()
+    return " ".join(words) or "the arguments cannot be understood"

@@ -1,0 +1,122 @@
+"""What surrounds a training step: seeds, data order, processes, and signals.
+
+All randomness of a step is derived anew from (seed, step), as in EDM2's training loop (Karras et al. 2024),
+so that a resumed run needs no generator states and the data order does not depend on the number of processes.
+"""
+
+import hashlib
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def mix_seed(*parts: int | str) -> int:
+    """A seed in 0 .. 2**63 - 1 that depends on every part; the same on all platforms.
+
+    >>> mix_seed(0, 1) == mix_seed(0, 1), mix_seed(0, 1) == mix_seed(1, 0)
+    (True, False)
+    """
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def seeded(device: torch.device | str, *parts: int | str) -> torch.Generator:
+    """A generator on `device` seeded by `mix_seed(*parts)`."""
+    return torch.Generator(device).manual_seed(mix_seed(*parts))
+
+
+@contextmanager
+def private_rng(device: torch.device) -> Iterator[None]:
+    """Whatever is drawn inside from torch's global generators leaves them as they were."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+class BatchOrder:
+    """Which images each step sees: whole batches of a permutation seeded by (seed, epoch).
+
+    The images left over at the end of an epoch are another few in the next one. A batch holds at most all
+    `n` images.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int) -> None:
+        self.n, self.batch_size, self.seed = n, min(batch_size, n), seed
+        self.steps_per_epoch = n // self.batch_size
+        self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.long)
+
+    def indices(self, step: int) -> Tensor:
+        """The global batch of step `step` (from 0): long `[batch_size]`."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            generator = seeded("cpu", "order", self.seed, epoch)
+            self._epoch, self._permutation = epoch, torch.randperm(self.n, generator=generator)
+        return self._permutation[position * self.batch_size : (position + 1) * self.batch_size]
+
+
+class Processes:
+    """The processes that train together, as far as the trainer must know of them."""
+
+    def __init__(self, accelerator: "Accelerator", device: torch.device) -> None:
+        self.accelerator, self.device = accelerator, device
+        self.rank, self.count = accelerator.process_index, accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process prints and writes."""
+        return self.rank == 0
+
+    def shard(self, n: int) -> slice:
+        """This process's contiguous share of `n` items; shares differ by at most one.
+
+        They are in the order of the ranks and make up all of 0 .. n-1.
+        """
+        return slice(self.rank * n // self.count, (self.rank + 1) * n // self.count)
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Sums of `values` over the processes; every process must call it."""
+        if self.count == 1:
+            return values
+        # float64 keeps seconds and sums exact; on devices without it accelerate would need float32
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        return self.accelerator.reduce(tensor, reduction="sum").tolist()  # pyright: ignore
+
+
+class StopSignals:
+    """Within it SIGINT and SIGTERM only set `name`, so that a step can be finished and saved.
+
+    A second SIGINT interrupts at once. Outside the main thread, where Python allows no handlers, it does
+    nothing. The former handlers come back at the end.
+    """
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self._former: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._former[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._former.items():
+            # None stands for a handler that Python did not install and cannot give back
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # pyright: ignore
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.name is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.name = signal.Signals(number).name

@@ -1,0 +1,64 @@
+"""`python -m genzoo.sample RUN [flags]`: draws images from a trained model and writes them as one PNG."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from genzoo import parsing
+from genzoo.commands import class_condition, draw_grid, guarded
+
+PROG = "genzoo sample"
+
+
+@dataclass(frozen=True)
+class SampleFlags:
+    """Draws images from a trained model and writes them as one PNG."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run folder."""
+    n: int = 64
+    """How many images."""
+    cond: str | None = None
+    """A class such as 3, or several such as 0,1,2, of a model that was trained with --cond class."""
+    seed: int = 0
+    """Decides the images."""
+    out: Path | None = None
+    """The PNG file; else one in RUN/samples."""
+    device: str | None = None
+    """Such as cpu or cuda; else the CPU."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit code."""
+    flags = parsing.parse(SampleFlags, sys.argv[1:] if argv is None else argv, PROG)
+    return guarded(lambda: _sample(flags))
+
+
+def _sample(flags: SampleFlags) -> None:
+    from genzoo.checkpoint import load_model
+    from genzoo.contract import GenzooError
+
+    if flags.n < 1:
+        raise GenzooError(f"--n must be at least 1, got {flags.n}")
+    model = load_model(flags.run)
+    cond = None if flags.cond is None else class_condition(flags.cond, flags.n, model.spec)
+    if model.spec.cond == "vector":
+        raise GenzooError("this model draws for given vectors; use model.sample(n, cond=vectors) in Python")
+    drawn = draw_grid(
+        model.to(flags.device), flags.out or _default_out(flags), n=flags.n, cond=cond, seed=flags.seed
+    )
+    print(f"{flags.n} images, {drawn.images_per_second:.1f} images/s: {drawn.path}")
+
+
+def _default_out(flags: SampleFlags) -> Path:
+    """A name that tells the flags, so that other flags do not overwrite it."""
+    cond = "" if flags.cond is None else f"-cond{flags.cond.replace(',', '_')}"
+    return flags.run / "samples" / f"n{flags.n}{cond}-seed{flags.seed}.png"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

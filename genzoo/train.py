@@ -1,0 +1,261 @@
+"""`python -m genzoo.train [PRESET] [flags]`: trains a preset, then shows samples and the test likelihood."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from genzoo import parsing
+from genzoo.catalogue import DEFAULT_PRESET, DESCRIPTIONS
+from genzoo.commands import (
+    DataArguments,
+    add_to_report,
+    data_of_run,
+    draw_grid,
+    fresh_folder,
+    guarded,
+    is_main_process,
+    likelihood_rows,
+    measure,
+    print_table,
+    set_id,
+)
+
+if TYPE_CHECKING:
+    from genzoo.config import ModelConfig
+    from genzoo.contract import GenerativeModel
+    from genzoo.data import ImageData
+    from genzoo.trainer import Budget, Trainer
+
+PROG = "genzoo train"
+DEFAULT_MINUTES = 1.5
+TEST_IMAGES = 2000  # at most, after training; `genzoo evaluate` takes them all
+
+
+@dataclass(frozen=True)
+class TrainFlags:
+    """The flags that do not depend on the preset."""
+
+    data: str = "digits"
+    """digits, mnist, mnist-binary, fashion-mnist, cifar10, folder:PATH or toy:NAME."""
+    data_root: str | None = None
+    """Where data sets lie or are downloaded to; else $GENZOO_DATA."""
+    cond: Literal["class"] | None = None
+    """"class" trains a model that draws and judges images of a given class."""
+    size: Literal["tiny", "small", "base", "large"] = "small"
+    """The size of the model; up to small suits two processor cores, large wants a GPU."""
+    image_size: int | None = None
+    """Images of a folder are resized and cropped to this many pixels."""
+    skip_bad_images: bool = False
+    """Count and leave out images that cannot be read."""
+    seed: int = 0
+    """Decides initial weights, data order and all randomness in training."""
+    minutes: float | None = None
+    """Budget in minutes; 1.5 where no budget is given."""
+    steps: int | None = None
+    """Budget in steps."""
+    epochs: float | None = None
+    """Budget in passes over the training images."""
+    save_every: int | None = None
+    """Steps between checkpoints; else about every minute."""
+    resume: bool = False
+    """Continue the run in --out exactly where its last checkpoint stands."""
+    out: str | None = None
+    """The run folder; else a new one, runs/PRESET-DATA."""
+    device: str | None = None
+    """Such as cpu or cuda; else the fastest there is."""
+    track: Literal["tensorboard", "wandb"] | None = None
+    """Also log to TensorBoard or Weights & Biases."""
+    progress: bool = True
+    """Show progress."""
+
+    def data_arguments(self) -> DataArguments:
+        """The part that says which data."""
+        return DataArguments(self.data, self.data_root, self.image_size, self.cond, self.skip_bad_images)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"}.isdisjoint(arguments):
+        return guarded(lambda: _train(arguments))
+    names = [argument for argument in arguments if argument not in ("-h", "--help")]
+    if names and not names[0].startswith("-"):
+        return guarded(lambda: _help_on(names[0]))
+    rows = "\n".join(f"  {name:20}{text}" for name, text in DESCRIPTIONS.items())
+    default = f"default {DEFAULT_PRESET}; each has more flags: {PROG} PRESET --help"
+    text = f"Trains a generative model on images.\n\nPresets ({default}):\n{rows}"
+    parsing.print_help({"run": TrainFlags()}, f"{PROG} [PRESET]", text)
+    return 0
+
+
+def _help_on(preset: str) -> None:
+    from genzoo.presets import get_preset
+
+    parts = {"run": TrainFlags(), "config": get_preset(preset).sizes["small"]}
+    parsing.print_help(
+        parts, f"{PROG} {preset}", f"{DESCRIPTIONS[preset]}.\n\nDefaults are those of size small."
+    )
+
+
+# --- what is to be done --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training run as the command line, and a run to be resumed, want it."""
+
+    flags: TrainFlags
+    preset: str
+    config: "ModelConfig"
+    budget: "Budget"
+    arguments: DataArguments
+    data: "ImageData"
+    out: Path
+
+
+def make_plan(argv: Sequence[str]) -> Plan:
+    """Reads the command line, then the data, then the configuration adapted to them.
+
+    Raises `GenzooError` or ends the program on mistakes; those in flags are found before data are loaded.
+    """
+    flags, rest = parsing.parse_known(TrainFlags, argv, PROG)
+    preset = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    if flags.resume:
+        return _resumed_plan(argv, flags, preset, rest)
+    from genzoo.presets import get_preset
+
+    name = preset or DEFAULT_PRESET
+    recipe = get_preset(name)
+    _parse_config(recipe.sizes[flags.size], rest)
+    budget = _budget(flags) or _default_budget()
+    arguments = flags.data_arguments()
+    out = fresh_folder(name, flags.data) if flags.out is None else Path(flags.out)
+    _check_free(out)
+    data = arguments.load()
+    config = _parse_config(recipe.config(flags.size, data.spec), rest)
+    return Plan(flags, name, config, budget, arguments, data, out)
+
+
+def _resumed_plan(argv: Sequence[str], flags: TrainFlags, preset: str | None, rest: list[str]) -> Plan:
+    """The plan that the run folder holds, with what the command line says beside it.
+
+    Differences that a run cannot bear are found by the trainer, which compares both.
+    """
+    from genzoo.checkpoint import build_model, read_config
+    from genzoo.contract import GenzooError
+    from genzoo.trainer import Budget
+
+    if flags.out is None:
+        raise GenzooError("--resume needs the run folder; name it with --out")
+    if any(argument.split("=")[0] == "--size" for argument in argv):
+        raise GenzooError("a resumed run keeps its size; leave --size out")
+    out = Path(flags.out)
+    stored, arguments = read_config(out), data_of_run(out)
+    if arguments is None:
+        raise GenzooError(f"{out} does not say what it was trained on; only runs of `{PROG}` can be resumed")
+    before = replace(
+        TrainFlags(), seed=stored.get("seed", 0), data=arguments.name, data_root=arguments.root,
+        cond=arguments.cond, image_size=arguments.image_size, skip_bad_images=arguments.skip_bad_images,
+    )  # fmt: skip
+    flags, _ = parsing.parse_known(TrainFlags, argv, PROG, default=before)
+    config = _parse_config(build_model(stored, out).config, rest)
+    budget = _budget(flags) or Budget(**stored.get("budget", {}))
+    data = flags.data_arguments().load()
+    kept = replace(flags.data_arguments(), root=arguments.root)  # data may have moved since
+    return Plan(flags, preset or stored["preset"], config, budget, kept, data, out)
+
+
+def _parse_config(default: "ModelConfig", rest: Sequence[str]) -> "ModelConfig":
+    config, unknown = parsing.parse_known(type(default), rest, PROG, default=default)
+    if unknown:
+        parsing.refuse(unknown, PROG, [*parsing.flags_of(type(default)), *parsing.flags_of(TrainFlags)])
+    return config
+
+
+def _budget(flags: TrainFlags) -> "Budget | None":
+    from genzoo.trainer import Budget
+
+    given = (flags.minutes, flags.steps, flags.epochs)
+    if all(amount is None for amount in given):
+        return None
+    return Budget(minutes=flags.minutes, steps=flags.steps, epochs=flags.epochs)
+
+
+def _default_budget() -> "Budget":
+    from genzoo.trainer import Budget
+
+    return Budget(minutes=DEFAULT_MINUTES)
+
+
+def _check_free(out: Path) -> None:
+    from genzoo.checkpoint import claim_folder
+
+    claim_folder(out)
+
+
+# --- doing it ------------------------------------------------------------------------------------------------
+
+
+def _train(argv: Sequence[str]) -> None:
+    plan = make_plan(argv)
+    from genzoo.presets import build
+
+    model = build(plan.config, plan.data.spec, seed=plan.flags.seed)
+    if is_main_process():
+        parameters = sum(p.numel() for p in model.parameters()) / 1e6
+        print(
+            f"{plan.preset} ({parameters:.2f} M parameters) on {plan.arguments.name}, writing to {plan.out}"
+        )
+    trainer = _trainer(model, plan)
+    trainer.fit(plan.data.train, plan.data.val)
+    if not is_main_process():
+        return
+    if trainer.stopped_by:
+        print(f"saved at step {trainer.step}; continue with: {PROG} --resume --out {plan.out}")
+        return
+    _show(model, plan, trainer)
+
+
+def _trainer(model: "GenerativeModel", plan: Plan) -> "Trainer":
+    from genzoo.trainer import RunOptions, Trainer
+
+    flags = plan.flags
+    options = RunOptions(
+        save_every=flags.save_every,
+        resume=flags.resume,
+        tracker=flags.track,
+        device=flags.device,
+        preset=plan.preset,
+        protocol=plan.arguments.protocol(plan.data),
+    )
+    return Trainer(
+        model, plan.budget, seed=flags.seed, out=plan.out, progress=flags.progress, options=options
+    )
+
+
+def _show(model: "GenerativeModel", plan: Plan, trainer: "Trainer") -> None:
+    """The samples and figures a person waits for."""
+    rows = {"run": str(plan.out), "steps": str(trainer.step)}
+    if model.spec.levels is not None and model.spec.cond != "vector":
+        drawn = draw_grid(model, plan.out / "samples" / "final.png", seed=plan.flags.seed)
+        rows["sampling"] = f"{drawn.images_per_second:.0f} images/s"
+        print(f"samples: {drawn.path}")
+    print_table(f"{plan.preset} on {plan.arguments.name}", rows | _test_rows(model, plan))
+
+
+def _test_rows(model: "GenerativeModel", plan: Plan) -> dict[str, str]:
+    """The test likelihood, which joins the run's report; the reason where the family has none."""
+    from genzoo.contract import NoLikelihood
+
+    try:
+        report = measure(model, plan.data, "test", seed=plan.flags.seed, max_images=TEST_IMAGES)
+    except NoLikelihood as reason:
+        return {"likelihood": f"none: {reason}"}
+    add_to_report(plan.out, "likelihood", set_id(plan.data, "test"), report.to_json())
+    return likelihood_rows(report, plan.data, "test")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

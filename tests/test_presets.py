@@ -1,0 +1,84 @@
+"""Presets: every one builds and works for every kind of image, and passes the conformance suite."""
+
+import pytest
+import torch
+
+from genzoo.catalogue import DESCRIPTIONS
+from genzoo.contract import Batch, DataSpec, GenzooError
+from genzoo.presets import PRESETS, create, list_models
+from genzoo.testing import yield_checks
+
+SHAPES = [(1, 2, 2), (1, 8, 8), (3, 5, 7), (1, 1, 9), (1, 13, 1), (1, 28, 28), (3, 33, 20)]
+SIZES = ("tiny", "small", "base", "large")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_tiny_models_work_on_any_image(name, shape, levels):
+    spec = DataSpec(shape, levels)
+    model = create(name, spec, "tiny")
+    images = torch.randint(levels, (2, *shape), dtype=torch.uint8)
+    loss = model.loss(Batch(images)).total
+    # a fresh model's last layer is zero: a uniform distribution, but for the logistics' own shape
+    assert loss.shape == (2,)
+    bits = loss / (spec.dims * torch.log(torch.tensor(2.0)))
+    assert (bits - torch.log2(torch.tensor(float(levels)))).abs().max() < (1e-4 if levels < 33 else 0.5)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("shape", [(1, 2, 2), (3, 64, 64)], ids=str)
+def test_every_size_builds(name, size, shape):
+    with torch.device("meta"):
+        model = PRESETS[name].config(size, DataSpec(shape)).build(DataSpec(shape))
+    assert model.spec.shape == shape
+
+
+def _checks():
+    for name in PRESETS:
+        for spec in (DataSpec((1, 4, 4), 2), DataSpec((3, 3, 4), cond="class", cond_size=3)):
+            for check in yield_checks(create(name, spec, "tiny", dropout=0.0)):
+                yield pytest.param(check, id=f"{name}-{spec.levels}-{check.name}")
+
+
+@pytest.mark.parametrize("check", list(_checks()))
+def test_conformance(check):
+    result = check.run()
+    assert result.ok, result.message
+
+
+def test_every_preset_is_described():
+    assert set(DESCRIPTIONS) == set(PRESETS) == set(list_models())
+
+
+def test_sizes_grow():
+    for preset in PRESETS.values():
+        counts = []
+        for size in SIZES:
+            with torch.device("meta"):
+                model = preset.config(size, DataSpec((1, 28, 28))).build(DataSpec((1, 28, 28)))
+            counts.append(sum(p.numel() for p in model.parameters()))
+        assert counts == sorted(counts) and tuple(preset.sizes) == SIZES
+
+
+def test_initial_weights_follow_the_seed_and_leave_the_global_state_alone():
+    before = torch.get_rng_state()
+    spec = DataSpec((1, 4, 4), 2)
+    one, same, other = (create("pixelcnn", spec, "tiny", seed=s) for s in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    weights = [torch.cat([p.flatten() for p in m.parameters()]) for m in (one, same, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s: create("pixlcnn", s), "did you mean 'pixelcnn'"),
+        (lambda s: create("pixelcnn", s, "huge"), "unknown size 'huge'"),
+        (lambda s: create("pixelcnn", s, widht=3), "did you mean 'width'"),
+    ],
+)
+def test_mistakes_are_named(call, message):
+    with pytest.raises(GenzooError, match=message):
+        call(DataSpec((1, 4, 4), 2))
