@@ -109,4 +109,5 @@ def unframed(box: str) -> str:
                 break
             continue
         words += text.split()
-    return " ".join(words) or "the arguments cannot be understood"
+    text = " ".join(words).partition(" Got errors:")[0]  # one per member of a union: more than a person needs
+    return text or "the arguments cannot be understood"

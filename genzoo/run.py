@@ -181,6 +181,7 @@ class Run:
         """
         indices = self.order.indices(self.state.step)
         batch = self.split.batch(indices, seeded("cpu", "images", self.seed, self.state.step))
+        batch = batch.for_spec(self.model.spec)
         own = self.processes.shard(len(indices))
         cond = None if batch.cond is None else batch.cond[own]
         return to_device(Batch(batch.images[own], cond), self.processes.device)

@@ -86,6 +86,7 @@ class Validator:
     ) -> None:
         """Adds the losses of this process's share of the images `indices`."""
         batch = self.split.batch(indices, seeded("cpu", "validation images", self.seed, seen))
+        batch = batch.for_spec(model.spec)
         part = self.processes.shard(len(indices))
         own = Batch(batch.images[part], None if batch.cond is None else batch.cond[part])
         generator = seeded(self.processes.device, "validation loss", self.seed, seen, self.processes.rank)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genzoo.contract import GenzooError
 from genzoo.data.image_data import SPLIT_SEED, ImageData, conditional_spec, permutation, protocol
-from genzoo.data.pictures import SUFFIXES, Header, ImageReader, image_files, read_header, split_off_bad
+from genzoo.data.pictures import SUFFIXES, Header, ImageReader, image_files, parallel, read_header, unless_bad
 from genzoo.data.split import FolderSplit, LazyImages
 
 MEMORY_LIMIT_BYTES = 2**30
@@ -65,7 +65,7 @@ def load_folder(
     if skip_bad_images:
         # A truncated file shows only when it is decoded, and it must be out before the splits are drawn.
         found = found.keep(
-            [ok is not None for ok in split_off_bad(lambda f: reader.decode(f) is not None, reader.files)]
+            [ok is not None for ok in unless_bad(lambda f: reader.decode(f) is not None, reader.files)]
         )
         reader = _reader(found, image_size)
     classes, labels = _classes(found.files)
@@ -102,10 +102,8 @@ def _listed(root: Path) -> tuple[Path, ...]:
 def _with_headers(root: Path, files: tuple[Path, ...], skip: bool) -> _Found:
     full = [root / f for f in files]
     if not skip:
-        from genzoo.data.pictures import parallel
-
         return _Found(root, files, tuple(parallel(read_header, full)))
-    headers = split_off_bad(read_header, full)
+    headers = unless_bad(read_header, full)
     good = [(f, h) for f, h in zip(files, headers, strict=True) if h is not None]
     if not good:
         raise GenzooError(f"none of the {len(files)} images in {root} can be read")

@@ -5,7 +5,6 @@ file's size and whether it is grey; pixels are decoded by a small pool of thread
 """
 
 import struct
-import warnings
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -77,7 +76,7 @@ class ImageReader:
 
         channels, height, width = self.shape
         try:
-            with warnings.catch_warnings(), Image.open(file, formats=_FORMATS) as image:
+            with Image.open(file, formats=_FORMATS) as image:
                 flat = _flat(ImageOps.exif_transpose(image), "L" if channels == 1 else "RGB")
             if self.resize:
                 flat = ImageOps.fit(flat, (width, height), method=Image.Resampling.BICUBIC)
@@ -106,7 +105,7 @@ def read_header(file: Path) -> Header:
     return Header(height, width, grey) if turned else Header(width, height, grey)
 
 
-def split_off_bad(function: Callable[[Path], Result], files: Sequence[Path]) -> list[Result | None]:
+def unless_bad(function: Callable[[Path], Result], files: Sequence[Path]) -> list[Result | None]:
     """`function` of each file, None where it raises `BadImage`."""
 
     def attempt(file: Path) -> Result | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from genzoo.data.toy import BernoulliTemplates, Density, DiscretisedMixture, Gau
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10, MNIST
+
+Source = TypeVar("Source", "MNIST", "CIFAR10")
 
 BINARISATION_SEED = 0
 """Seed of the fixed draws of mnist-binary: this for test, plus 1 for val, plus 2 for train's `images`."""
@@ -118,7 +120,7 @@ def _unknown(name: str) -> str:
 def _load_digits(request: _Request) -> ImageData:
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     data = _Labelled(torch.from_numpy(bunch.images.astype(np.uint8))[:, None], torch.from_numpy(bunch.target))
     train, val, test = (data.part(p).split() for p in _stratified(bunch.target))
     return _image_data(request, (train, val, test), f"digits/test@seed={SPLIT_SEED}", levels=17)
@@ -190,13 +192,14 @@ def _load_plain(request: _Request, full: _Labelled, test: _Labelled) -> ImageDat
 
 def _load_toy(request: _Request) -> ImageData:
     truth = TOYS[request.name.partition(":")[2]]
-    splits = tuple(
+    train, val, test = (
         TensorSplit(truth.sample(n, torch.Generator().manual_seed(_TOY_SEED + i)))
         for i, n in enumerate(_TOY_SIZES)
     )
     spec = conditional_spec(request.name, truth.spec.shape, truth.spec.levels, request.cond, 0)
-    about = protocol(request.name, splits, f"{request.name}/test@seed={_TOY_SEED}", {"truth": repr(truth)})
-    return ImageData(request.name, *splits, spec, about, truth)
+    test_id = f"{request.name}/test@seed={_TOY_SEED}"
+    about = protocol(request.name, (train, val, test), test_id, {"truth": repr(truth)})
+    return ImageData(request.name, train, val, test, spec, about, truth)
 
 
 _LOADERS: dict[str, Callable[[_Request], ImageData]] = {
@@ -229,7 +232,11 @@ def _without_val(full: _Labelled) -> tuple[_Labelled, _Labelled]:
 
 def _idx_files(request: _Request, source: "type[MNIST]") -> tuple[_Labelled, _Labelled]:
     full, test = (_obtain(request, part, source) for part in (True, False))
-    return _Labelled(full.data[:, None], full.targets), _Labelled(test.data[:, None], test.targets)
+    return _idx(full), _idx(test)
+
+
+def _idx(dataset: "MNIST") -> _Labelled:
+    return _Labelled(dataset.data[:, None], torch.as_tensor(dataset.targets))
 
 
 def _cifar(dataset: "CIFAR10") -> _Labelled:
@@ -237,7 +244,7 @@ def _cifar(dataset: "CIFAR10") -> _Labelled:
     return _Labelled(images, torch.tensor(dataset.targets))
 
 
-def _obtain(request: _Request, train: bool, source: "type[MNIST] | type[CIFAR10]") -> "MNIST | CIFAR10":
+def _obtain(request: _Request, train: bool, source: type[Source]) -> Source:
     """torchvision's data set below the root; only where it is not found there is it downloaded."""
     try:
         return source(str(request.root), train=train, download=False)
