@@ -98,10 +98,6 @@ class Batch(NamedTuple):
     images: Tensor
     cond: Tensor | None = None
 
-    def for_spec(self, spec: DataSpec) -> "Batch":
-        """The batch as a model of `spec` takes it: without the data's labels where it is unconditional."""
-        return self if spec.cond is not None else Batch(self.images)
-
 
 class Loss(NamedTuple):
     """`total` `[b]` is what the trainer minimises the mean of; `parts`, each `[b]`, are logged only."""

@@ -42,7 +42,7 @@ def parse_known(
     kind: type[T], argv: Sequence[str], prog: str, *, default: T | None = None
 ) -> tuple[T, list[str]]:
     """`argv` as a `kind`, and the arguments that `kind` does not know, in their order."""
-    start = {} if default is None else {"default": default}
+    start: dict[str, Any] = {} if default is None else {"default": default}
     with _one_line_errors():
         return tyro.cli(kind, args=list(argv), prog=prog, return_unknown_args=True, **start)
 

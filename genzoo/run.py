@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from genzoo.contract import Batch, GenzooError
+from genzoo.contract import GenzooError
 from genzoo.optim import WeightAverage, copy_buffers, rate_factor
 from genzoo.pictures import PICTURE_SHARE, Gallery
 from genzoo.progress import Meter, Reporter, clock_text
 from genzoo.run_folder import RunFolder, TrainingState
-from genzoo.runtime import BatchOrder, Processes, StopSignals, mix_seed, seeded
+from genzoo.runtime import BatchOrder, Feed, Processes, StopSignals, mix_seed, seeded
 from genzoo.step import Stepper, StepResult
-from genzoo.validation import Validator, to_device
+from genzoo.validation import Validator
 
 if TYPE_CHECKING:
     from genzoo.data.split import Split
@@ -34,7 +34,8 @@ class Run:
     ) -> None:
         self.trainer, self.model, self.budget = trainer, trainer.model, trainer.budget
         self.config, self.seed, self.options = self.model.config.training, trainer.seed, trainer.options
-        self.split, self.processes, self.start = train, processes, start
+        self.processes, self.start = processes, start
+        self.feed = Feed(train, self.model, processes)
         self.order = BatchOrder(len(train), self.config.batch_size, self.seed)
         self._check_batch()
         self.folder = RunFolder(
@@ -71,8 +72,8 @@ class Run:
 
     def _validator(self, val: "Split") -> Validator:
         return Validator(
-            val,
-            self.processes,
+            Feed(val, self.model, self.processes),
+            len(val),
             images=self.config.validation_images,
             batch_size=self.order.batch_size,
             seed=self.seed,
@@ -169,22 +170,10 @@ class Run:
         self.rate = self.config.learning_rate * rate_factor(step, self._fraction(), self.config)
         torch.manual_seed(mix_seed("global", self.seed, step, rank))  # dropout; `private_rng` undoes it
         generator = seeded(device, "loss", self.seed, step, rank)
-        result = self.stepper.step(self._batch(), self.order.batch_size, self.rate, generator)
+        batch = self.feed.batch(self.order.indices(step), seeded("cpu", "images", self.seed, step))
+        result = self.stepper.step(batch, self.order.batch_size, self.rate, generator)
         self.state.step = self.trainer.step = step + 1
         return result
-
-    def _batch(self) -> Batch:
-        """This process's share of the step's global batch, on its device.
-
-        What is random in the data is drawn for the global batch, so that it does not depend on the number
-        of processes.
-        """
-        indices = self.order.indices(self.state.step)
-        batch = self.split.batch(indices, seeded("cpu", "images", self.seed, self.state.step))
-        batch = batch.for_spec(self.model.spec)
-        own = self.processes.shard(len(indices))
-        cond = None if batch.cond is None else batch.cond[own]
-        return to_device(Batch(batch.images[own], cond), self.processes.device)
 
     def _account(self, result: StepResult) -> None:
         """Average, counters and log after a step. Raises `GenzooError` after too many skipped steps."""

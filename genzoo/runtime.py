@@ -13,11 +13,15 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self
+
+from genzoo.contract import Batch, GenerativeModel
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from genzoo.data.split import Split
 
 
 def mix_seed(*parts: int | str) -> int:
@@ -90,6 +94,34 @@ class Processes:
         # float64 keeps seconds and sums exact; on devices without it accelerate would need float32
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         return self.accelerator.reduce(tensor, reduction="sum").tolist()  # pyright: ignore
+
+
+class Feed:
+    """Batches of `split` for `model`, each process's share of them on its device.
+
+    Labels are left out for a generative model that is not conditioned on anything.
+    """
+
+    def __init__(self, split: "Split", model: nn.Module, processes: Processes) -> None:
+        self.split, self.processes = split, processes
+        self._unconditional = isinstance(model, GenerativeModel) and model.spec.cond is None
+
+    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
+        """This process's share of the global batch at long `indices` `[b]`.
+
+        What is random in the data is drawn for the global batch, so that it does not depend on the number
+        of processes. Of a split that streams only the own images are read; nothing in it is random.
+        """
+        from genzoo.data.split import LazyImages
+
+        own = self.processes.shard(len(indices))
+        if self.processes.count > 1 and isinstance(self.split.images, LazyImages):
+            indices, own = indices[own], slice(None)
+        images, cond = self.split.batch(indices, generator)
+        device = self.processes.device
+        if cond is None or self._unconditional:
+            return Batch(images[own].to(device))
+        return Batch(images[own].to(device), cond[own].to(device))
 
 
 class StopSignals:

@@ -18,9 +18,9 @@ from genzoo.runtime import Processes
 class StepResult:
     """What one step did. `culprit` names the non-finite loss term, or "gradient"; None for a good step.
 
-    `loss` is the mean of the last turn's total over this process's images, `parts` such means by name (a
-    turn's total and parts are named after it where there are several turns); `norm` is the largest
-    gradient norm before clipping.
+    `loss` is the mean of the last turn's total over the images, `parts` such means by name (a turn's total
+    and parts are named after it where there are several turns); with several processes their mean is that
+    over the global batch. `norm` is the largest gradient norm before clipping.
     """
 
     loss: float = math.nan
@@ -115,19 +115,18 @@ class Stepper:
         self, turn: Turn, batch: Batch, n: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Adds up the gradients of the mean loss; returns the means of the total and of each part."""
-        own = len(batch.images)
+        scale = self.processes.count / n  # processes average what each sums up over its own images
         chunks = list(_chunks(batch, self.config.accumulate))
         total, parts = torch.zeros((), device=batch.images.device), {}
         for i, chunk in enumerate(chunks):
             last = i == len(chunks) - 1
             with nullcontext() if last else self.processes.accelerator.no_sync(turn.wrapped):
                 loss = self._forward(turn, chunk, generator)
-                # processes average their gradients, so each contributes its sum times count / n
-                value = loss.total.float().sum()
-                self.processes.accelerator.backward(value * (self.processes.count / n))
-            total += value.detach() / own
+                value = loss.total.float().sum() * scale
+                self.processes.accelerator.backward(value)
+            total += value.detach()
             for name, part in loss.parts.items():
-                parts[name] = parts.get(name, 0.0) + part.detach().float().sum() / own
+                parts[name] = parts.get(name, 0.0) + part.detach().float().sum() * scale
         return total, parts
 
     def _forward(self, turn: Turn, batch: Batch, generator: torch.Generator) -> Loss:

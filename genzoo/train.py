@@ -40,7 +40,7 @@ class TrainFlags:
     data: str = "digits"
     """digits, mnist, mnist-binary, fashion-mnist, cifar10, folder:PATH or toy:NAME."""
     data_root: str | None = None
-    """Where data sets lie or are downloaded to; else $GENZOO_DATA."""
+    """Where data sets lie or are downloaded to; else $GENZOO_DATA, else ./data."""
     cond: Literal["class"] | None = None
     """"class" trains a model that draws and judges images of a given class."""
     size: Literal["tiny", "small", "base", "large"] = "small"

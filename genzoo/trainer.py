@@ -1,10 +1,11 @@
 """The trainer: any model of the contract, until its budget is used up, on whatever Accelerate finds.
 
-`accelerate launch` starts the same program in several processes; a step's global batch is the same then, and
-each process takes its share of it.
+`accelerate launch` (GPUs) or `torchrun` (also CPUs) starts the same program in several processes; a step's
+global batch is the same then, and each process takes its share of it.
 """
 
 import importlib.util
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,9 +92,7 @@ class Trainer:
         start = time.monotonic()
         train = as_split(data)
         held_out = None if val is None else as_split(val)
-        for name, split in (("training", train), ("validation", held_out)):
-            if split is not None and not len(split):
-                raise GenzooError(f"the {name} split is empty; give it at least one image")
+        for split in (train, held_out):
             if split is not None:
                 validate(split, self.model.spec)
         processes = self._processes()
@@ -113,9 +112,19 @@ class Trainer:
         # parameters may go unused in a step (an embedding of classes, say)
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         accelerator = Accelerator(
-            mixed_precision="no", log_with=tracker, project_dir=self.out, kwargs_handlers=[unused]
+            cpu=self._joins_on_cpu(),
+            mixed_precision="no",
+            log_with=tracker,
+            project_dir=self.out,
+            kwargs_handlers=[unused],
         )
         device = torch.device(self.options.device or accelerator.device)
         if tracker:
             accelerator.init_trackers("genzoo")
         return Processes(accelerator, device)
+
+    def _joins_on_cpu(self) -> bool:
+        """Whether this is one of several processes without GPUs, which Accelerate must be told (gloo)."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return False
+        return self.options.device == "cpu" or not torch.accelerator.is_available()

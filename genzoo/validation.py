@@ -3,22 +3,13 @@
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from genzoo.contract import Batch, GenerativeModel, Likelihood, Loss
-from genzoo.runtime import Processes, seeded
-
-if TYPE_CHECKING:
-    from genzoo.data.split import Split
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on `device`."""
-    cond = None if batch.cond is None else batch.cond.to(device, non_blocking=True)
-    return Batch(batch.images.to(device, non_blocking=True), cond)
+from genzoo.runtime import Feed, seeded
 
 
 @dataclass(frozen=True)
@@ -36,7 +27,7 @@ class Score:
 
 
 class Validator:
-    """Measures a model on a fixed random subset of `split`, with the same random numbers each time.
+    """Measures a model on a fixed random subset of the `size` images of `feed`, with the same random numbers each time.
 
     `allowed_seconds` limits a measurement: the number of images that the first one reaches in that time
     is kept, so that all figures of a run are about the same images. `images` is that number (None before).
@@ -44,16 +35,16 @@ class Validator:
 
     def __init__(
         self,
-        split: "Split",
-        processes: Processes,
+        feed: Feed,
+        size: int,
         *,
         images: int,
         batch_size: int,
         seed: int,
         allowed_seconds: float | None = None,
     ) -> None:
-        self.split, self.processes, self.seed = split, processes, seed
-        order = torch.randperm(len(split), generator=seeded("cpu", "validation", seed))
+        self.feed, self.processes, self.seed = feed, feed.processes, seed
+        order = torch.randperm(size, generator=seeded("cpu", "validation", seed))
         self.order, self.batch_size = order[:images], batch_size
         self.allowed_seconds = allowed_seconds
         self.images: int | None = None
@@ -85,13 +76,10 @@ class Validator:
         self, model: GenerativeModel, indices: Tensor, seen: int, bf16: bool, sums: dict[str, Tensor]
     ) -> None:
         """Adds the losses of this process's share of the images `indices`."""
-        batch = self.split.batch(indices, seeded("cpu", "validation images", self.seed, seen))
-        batch = batch.for_spec(model.spec)
-        part = self.processes.shard(len(indices))
-        own = Batch(batch.images[part], None if batch.cond is None else batch.cond[part])
+        batch = self.feed.batch(indices)
         generator = seeded(self.processes.device, "validation loss", self.seed, seen, self.processes.rank)
         for turn in model.turns:
-            loss = self._loss(model, to_device(own, self.processes.device), turn, generator, bf16)
+            loss = self._loss(model, batch, turn, generator, bf16)
             for name, value in {
                 turn: loss.total,
                 **{f"{turn}/{k}": v for k, v in loss.parts.items()},

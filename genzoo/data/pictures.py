@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
 """File names (in lower case) that count as images."""
 
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF")  # MPO: what many phones call JPEG
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"})
 _SIXTEEN_BIT = frozenset({"I", "I;16", "I;16B", "I;16L"})
 _ROTATED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height

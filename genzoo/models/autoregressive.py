@@ -209,7 +209,9 @@ class AutoregressiveModel(GenerativeModel):
     def loss(self, batch: Batch, turn: str = "model", *, generator: torch.Generator | None = None) -> Loss:
         """-log P(x | cond) in nats per image `[b]`."""
         self.parameters_of(turn)
-        nats = -self._log_prob(check_images(batch.images, self.spec), self._embedded(batch.cond, len(batch.images)))
+        nats = -self._log_prob(
+            check_images(batch.images, self.spec), self._embedded(batch.cond, len(batch.images))
+        )
         return Loss(nats, {"nll": nats})
 
     def _log_prob(self, images: Tensor, cond: Tensor | None) -> Tensor:

@@ -1,8 +1,9 @@
 """Causal transformer over groups of pixels (or codes) in raster order, with a key-value cache.
 
 Decoder-only transformer with pre-normalisation (Radford et al. 2019; over pixels: Parmar et al. 2018,
-Chen et al. 2020 "iGPT"). A token is a group; its input is the group before it and, because neighbours say
-most, the three groups above it. Heads are 64 wide: narrow heads are slow on every processor measured.
+Chen et al. 2020 "iGPT"). A token is a group; its input are the groups around it that come before it, because
+neighbours say most, and attention reaches the rest. Heads are 64 wide: narrow heads are slow on every processor
+measured.
 """
 
 import torch
@@ -12,6 +13,9 @@ from torch.nn import functional as F
 
 KeyValues = tuple[Tensor, Tensor]
 """Keys and values `[b, heads, t, head width]` of the tokens so far."""
+
+NEIGHBOURS = ((0, -1), (0, -2), *((row, column) for row in (-1, -2) for column in range(-2, 3)))
+"""Offsets (rows, columns) of the groups that a token is made of."""
 
 
 class CausalAttention(nn.Module):
@@ -74,8 +78,7 @@ class CausalTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.width = width
-        self.enter_before = nn.Linear(features, width)
-        self.enter_above = nn.Linear(3 * features, width, bias=False)
+        self.enter = nn.Linear(len(NEIGHBOURS) * features, width)
         self.place = nn.Parameter(0.02 * torch.randn(grid[0] * grid[1], width))
         self.cond = nn.Linear(cond_width, width, bias=False) if cond_width else None
         self.blocks = nn.ModuleList(
@@ -85,10 +88,10 @@ class CausalTransformer(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
         """Group features `[b, h, w, f]`, condition `[b, cond_width]` or None, to contexts `[b, h, w, width]`."""
-        before = F.pad(rearrange(x, "b h w f -> b (h w) f"), (0, 0, 1, 0))[:, :-1]
-        above = F.pad(x, (0, 0, 1, 1, 1, 0))[:, :-1]  # the row above, with one column more on either side
-        above = torch.cat([above[:, :, :-2], above[:, :, 1:-1], above[:, :, 2:]], -1)
-        tokens = self._tokens(before, rearrange(above, "b h w f -> b (h w) f"), self.place, cond)
+        h, w = x.shape[1:3]
+        padded = F.pad(x, (0, 0, 2, 2, 2, 0))
+        around = [padded[:, 2 + i : 2 + i + h, 2 + j : 2 + j + w] for i, j in NEIGHBOURS]
+        tokens = self._tokens(rearrange(torch.cat(around, -1), "b h w f -> b (h w) f"), self.place, cond)
         for block in self.blocks:
             tokens, _ = block(tokens)
         return rearrange(self.norm(tokens), "b (h w) d -> b h w d", h=x.shape[1])
@@ -97,8 +100,8 @@ class CausalTransformer(nn.Module):
         """Contexts one group at a time, read off features `x` `[b, h, w, f]` that the caller fills in as it goes."""
         return CausalTransformerStepper(self, x, cond)
 
-    def _tokens(self, before: Tensor, above: Tensor, place: Tensor, cond: Tensor | None) -> Tensor:
-        tokens = self.enter_before(before) + self.enter_above(above) + place
+    def _tokens(self, around: Tensor, place: Tensor, cond: Tensor | None) -> Tensor:
+        tokens = self.enter(around) + place
         return tokens if self.cond is None else tokens + self.cond(cond)[:, None]
 
 
@@ -114,11 +117,9 @@ class CausalTransformerStepper:
 
     def context(self, i: int, j: int) -> Tensor:
         """The context `[b, width]` of group (i, j); to be called for every group, in raster order."""
-        columns = self.x.shape[2]
-        t = i * columns + j
-        before = self._group(*divmod(t - 1, columns)) if t else self.edge
-        above = torch.cat([self._group(i - 1, j + k) for k in (-1, 0, 1)], -1)
-        token = self.net._tokens(before, above, self.net.place[t : t + 1], self.cond)
+        t = i * self.x.shape[2] + j
+        around = torch.cat([self._group(i + row, j + column) for row, column in NEIGHBOURS], -1)
+        token = self.net._tokens(around, self.net.place[t : t + 1], self.cond)
         for n, block in enumerate(self.net.blocks):
             token, self.caches[n] = block(token, self.caches[n])
         return self.net.norm(token)[:, 0]
