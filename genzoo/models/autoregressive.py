@@ -30,7 +30,13 @@ from genzoo.contract import (
 )
 from genzoo.distributions import OutputDistribution, output_distribution
 from genzoo.networks.causal_transformer import CausalTransformer
-from genzoo.networks.embeddings import ConditionEmbedding, ValueFeatures, check_condition
+from genzoo.networks.embeddings import (
+    CodeFeatures,
+    ConditionEmbedding,
+    ValueFeatures,
+    check_condition,
+    draw_classes,
+)
 from genzoo.networks.gated_pixelcnn import GatedPixelCNN, VerticalLevel
 from genzoo.networks.subpixel_head import SubpixelHead
 
@@ -48,6 +54,8 @@ class HeadConfig:
     """Residual layers."""
     bumps: int = 0
     """Soft indicators of a value beside the value itself, at the input of backbone and head."""
+    code_width: int = 0
+    """Features of a learned embedding for values that are codes without an order; 0 takes them as numbers."""
     output: str = "auto"
     """auto (follows the levels), bernoulli, categorical or logistics."""
     components: int = 10
@@ -170,7 +178,11 @@ class _Parts(nn.Module):
                 "an autoregressive pixel model needs integer images, these data are real-valued"
             )
         self.groups = PixelGroups(spec.shape, group)
-        self.features = ValueFeatures(spec.levels, head.bumps)
+        self.features = (
+            CodeFeatures(spec.levels, head.code_width)
+            if head.code_width
+            else ValueFeatures(spec.levels, head.bumps)
+        )
         self.distribution: OutputDistribution = output_distribution(head.output, spec, head.components)
         self.head_config = head
 
@@ -228,7 +240,7 @@ class AutoregressiveModel(GenerativeModel):
     ) -> Tensor:
         """Exact samples `[n, c, h, w]`, group after group, with cached activations."""
         if cond is None and self.spec.cond == "class":
-            cond = torch.randint(self.spec.cond_size, (n,), generator=generator)
+            cond = draw_classes(self.spec, n, generator)
         blank = torch.zeros(n, *self.spec.shape, dtype=torch.long)
         return self._fill_in(blank, torch.ones_like(blank, dtype=torch.bool), cond, generator)
 

@@ -43,8 +43,27 @@ def check_condition(cond: Tensor | None, spec: DataSpec, n: int) -> Tensor | Non
     return cond
 
 
+def draw_classes(spec: DataSpec, n: int, generator: torch.Generator | None) -> Tensor:
+    """Uniformly drawn classes, long `[n]`: what a class-conditional model samples where it is told none."""
+    device = None if generator is None else generator.device
+    return torch.randint(spec.cond_size, (n,), generator=generator, device=device)
+
+
 def _kind_of(x: Tensor) -> str:
     return f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
+
+
+class CodeFeatures(nn.Module):
+    """Codes without an order, integers `[...]`, to learned features `[..., size]`."""
+
+    def __init__(self, levels: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.embed = nn.Embedding(levels, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Codes 0 .. levels-1 to float."""
+        return self.embed(x.long())
 
 
 class ValueFeatures(nn.Module):
