@@ -146,6 +146,9 @@ class GenerativeModel(nn.Module, ABC):
     spec: DataSpec
     config: "ModelConfig"
     turns: tuple[str, ...] = ("model",)
+    progress: float = 1.0
+    """The share of the training budget used, set by the trainer before each step for schedules inside a loss
+    (KL warm-up, say). Outside of training it is 1, so that losses are those of the end of a run."""
 
     # --- what a family defines ---------------------------------------------------------------------------
 
@@ -183,7 +186,23 @@ class GenerativeModel(nn.Module, ABC):
             raise ValueError(f"unknown turn {turn!r}, this model has {self.turns}")
         return self.parameters()
 
+    def span_of(self, turn: str) -> tuple[float, float]:
+        """The part of the training budget, as shares from and to, in which the trainer steps `turn`.
+
+        Outside of it nothing touches the turn's parameters, and the learning rate's schedule is laid over it. At
+        any time some turn must play.
+        """
+        self.parameters_of(turn)
+        return 0.0, 1.0
+
     # --- what they all share -------------------------------------------------------------------------------
+
+    @final
+    def progress_of(self, turn: str) -> float | None:
+        """The share of `turn`'s span that is used at this `progress`, 0 to 1; None where it does not play."""
+        start, end = self.span_of(turn)
+        plays = start <= self.progress < end or self.progress >= 1.0 == end
+        return (self.progress - start) / (end - start) if plays else None
 
     @final
     def forward(self, batch: Batch, turn: str = "model", generator: torch.Generator | None = None) -> Loss:

@@ -15,6 +15,11 @@ from genzoo.catalogue import DESCRIPTIONS
 from genzoo.config import ModelConfig, TrainConfig
 from genzoo.contract import DataSpec, GenerativeModel, GenzooError
 from genzoo.models.autoregressive import HeadConfig, PixelCNNConfig, PixelTransformerConfig
+from genzoo.models.hvae import HVAEConfig
+from genzoo.models.latent import LatentConfig
+from genzoo.models.vae import VAEConfig
+from genzoo.models.vqvae import VQVAEConfig
+from genzoo.networks.quantisers import QuantiserConfig
 
 LOW_RESOLUTION = "up to 16 pixels"
 MANY_LEVELS = "more than 32 levels"
@@ -47,6 +52,21 @@ class Preset:
 
 
 _FAST = TrainConfig(batch_size=32, learning_rate=4e-3)
+_STEADY = TrainConfig(batch_size=64, learning_rate=1e-3)
+
+_LATENT = TrainConfig(batch_size=128, learning_rate=2e-3, clip_norm=20.0)
+
+_VQ_TINY = VQVAEConfig(widths=(16, 32), blocks=1, neighbours=7)
+_VQ_SMALL = VQVAEConfig(widths=(64, 128), blocks=2)
+_VQ_BASE = VQVAEConfig(widths=(96, 192), blocks=4)
+_VQ_LARGE = VQVAEConfig(widths=(192, 384), blocks=6, quantiser=QuantiserConfig(codes=1024))
+
+
+def _token_prior(width: int, blocks: int, dropout: float = 0.1) -> PixelTransformerConfig:
+    """Over codes, which are names and not amounts."""
+    head = HeadConfig(code_width=32, output="categorical")
+    return PixelTransformerConfig(group=1, width=width, blocks=blocks, dropout=dropout, head=head)
+
 
 PRESETS: dict[str, Preset] = {
     "pixelcnn": Preset(
@@ -79,6 +99,51 @@ PRESETS: dict[str, Preset] = {
         adjustments={
             LOW_RESOLUTION: {"group": 1, "dropout": 0.2},
             MANY_LEVELS: {"head": HeadConfig(width=64, layers=2, bumps=10)},
+        },
+    ),
+    "vae": Preset(
+        sizes={
+            "tiny": VAEConfig(latents=16, widths=(32, 64), blocks=1, training=_LATENT),
+            "small": VAEConfig(latents=40, widths=(64, 128), blocks=3, training=_LATENT),
+            "base": VAEConfig(latents=64, widths=(128, 192), blocks=4, training=_LATENT),
+            "large": VAEConfig(
+                latents=128, widths=(192, 384), blocks=5, training=replace(_LATENT, learning_rate=1e-3)
+            ),
+        },
+    ),
+    "hvae": Preset(
+        sizes={
+            "tiny": HVAEConfig(
+                widths=(16, 24, 32), latents=(1, 2, 4), groups=(1, 1, 2), head=16, training=_LATENT
+            ),
+            "small": HVAEConfig(training=_LATENT),
+            "base": HVAEConfig(
+                widths=(96, 128, 192), latents=(4, 8, 16), groups=(2, 3, 4), blocks=2,
+                training=replace(_LATENT, learning_rate=1e-3),
+            ),
+            "large": HVAEConfig(
+                widths=(128, 256, 384, 512), latents=(4, 8, 16, 16), groups=(4, 6, 6, 4), blocks=3, head=64,
+                training=replace(_LATENT, learning_rate=5e-4),
+            ),
+        },
+    ),
+    "vqvae": Preset(
+        sizes={
+            "tiny": replace(_VQ_TINY, training=_STEADY),
+            "small": replace(_VQ_SMALL, training=_STEADY),
+            "base": replace(_VQ_BASE, training=_STEADY),
+            "large": replace(_VQ_LARGE, training=replace(_STEADY, batch_size=128, learning_rate=5e-4)),
+        },
+    ),
+    "vq-transformer": Preset(
+        sizes={
+            "tiny": LatentConfig(_VQ_TINY, _token_prior(width=64, blocks=2, dropout=0.0), training=_STEADY),
+            "small": LatentConfig(_VQ_SMALL, _token_prior(width=128, blocks=4), training=_STEADY),
+            "base": LatentConfig(_VQ_BASE, _token_prior(width=256, blocks=8), training=_STEADY),
+            "large": LatentConfig(
+                _VQ_LARGE, _token_prior(width=512, blocks=12),
+                training=replace(_STEADY, batch_size=128, learning_rate=5e-4),
+            ),
         },
     ),
 }  # fmt: skip

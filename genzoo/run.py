@@ -99,6 +99,7 @@ class Run:
                 self._loop(signals)
                 self._finish()
         finally:
+            self.model.progress = 1.0
             self.reporter.stop()
             for tracker in self.processes.accelerator.trackers:
                 tracker.finish()
@@ -167,7 +168,8 @@ class Run:
 
     def _one_step(self) -> StepResult:
         step, rank, device = self.state.step, self.processes.rank, self.processes.device
-        self.rate = self.config.learning_rate * rate_factor(step, self._fraction(), self.config)
+        self.model.progress = min(self._fraction(), 1.0)
+        self.rate = self.config.learning_rate * rate_factor(step, self.model.progress, self.config)
         torch.manual_seed(mix_seed("global", self.seed, step, rank))  # dropout; `private_rng` undoes it
         generator = seeded(device, "loss", self.seed, step, rank)
         batch = self.feed.batch(self.order.indices(step), seeded("cpu", "images", self.seed, step))

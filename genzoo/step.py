@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genzoo.config import TrainConfig
 from genzoo.contract import Batch, GenerativeModel, Loss
-from genzoo.optim import clip_gradients, make_optimizer, set_rate, trains_in_bf16
+from genzoo.optim import clip_gradients, make_optimizer, rate_factor, set_rate, trains_in_bf16
 from genzoo.runtime import Processes
 
 
@@ -83,16 +83,26 @@ class Stepper:
             p.requires_grad_(True)
 
     def step(self, batch: Batch, n: int, rate: float, generator: torch.Generator) -> StepResult:
-        """All turns on this process's share `batch` of a global batch of `n` images, at learning rate `rate`.
+        """The turns that play now, on this process's share `batch` of a global batch of `n` images.
 
-        A turn whose loss or gradient is not finite leaves its parameters and its optimiser as they were.
+        `rate` is the learning rate of a turn that plays all the time. A turn whose loss or gradient is not
+        finite leaves its parameters and its optimiser as they were.
         """
         result = StepResult()
         for turn in self.turns:
+            if self.model.progress_of(turn.name) is None:
+                continue
             if len(self.turns) > 1:
                 self._select(turn)
-            self._play(turn, batch, n, rate, generator, result)
+            self._play(turn, batch, n, self._rate_of(turn, rate), generator, result)
         return result
+
+    def _rate_of(self, turn: Turn, rate: float) -> float:
+        """The schedule over the turn's own span; its warm-up goes by shares, as it starts at no known step."""
+        if self.model.span_of(turn.name) == (0.0, 1.0):
+            return rate
+        progress = self.model.progress_of(turn.name) or 0.0
+        return self.config.learning_rate * rate_factor(0, progress, self.config)
 
     def _play(
         self, turn: Turn, batch: Batch, n: int, rate: float, generator: torch.Generator, result: StepResult

@@ -8,9 +8,23 @@ import torch
 from scipy import stats
 
 from genzoo.contract import DataSpec, GenzooError
-from genzoo.distributions import Bernoulli, Categorical, LogisticMixture, output_distribution
+from genzoo.distributions import (
+    Bernoulli,
+    Categorical,
+    DiscretisedGaussian,
+    LogisticMixture,
+    output_distribution,
+)
 
-ALL = [Bernoulli(), Categorical(2), Categorical(17), LogisticMixture(2, 3), LogisticMixture(256, 10)]
+GAUSSIANS = [DiscretisedGaussian(2), DiscretisedGaussian(256), DiscretisedGaussian(17, scale=0.1)]
+ALL = [
+    Bernoulli(),
+    Categorical(2),
+    Categorical(17),
+    LogisticMixture(2, 3),
+    LogisticMixture(256, 10),
+    *GAUSSIANS,
+]
 
 
 def random_params(distribution, *shape, scale=2.0, dtype=torch.float32, seed=0):
@@ -29,7 +43,7 @@ def all_log_probs(distribution, params):
 @pytest.mark.parametrize("scale", [0.0, 2.0, 8.0])
 def test_sums_to_one(distribution, scale):
     total = all_log_probs(distribution, random_params(distribution, 50, scale=scale)).double().logsumexp(-1)
-    assert total.abs().max() < 2e-6
+    assert total.abs().max() < 5e-6
 
 
 @pytest.mark.parametrize("distribution", ALL, ids=repr)
@@ -66,9 +80,66 @@ def test_logistic_mixture_keeps_its_digits_in_the_tails():
     assert distribution.log_prob(params, x).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("levels", [0, 255])
-def test_gradients_are_finite_at_the_edges(levels):
-    distribution = LogisticMixture()
+@pytest.mark.parametrize("scale", [None, 0.05, 3.0])
+def test_discretised_gaussian_equals_scipy(scale):
+    """Differences of scipy's normal distribution function, the tails in the edge bins."""
+    distribution = DiscretisedGaussian(256, scale)
+    params = random_params(distribution, 40, scale=0.4, dtype=torch.float64)
+    mean = params[:, :1].numpy()
+    sd = np.full_like(mean, scale) if scale else np.exp(params[:, 1:].numpy()) / 2
+    edges = (np.arange(257) - 0.5) * 2 / 255 - 1
+    edges[0], edges[-1] = -np.inf, np.inf
+    expected = np.diff(stats.norm.cdf(edges, mean, sd), axis=-1)
+    np.testing.assert_allclose(all_log_probs(distribution, params).exp().numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [3, 252])
+def test_discretised_gaussian_keeps_its_digits_in_both_tails(value):
+    """90 standard deviations out, where a difference of distribution functions is 0: scipy's log of the tail."""
+    distribution = DiscretisedGaussian(256, scale=0.02)
+    params = torch.tensor([[0.9 if value < 128 else -0.9]])
+    distance = abs(value * 2 / 255 - 1 - params.item())
+    near, far = ((distance + s / 255) / 0.02 for s in (-1, 1))
+    expected = stats.norm.logsf(near) + np.log1p(-np.exp(stats.norm.logsf(far) - stats.norm.logsf(near)))
+    assert expected < -4000
+    assert distribution.log_prob(params, torch.tensor([value])).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_fixed_scale_is_squared_error_with_a_constant():
+    """-log P = (v - mean)^2 / 2s^2 + log(s sqrt(2 pi) / bin) away from the ends, for bins much narrower than s."""
+    distribution = DiscretisedGaussian(256, scale=0.1)
+    params = torch.linspace(-0.5, 0.5, 50, dtype=torch.float64)[:, None]
+    x = torch.linspace(80, 180, 50).round().long()
+    squares = (x * 2 / 255 - 1 - params[:, 0]).square() / (2 * 0.1**2)
+    expected = -squares - math.log(0.1 * math.sqrt(2 * math.pi) * 255 / 2)
+    torch.testing.assert_close(distribution.log_prob(params, x), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("distribution", GAUSSIANS, ids=repr)
+def test_gaussian_gradients_agree_with_differences(distribution):
+    params = random_params(distribution, 30, scale=1.5, dtype=torch.float64).requires_grad_()
+    x = torch.arange(30) * (distribution.levels - 1) // 29
+    assert torch.autograd.gradcheck(lambda p: distribution.log_prob(p, x), params)
+
+
+@pytest.mark.parametrize(
+    "distribution", [Bernoulli(), Categorical(17), DiscretisedGaussian(17), LogisticMixture()]
+)
+def test_mean_is_the_expected_level(distribution):
+    """Exact where it can be; narrow components inside the range for the others."""
+    params = random_params(distribution, 20, scale=0.3, dtype=torch.float64)
+    if distribution.n_params not in (1, 17):
+        params[..., distribution.n_params * 2 // 3 :] -= 4 if distribution.n_params > 2 else 0
+        params[..., -1] -= 2
+    p = all_log_probs(distribution, params).exp()
+    expected = p @ torch.arange(distribution.levels).double()
+    tolerance = 1e-9 if distribution.n_params in (1, 17) else 0.02 * distribution.levels
+    assert (distribution.mean(params) - expected).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("distribution", [LogisticMixture(), DiscretisedGaussian()], ids=repr)
+@pytest.mark.parametrize("levels", [0, 100, 255])
+def test_gradients_are_finite_at_the_edges(levels, distribution):
     params = random_params(distribution, 100, scale=20.0).requires_grad_()
     distribution.log_prob(params, torch.full((100,), levels)).sum().backward()
     assert params.grad.isfinite().all() and params.grad.abs().sum() > 0

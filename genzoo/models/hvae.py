@@ -1,0 +1,281 @@
+"""Hierarchical VAE: groups of latents z_1 .. z_G from coarse to fine, each given those before it.
+
+    P(x) = int P(x|z) prod_g p(z_g | z_<g) dz,    q(z|x) = prod_g q(z_g | z_<g, x)
+    loss            -E_q[log P(x|z)] + weighted sum_g KL(q(z_g | z_<g, x) || p(z_g | z_<g))
+    log_likelihood  E log 1/K sum_k P(x|z_k) p(z_k) / q(z_k|x)               (Burda et al. 2016, equation 8)
+
+Prior and posterior share the top-down pass (Sonderby et al. 2016, ladder VAE; Child 2021, VDVAE, equation 3);
+all are diagonal Gaussians. A group's KL is in closed form given the latents before it, which are sampled. The
+KL weighting sees the groups apart, so free bits and balancing act on each. P(x|z) is an output distribution
+per sub-pixel. Classes and vectors enter every residual block of encoder, prior and decoder.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from genzoo.config import ModelConfig, TrainConfig
+from genzoo.contract import (
+    Batch,
+    DataSpec,
+    GenerativeModel,
+    GenzooError,
+    Likelihood,
+    LogLikelihood,
+    Loss,
+    check_images,
+    evaluating,
+)
+from genzoo.distributions import output_distribution
+from genzoo.networks.embeddings import ConditionEmbedding, check_condition
+from genzoo.networks.ladder import BlockOptions, BottomUp, Group, Level, Noise, TopDown
+from genzoo.networks.vae_nets import ScaledImages
+from genzoo.objectives.elbo import (
+    Balanced,
+    DiagonalGaussian,
+    ImportanceBound,
+    KLWeighting,
+    gaussian_kl,
+    normal_noise,
+)
+
+COND_WIDTH = 64
+"""Width of the vector that a class or a condition vector is turned into."""
+MOST_ROWS = 256
+MOST_PARAMETERS = 2**23
+"""Decodings, and output parameters, of one pass outside of training."""
+
+
+@dataclass(frozen=True)
+class HVAEConfig(ModelConfig):
+    """Ladder of stochastic blocks; the tuples have an entry per resolution, half the image's first, then a quarter.
+
+    Small images use the last entries only: as many as there are halvings.
+    """
+
+    widths: tuple[int, ...] = (48, 96, 128)
+    """Channels."""
+    latents: tuple[int, ...] = (2, 4, 8)
+    """Channels of latents in each group."""
+    groups: tuple[int, ...] = (1, 2, 3)
+    """Groups of latents."""
+    blocks: int = 1
+    """Residual blocks per resolution of the encoder."""
+    head: int = 32
+    """Channels at the image's own resolution, before its parameters."""
+    residual_posterior: bool = True
+    """Posteriors relative to their priors (NVAE)."""
+    dropout: float = 0.0
+    """Dropout inside the residual blocks."""
+    output: str = "auto"
+    """auto (follows the levels), bernoulli, categorical, logistics or gaussian."""
+    components: int = 10
+    """Components of the logistic mixture."""
+    kl: KLWeighting = field(default_factory=Balanced)
+    """How the groups' KL is weighted in training."""
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+    def build(self, spec: DataSpec) -> "HVAE":
+        """Sides of any length are halved by rounding up, so every image size works."""
+        if spec.levels is None:
+            raise GenzooError("the hvae needs integer images, these data are real-valued")
+        if not len(self.widths) == len(self.latents) == len(self.groups) >= 1:
+            raise GenzooError(
+                "widths, latents and groups of an hvae must be equally long, an entry per resolution"
+            )
+        if min(*self.widths, *self.latents, *self.groups, self.head) < 1:
+            raise GenzooError("widths, latents, groups and head of an hvae must be positive")
+        return HVAE(spec, self, self.levels(spec))
+
+    def levels(self, spec: DataSpec) -> tuple[Level, ...]:
+        """The resolutions that images of this size use, the finest first."""
+        halvings = max(1, (max(spec.shape[1:]) - 1).bit_length())
+        every = tuple(Level(*entry) for entry in zip(self.widths, self.latents, self.groups, strict=True))
+        return every[-halvings:]
+
+
+class HVAE(GenerativeModel):
+    """Bottom-up encoder, top-down decoder with groups of latents, output distribution; a lower bound."""
+
+    config: HVAEConfig
+
+    def __init__(self, spec: DataSpec, config: HVAEConfig, levels: tuple[Level, ...]) -> None:
+        super().__init__()
+        self.spec, self.config = spec, config
+        channels, height, width = spec.shape
+        options = BlockOptions(COND_WIDTH if spec.cond else 0, config.dropout)
+        self.distribution = output_distribution(config.output, spec, config.components)
+        self.features = ScaledImages(spec.levels or 2)
+        self.condition = ConditionEmbedding(spec, COND_WIDTH) if spec.cond else None
+        self.encoder = BottomUp(channels, levels, config.blocks, options)
+        out, residual = channels * self.distribution.n_params, config.residual_posterior
+        self.decoder = TopDown((height, width), levels, out, config.head, options, residual=residual)
+        self.groups = sum(level.groups for level in levels)
+        """G, the number of groups; everything per group lists the coarsest first."""
+        self.samples = 64
+        """K, the latents per image of `log_likelihood`."""
+        self.chunk = max(1, min(MOST_ROWS, MOST_PARAMETERS // (height * width * out)))
+        """Decodings per pass outside of training: bounds memory."""
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """An importance-weighted average is an unbiased estimate of P(x), its log below log P(x) on average."""
+        return Likelihood.LOWER_BOUND
+
+    # --- loss ----------------------------------------------------------------------------------------------
+
+    def loss(self, batch: Batch, turn: str = "model", *, generator: torch.Generator | None = None) -> Loss:
+        """Negative bound in nats per image `[b]`, its KL weighted as the run's progress wants it.
+
+        In evaluation mode the weighting is that of the end of a run, so that validation losses compare.
+        Parts: `reconstruction`, -log P(x|z), `kl`, unweighted, and `kl_1` .. `kl_G`, those of the groups.
+        """
+        self.parameters_of(turn)
+        images = check_images(batch.images, self.spec)
+        cond = self._embedded(batch.cond, len(images))
+        params, groups = self.decoder(len(images), self._seen(images, cond), cond, noise=_noise(generator))
+        reconstruction = -self._log_prob(params, images)
+        kl = _kl_per_group(groups)
+        total = reconstruction + self.config.kl(kl, self.progress if self.training else 1.0)
+        each = {f"kl_{g}": kl_g for g, kl_g in enumerate(kl.unbind(1), start=1)}
+        return Loss(total, {"reconstruction": reconstruction, "kl": kl.sum(1), **each})
+
+    def _seen(self, images: Tensor, cond: Tensor | None) -> list[Tensor]:
+        return self.encoder(self.features(images), cond)
+
+    def _params(self, maps: Tensor) -> Tensor:
+        """`[b, c * p, h, w]` to parameters `[b, c, h, w, p]`."""
+        return rearrange(maps, "b (c p) h w -> b c h w p", p=self.distribution.n_params)
+
+    def _log_prob(self, maps: Tensor, images: Tensor) -> Tensor:
+        return self.distribution.log_prob(self._params(maps), images.long()).sum((1, 2, 3))
+
+    def _embedded(self, cond: Tensor | None, n: int) -> Tensor | None:
+        cond = check_condition(cond, self.spec, n)
+        return None if cond is None or self.condition is None else self.condition(cond.to(self.device))
+
+    # --- sample --------------------------------------------------------------------------------------------
+
+    def sample(
+        self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Exact samples `[n, c, h, w]`: group after group from its prior, then every sub-pixel from P(x|z)."""
+        if cond is None and self.spec.cond == "class":
+            device = "cpu" if generator is None else generator.device
+            cond = torch.randint(self.spec.cond_size, (n,), generator=generator, device=device)
+        with evaluating(self):
+            embedded, drawn = self._embedded(cond, n), []
+            for i in _slices(n, self.chunk):
+                of_part = None if embedded is None else embedded[i]
+                maps, _ = self.decoder(i.stop - i.start, None, of_part, noise=_noise(generator))
+                drawn.append(self.distribution.sample(self._params(maps), generator=generator))
+        return self._as_images(torch.cat(drawn) if drawn else torch.zeros(0, *self.spec.shape))
+
+    def _as_images(self, values: Tensor) -> Tensor:
+        values = values.round() if values.is_floating_point() else values
+        return values.to(torch.uint8 if self.distribution.levels <= 256 else torch.long)
+
+    # --- likelihood ----------------------------------------------------------------------------------------
+
+    def log_likelihood(
+        self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> LogLikelihood:
+        """The IWAE bound with K = `samples` latents, in nats, and its standard error by the delta method.
+
+        Without `cond` a class-conditional model averages over its classes. `details` hold K and the means over
+        the images of the ELBO, of its two terms, elbo = -(reconstruction + kl), and of the KL of each group.
+        """
+        check_images(images, self.spec)
+        with evaluating(self):
+            if cond is None and self.spec.cond == "class":
+                classes = torch.arange(self.spec.cond_size)
+                each = [self._bound(images, c.expand(len(images)), generator) for c in classes]
+                bound = ImportanceBound.over_classes([b for b, _ in each])
+                kl = torch.stack([kl for _, kl in each]).mean(0)
+            else:
+                bound, kl = self._bound(images, cond, generator)
+        details = {"conditional": cond is not None, "K": self.samples, **bound.means()}
+        details["kl_per_group"] = kl.mean(0).tolist()
+        return LogLikelihood(bound.nats, self.likelihood, self.spec, stderr=bound.stderr, details=details)
+
+    def _bound(
+        self, images: Tensor, cond: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[ImportanceBound, Tensor]:
+        """The bound of each image, and the KL of its groups, float64 `[n, G]`."""
+        embedded = self._embedded(cond, len(images))
+        bounds, kls = [], [torch.zeros(0, self.groups, dtype=torch.float64)]
+        for part in _slices(len(images), max(1, self.chunk // self.samples)):
+            of_part = None if embedded is None else embedded[part]
+            bound, kl = self._bound_of_few(images[part].to(self.device), of_part, generator)
+            bounds.append(bound)
+            kls.append(kl)
+        return ImportanceBound.cat(bounds), torch.cat(kls)
+
+    def _bound_of_few(
+        self, images: Tensor, cond: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[ImportanceBound, Tensor]:
+        seen, n = self._seen(images, cond), len(images)
+        log_prob, log_ratio, kl = [], [], []
+        for part in _slices(self.samples, self.chunk):
+            k = part.stop - part.start
+            tiled = [_tiled(x, k) for x in seen]
+            of_part = None if cond is None else _tiled(cond, k)
+            maps, groups = self.decoder(k * n, tiled, of_part, noise=_noise(generator))
+            log_prob.append(self._log_prob(maps, _tiled(images, k)).view(k, n))
+            log_ratio.append(_log_ratio(groups).view(k, n))
+            kl.append(_kl_per_group(groups).view(k, n, -1))
+        mean_kl = torch.cat(kl).double().mean(0).cpu()
+        return ImportanceBound.of(torch.cat(log_prob).cpu(), torch.cat(log_ratio).cpu()), mean_kl
+
+    # --- what else people do with a VAE ----------------------------------------------------------------------
+
+    def reconstruct(
+        self,
+        images: Tensor,
+        cond: Tensor | None = None,
+        *,
+        informed: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The expected images `[b, c, h, w]`, rounded, given latents drawn from the posterior.
+
+        With `informed` only so many groups, the coarsest, know the image; the prior fills in the rest, which
+        shows what each level of the hierarchy holds.
+        """
+        check_images(images, self.spec)
+        with evaluating(self):
+            embedded, shown = self._embedded(cond, len(images)), []
+            for i in _slices(len(images), self.chunk):
+                x, of_part = images[i].to(self.device), None if embedded is None else embedded[i]
+                seen = self._seen(x, of_part)
+                maps, _ = self.decoder(len(x), seen, of_part, informed=informed, noise=_noise(generator))
+                shown.append(self.distribution.mean(self._params(maps)))
+        return self._as_images(torch.cat(shown) if shown else torch.zeros(0, *self.spec.shape))
+
+
+def _noise(generator: torch.Generator | None) -> Noise:
+    return lambda like: normal_noise(like, generator)
+
+
+def _kl_per_group(groups: list[Group]) -> Tensor:
+    """KL of each group's posterior given the latents before it, in nats: `[b, G]`."""
+    kls = [gaussian_kl(DiagonalGaussian(*g.q), DiagonalGaussian(*g.p)) for g in groups]
+    return torch.stack([kl.flatten(1).sum(1) for kl in kls], 1)
+
+
+def _log_ratio(groups: list[Group]) -> Tensor:
+    """log q(z|x) - log p(z) of the latents of all groups: `[b]`."""
+    ratios = [DiagonalGaussian(*g.q).log_prob(g.z) - DiagonalGaussian(*g.p).log_prob(g.z) for g in groups]
+    return torch.stack(ratios).sum(0)
+
+
+def _tiled(x: Tensor, times: int) -> Tensor:
+    """The rows `times` times over, `[times * b, ...]`."""
+    return x.repeat(times, *[1] * (x.ndim - 1))
+
+
+def _slices(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))

@@ -1,0 +1,181 @@
+"""Latent models: an autoencoder turns images into tokens, a second model learns the tokens.
+
+    P(x) = sum_z P(z) P(x|z) >= sum_{z in S} P(z) P(x|z),    S: the encoder's code and its neighbours
+
+The prior P(z) is any model of the zoo over the tokens' spec. One run trains both, one after the other: first the
+autoencoder alone, then, with the autoencoder as it is by then, the prior on its tokens (the two stages of VQ-VAE,
+van den Oord et al. 2017; with a transformer as in VQGAN, Esser et al. 2021).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from genzoo.config import ModelConfig, TrainConfig
+from genzoo.contract import (
+    Batch,
+    DataSpec,
+    GenerativeModel,
+    GenzooError,
+    Likelihood,
+    LogLikelihood,
+    Loss,
+    NoLikelihood,
+    check_images,
+)
+from genzoo.models.autoregressive import HeadConfig, PixelTransformerConfig
+from genzoo.models.vqvae import VQVAE, VQTokenizer, VQVAEConfig
+from genzoo.networks.embeddings import check_condition
+from genzoo.objectives.quantisation import sum_over_codes
+
+AUTOENCODER, PRIOR = "autoencoder", "prior"
+
+
+def _token_transformer() -> PixelTransformerConfig:
+    return PixelTransformerConfig(group=1, head=HeadConfig(code_width=32, output="categorical"))
+
+
+@dataclass(frozen=True)
+class LatentConfig(ModelConfig):
+    """A VQ autoencoder and a causal transformer over its tokens; each part's own `training` is not used."""
+
+    autoencoder: VQVAEConfig = field(default_factory=VQVAEConfig)
+    prior: PixelTransformerConfig = field(default_factory=_token_transformer)
+    """Any model of integer images will do in a configuration; its flags are those of the transformer."""
+    autoencoder_share: float = 0.5
+    """Share of the training budget that trains the autoencoder; the rest trains the prior."""
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+    def build(self, spec: DataSpec) -> "LatentModel":
+        """The autoencoder is unconditional; the prior gets the condition."""
+        autoencoder = self.autoencoder.build(DataSpec(spec.shape, spec.levels))
+        tokens = VQTokenizer(autoencoder).spec
+        prior = self.prior.build(DataSpec(tokens.shape, tokens.levels, spec.cond, spec.cond_size))
+        return LatentModel(spec, self, autoencoder, prior)
+
+
+class LatentModel(GenerativeModel):
+    """`autoencoder` and a `prior` over its tokens; the prior's spec carries the condition.
+
+    The first turn trains the autoencoder, the prior's own turns follow. Raises `GenzooError` where the prior is
+    none of the autoencoder's tokens, or the share of the autoencoder leaves one of them no budget.
+    """
+
+    def __init__(
+        self, spec: DataSpec, config: LatentConfig, autoencoder: VQVAE, prior: GenerativeModel
+    ) -> None:
+        super().__init__()
+        tokens = VQTokenizer(autoencoder).spec
+        if (prior.spec.shape, prior.spec.levels) != (tokens.shape, tokens.levels):
+            raise GenzooError(
+                f"the prior is made for {prior.spec}, but the autoencoder's tokens are {tokens.shape} "
+                f"with {tokens.levels} levels"
+            )
+        if not 0 < config.autoencoder_share < 1:
+            raise GenzooError(f"autoencoder_share must lie between 0 and 1, got {config.autoencoder_share}")
+        self.spec, self.config, self.autoencoder_share = spec, config, config.autoencoder_share
+        self.autoencoder, self.prior = autoencoder, prior
+        names = [PRIOR] if len(prior.turns) == 1 else [f"{PRIOR} {turn}" for turn in prior.turns]
+        self._prior_turns = dict(zip(names, prior.turns, strict=True))
+        self.turns = (AUTOENCODER, *names)
+
+    @property
+    def tokenizer(self) -> VQTokenizer:
+        """The autoencoder as a translator between images and tokens."""
+        return VQTokenizer(self.autoencoder)
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The lesser kind of the parts."""
+        return min(self.autoencoder.likelihood, self.prior.likelihood)
+
+    def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
+        """Those of the part that plays."""
+        if turn == AUTOENCODER:
+            return self.autoencoder.parameters()
+        if turn not in self._prior_turns:
+            raise ValueError(f"unknown turn {turn!r}, this model has {self.turns}")
+        return self.prior.parameters_of(self._prior_turns[turn])
+
+    def span_of(self, turn: str) -> tuple[float, float]:
+        """The autoencoder has the first `autoencoder_share` of the budget, the prior the rest."""
+        share = self.autoencoder_share
+        self.parameters_of(turn)
+        return (0.0, share) if turn == AUTOENCODER else (share, 1.0)
+
+    # --- loss ----------------------------------------------------------------------------------------------
+
+    def loss(
+        self, batch: Batch, turn: str = AUTOENCODER, *, generator: torch.Generator | None = None
+    ) -> Loss:
+        """The autoencoder's loss, or the prior's on the tokens of the images, in nats `[b]`.
+
+        The turns of the prior leave the autoencoder as it is, its codebook included.
+        """
+        self.parameters_of(turn)
+        images = check_images(batch.images, self.spec)
+        cond = check_condition(batch.cond, self.spec, len(images))
+        progress = self.progress_of(turn)
+        part = self.autoencoder if turn == AUTOENCODER else self.prior
+        part.progress = 1.0 if progress is None else progress
+        if turn == AUTOENCODER:
+            return self.autoencoder.loss(Batch(images), generator=generator)
+        tokens = Batch(self.tokenizer.encode(images), cond)
+        return self.prior.loss(tokens, self._prior_turns[turn], generator=generator)
+
+    # --- sample --------------------------------------------------------------------------------------------
+
+    def sample(
+        self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Tokens from the prior, then images `[n, c, h, w]` given them."""
+        tokens = self.prior.sample(n, cond, generator=generator)
+        return self.tokenizer.decode(tokens, generator=generator)
+
+    # --- likelihood ----------------------------------------------------------------------------------------
+
+    def log_likelihood(
+        self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> LogLikelihood:
+        """A lower bound on log P(images | cond) in nats: the log-sum over the encoder's codes and their neighbours.
+
+        That takes an exact prior: a log-sum of random bounds on log P(z) would be no bound, so with any other
+        prior the encoder's code stands alone. Raises `NoLikelihood` where the prior has none.
+        """
+        if self.prior.likelihood is Likelihood.NONE:
+            raise NoLikelihood("the prior over the tokens defines no probability, so the images have none")
+        check_images(images, self.spec)
+        if cond is not None or self.spec.cond == "vector":
+            check_condition(cond, self.spec, len(images))
+        exact = self.prior.likelihood is Likelihood.EXACT
+        neighbours = self.autoencoder.neighbours if exact else 0
+        nats, errors = [torch.zeros(0, dtype=torch.float64)], []
+        size = max(1, self.autoencoder.chunk // (1 + neighbours))
+        for start in range(0, len(images), size):
+            part = slice(start, start + size)
+            bound, error = self._bound(
+                images[part], None if cond is None else cond[part], neighbours, generator
+            )
+            nats.append(bound)
+            errors += [] if error is None else [error]
+        details = {
+            "conditional": cond is not None,
+            "bound": "log-sum over codes",
+            "codes": 1 + neighbours,
+            "prior": self.prior.likelihood.name,
+        }
+        stderr = torch.cat(errors) if errors else None
+        return LogLikelihood(torch.cat(nats), self.likelihood, self.spec, stderr, details)
+
+    def _bound(
+        self, images: Tensor, cond: Tensor | None, neighbours: int, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The bound `[n]` float64, and the standard error that comes from the prior."""
+        codes = self.autoencoder.nearby_codes(images, count=neighbours)
+        n, s = codes.shape[:2]
+        log_prob = self.autoencoder.log_prob_given(codes, images).double().cpu()
+        of_codes = None if cond is None else cond.repeat_interleave(s, 0)
+        prior = self.prior.log_likelihood(codes.flatten(0, 1)[:, None], of_codes, generator=generator)
+        return sum_over_codes(prior.nats.view(n, s).cpu(), log_prob), prior.stderr

@@ -1,0 +1,372 @@
+"""Variational autoencoder: P(x) = int P(x|z) p(z) dz, with one vector z of latents per image.
+
+    loss            -E_q(z|x)[log P(x|z)] + weighted KL(q(z|x) || p(z))      (Kingma & Welling 2014, equation 3)
+    log_likelihood  E log 1/K sum_k P(x|z_k) p(z_k) / q(z_k|x)               (Burda et al. 2016, equation 8)
+
+q is a diagonal Gaussian from a convolutional encoder, P(x|z) an output distribution per sub-pixel from its
+mirror. p is standard normal, normal given the condition, or a VampPrior (Tomczak & Welling 2018). How the KL
+is weighted in training is an object of the configuration: beta-VAE, warm-up, free bits and so on are rows of
+data. Classes and vectors enter encoder, decoder and prior.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from genzoo.config import ModelConfig, TrainConfig
+from genzoo.contract import (
+    Batch,
+    DataSpec,
+    GenerativeModel,
+    GenzooError,
+    Likelihood,
+    LogLikelihood,
+    Loss,
+    check_images,
+    evaluating,
+)
+from genzoo.distributions import DiscretisedGaussian, OutputDistribution, output_distribution
+from genzoo.networks.embeddings import ConditionEmbedding, check_condition
+from genzoo.networks.latent_paths import interpolate_linearly, interpolate_spherically, traverse
+from genzoo.networks.latent_priors import ConditionalNormal, StandardNormal, VampPrior
+from genzoo.networks.vae_nets import ImageDecoder, ImageEncoder, ScaledImages, Stages
+from genzoo.objectives.elbo import (
+    DiagonalGaussian,
+    GaussianMixture,
+    ImportanceBound,
+    KLWeighting,
+    WarmUp,
+    importance_weighted_bound,
+    kl_to_mixture,
+)
+
+COND_WIDTH = 64
+"""Width of the vector that a class or a condition vector is turned into."""
+MOST_ROWS = 256
+MOST_PARAMETERS = 2**23
+"""Decodings, and output parameters, of one pass outside of training."""
+
+
+@dataclass(frozen=True)
+class VAEConfig(ModelConfig):
+    """Convolutional VAE: residual blocks at half, quarter ... of the resolution around a vector of latents."""
+
+    latents: int = 40
+    """Numbers in the latent vector."""
+    widths: tuple[int, ...] = (64, 128)
+    """Channels per resolution, the first at half of the image's."""
+    blocks: int = 3
+    """Residual blocks per resolution, in the encoder and again in the decoder."""
+    dropout: float = 0.0
+    """Dropout inside the residual blocks."""
+    pseudo_inputs: int = 0
+    """Components of a VampPrior; 0: a normal prior, which follows the condition if there is one."""
+    output: str = "auto"
+    """auto (follows the levels), bernoulli, categorical, logistics, gaussian, sigma (Gaussian with one learned
+    scale for all pixels) or mse (Gaussian of fixed scale: trains on squared errors)."""
+    components: int = 10
+    """Components of the logistic mixture."""
+    mse_scale: float = 0.1
+    """Standard deviation of output mse, where the range of an image is 2."""
+    importance_samples: int = 1
+    """Latents per image in training; from 2 on the objective is the importance-weighted bound (IWAE)."""
+    kl: KLWeighting = field(default_factory=WarmUp)
+    """How the KL is weighted in training."""
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+    def build(self, spec: DataSpec) -> "VAE":
+        """Sides of any length are halved by rounding up, so every image size works."""
+        if spec.levels is None:
+            raise GenzooError("the vae needs integer images, these data are real-valued")
+        if min(self.latents, self.importance_samples, *self.widths) < 1 or not self.widths:
+            raise GenzooError("a vae needs at least one latent, one width and one importance sample")
+        stages = Stages(self.widths, self.blocks, COND_WIDTH if spec.cond else 0, self.dropout)
+        distribution, shared = self._distribution(spec), 1 if self.output == "sigma" else 0
+        own = distribution.n_params - shared
+        encoder = ImageEncoder(spec.shape, self.latents, stages)
+        decoder = ImageDecoder(spec.shape, self.latents, own, stages, shared=shared)
+        parts = VAEParts(ScaledImages(spec.levels), encoder, decoder, self._prior(spec), distribution)
+        return VAE(spec, self, parts)
+
+    def _distribution(self, spec: DataSpec) -> OutputDistribution:
+        assert spec.levels is not None
+        if self.output == "mse":
+            return DiscretisedGaussian(spec.levels, scale=self.mse_scale)
+        name = "gaussian" if self.output == "sigma" else self.output
+        return output_distribution(name, spec, self.components)
+
+    def _prior(self, spec: DataSpec) -> nn.Module:
+        cond_width = COND_WIDTH if spec.cond else 0
+        if self.pseudo_inputs:
+            return VampPrior(spec.shape, self.pseudo_inputs, cond_width)
+        return ConditionalNormal(self.latents, cond_width) if cond_width else StandardNormal(self.latents)
+
+
+@dataclass(frozen=True)
+class VAEParts:
+    """What a VAE is made of; any of it can be replaced.
+
+    `features` turns images into what `encoder(features, cond)` turns into means and log-scales `[b, d]`;
+    `decoder(z, cond)` gives parameters `[b, *shape, p]` of `distribution`; `prior(cond, encode)` gives the
+    components of a Gaussian mixture (see `latent_priors`). `cond` is the embedded condition `[b, 64]` or None.
+    """
+
+    features: nn.Module
+    encoder: nn.Module
+    decoder: nn.Module
+    prior: nn.Module
+    distribution: OutputDistribution
+
+
+class VAE(GenerativeModel):
+    """Encoder, decoder, prior and output distribution; a lower bound on the likelihood."""
+
+    config: VAEConfig
+
+    def __init__(self, spec: DataSpec, config: VAEConfig, parts: VAEParts) -> None:
+        super().__init__()
+        self.spec, self.config, self.distribution = spec, config, parts.distribution
+        if config.importance_samples > 1 and not config.kl.linear:
+            kind = type(config.kl).__name__
+            raise GenzooError(f"{kind} does not go with importance_samples > 1: use WarmUp or ConstantBeta")
+        self.features, self.encoder, self.decoder = parts.features, parts.encoder, parts.decoder
+        self.prior = parts.prior
+        self.condition = ConditionEmbedding(spec, COND_WIDTH) if spec.cond else None
+        self.samples = 64
+        """K, the latents per image of `log_likelihood`."""
+        per_image = spec.dims * parts.distribution.n_params
+        self.chunk = max(1, min(MOST_ROWS, MOST_PARAMETERS // per_image))
+        """Decodings per pass outside of training: bounds memory."""
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """An importance-weighted average is an unbiased estimate of P(x), its log below log P(x) on average."""
+        return Likelihood.LOWER_BOUND
+
+    # --- loss ----------------------------------------------------------------------------------------------
+
+    def loss(self, batch: Batch, turn: str = "model", *, generator: torch.Generator | None = None) -> Loss:
+        """Negative bound in nats per image `[b]`, its KL weighted as the run's progress wants it.
+
+        In evaluation mode the weighting is that of the end of a run, so that validation losses compare.
+        Parts: `reconstruction`, -log P(x|z), and `kl`, unweighted.
+        """
+        self.parameters_of(turn)
+        images = check_images(batch.images, self.spec)
+        cond, k = self._embedded(batch.cond, len(images)), self.config.importance_samples
+        q, p = self._posterior(images, cond), self._prior(cond)
+        z = q.repeated(k).sample(generator)
+        reconstruction = self._log_prob(images, z, cond, k)
+        kl = kl_to_mixture(q, p, z) if k == 1 else self._log_ratio(z, q, p, k)
+        progress = self.progress if self.training else 1.0
+        log_weights = reconstruction - self.config.kl(kl[:, None], progress)
+        total = -importance_weighted_bound(log_weights.view(k, -1))
+        parts = {"reconstruction": -reconstruction, "kl": kl}
+        return Loss(total, {name: part.view(k, -1).mean(0) for name, part in parts.items()})
+
+    def _log_prob(self, images: Tensor, z: Tensor, cond: Tensor | None, k: int) -> Tensor:
+        """log P(x|z) `[k * b]` of `images` `[b, ...]` under k latents each, `z` `[k * b, d]`."""
+        params = self.decoder(z, None if cond is None else cond.repeat(k, 1))
+        return self.distribution.log_prob(params, images.repeat(k, 1, 1, 1)).flatten(1).sum(1)
+
+    def _log_ratio(self, z: Tensor, q: DiagonalGaussian, p: GaussianMixture, k: int) -> Tensor:
+        """log q(z|x) - log p(z) `[k * b]`."""
+        return q.repeated(k).log_prob(z) - p.repeated(k).log_prob(z)
+
+    def _posterior(self, images: Tensor, cond: Tensor | None) -> DiagonalGaussian:
+        return DiagonalGaussian(*self.encoder(self.features(images), cond))
+
+    def _prior(self, cond: Tensor | None) -> GaussianMixture:
+        return GaussianMixture(*self.prior(cond, self.encoder))
+
+    def _embedded(self, cond: Tensor | None, n: int) -> Tensor | None:
+        cond = check_condition(cond, self.spec, n)
+        return None if cond is None or self.condition is None else self.condition(cond.to(self.device))
+
+    # --- sample --------------------------------------------------------------------------------------------
+
+    def sample(
+        self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Exact samples `[n, c, h, w]`: z from the prior, then every sub-pixel from P(x|z)."""
+        if cond is None and self.spec.cond == "class":
+            device = "cpu" if generator is None else generator.device
+            cond = torch.randint(self.spec.cond_size, (n,), generator=generator, device=device)
+        with evaluating(self):
+            embedded = self._embedded(cond, n)
+            z = self._prior(embedded).sample(n, generator)
+            return self._images(z, embedded, lambda p: self.distribution.sample(p, generator=generator))
+
+    def _images(self, z: Tensor, cond: Tensor | None, finish: Callable[[Tensor], Tensor]) -> Tensor:
+        """Images from latents, chunk by chunk; `finish` turns parameters into values."""
+        each = [finish(self.decoder(z[i], None if cond is None else cond[i])) for i in self._chunks(len(z))]
+        return self._as_images(torch.cat(each) if each else torch.zeros(0, *self.spec.shape))
+
+    def _as_images(self, values: Tensor) -> Tensor:
+        levels = self.spec.levels
+        if levels is None:
+            return values
+        values = values.round() if values.is_floating_point() else values
+        return values.to(torch.uint8 if levels <= 256 else torch.long)
+
+    def _chunks(self, n: int, size: int | None = None) -> Iterator[slice]:
+        size = size or self.chunk
+        return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+    # --- likelihood ----------------------------------------------------------------------------------------
+
+    def log_likelihood(
+        self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> LogLikelihood:
+        """The IWAE bound with K = `samples` latents, in nats, and its standard error by the delta method.
+
+        Without `cond` a class-conditional model averages over its classes. `details` hold K and the means over
+        the images of the ELBO and of its two terms: elbo = -(reconstruction + kl).
+        """
+        check_images(images, self.spec)
+        with evaluating(self):
+            if cond is None and self.spec.cond == "class":
+                classes = torch.arange(self.spec.cond_size)
+                each = [self._bound(images, c.expand(len(images)), generator) for c in classes]
+                bound = ImportanceBound.over_classes(each)
+            else:
+                bound = self._bound(images, cond, generator)
+        details = {"conditional": cond is not None, "K": self.samples, **bound.means()}
+        return LogLikelihood(bound.nats, self.likelihood, self.spec, stderr=bound.stderr, details=details)
+
+    def _bound(
+        self, images: Tensor, cond: Tensor | None, generator: torch.Generator | None
+    ) -> ImportanceBound:
+        embedded = self._embedded(cond, len(images))
+        p = self._prior(embedded)
+        each = []
+        for part in self._chunks(len(images), max(1, self.chunk // self.samples)):
+            of_part = None if embedded is None else embedded[part]
+            each.append(self._bound_of_few(images[part].to(self.device), of_part, p.rows(part), generator))
+        return ImportanceBound.cat(each)
+
+    def _bound_of_few(
+        self, images: Tensor, cond: Tensor | None, p: GaussianMixture, generator: torch.Generator | None
+    ) -> ImportanceBound:
+        q, reconstruction, log_ratio = self._posterior(images, cond), [], []
+        for part in self._chunks(self.samples):
+            k = part.stop - part.start
+            z = q.repeated(k).sample(generator)
+            reconstruction.append(self._log_prob(images, z, cond, k).view(k, -1))
+            log_ratio.append(self._log_ratio(z, q, p, k).view(k, -1))
+        return ImportanceBound.of(torch.cat(reconstruction).cpu(), torch.cat(log_ratio).cpu())
+
+    # --- what else people do with a VAE ----------------------------------------------------------------------
+
+    def encode(self, images: Tensor, cond: Tensor | None = None) -> DiagonalGaussian:
+        """q(z|x) of `images` `[b, c, h, w]`: mean and log-scale `[b, latents]`, differentiable."""
+        check_images(images, self.spec)
+        return self._posterior(images.to(self.device), self._embedded(cond, len(images)))
+
+    def decode(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Parameters `[b, c, h, w, p]` of `distribution` from latents `[b, latents]`, differentiable."""
+        return self.decoder(z.to(self.device), self._embedded(cond, len(z)))
+
+    def reconstruct(self, images: Tensor, cond: Tensor | None = None) -> Tensor:
+        """The expected images, rounded, `[b, c, h, w]` at the posteriors' means."""
+        with evaluating(self):
+            return self._shown(self.encode(images, cond).mean, self._embedded(cond, len(images)))
+
+    def interpolate(
+        self, x_0: Tensor, x_1: Tensor, n: int, cond: Tensor | None = None, *, spherical: bool = False
+    ) -> Tensor:
+        """`[b, n, c, h, w]`: expected images along the path from the latents of `x_0` to those of `x_1`."""
+        with evaluating(self):
+            z_0, z_1 = self.encode(x_0, cond).mean, self.encode(x_1, cond).mean
+            path = interpolate_spherically if spherical else interpolate_linearly
+            z, embedded = path(z_0, z_1, n), self._embedded(cond, len(x_0))
+            embedded = None if embedded is None else embedded.repeat_interleave(n, 0)
+            return self._shown(z.flatten(0, 1), embedded).view(len(x_0), n, *self.spec.shape)
+
+    def traversals(
+        self, images: Tensor, cond: Tensor | None = None, *, most: int = 10, n: int = 9, span: float = 3.0
+    ) -> Tensor:
+        """`[m, n, c, h, w]`: the first image with one latent at a time going from -`span` to `span`.
+
+        The m = min(`most`, latents) most active latents over `images` are shown, the most active first.
+        `genzoo.pictures.save_grid(grid.flatten(0, 1), model.spec, path, columns=n)` writes a picture.
+        """
+        with evaluating(self):
+            mean = self.encode(images, cond).mean
+            dims = mean.var(0, correction=0).argsort(descending=True, stable=True)[:most]
+            z = traverse(mean[0], dims, torch.linspace(-span, span, n))
+            first = None if cond is None else self._embedded(cond[:1], 1)
+            first = None if first is None else first.expand(len(dims) * n, -1)
+            return self._shown(z.flatten(0, 1), first).view(len(dims), n, *self.spec.shape)
+
+    def activity(self, images: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Variance over `images` of each latent's posterior mean `[latents]`; above 0.01 a unit is active.
+
+        Burda et al. 2016, section 5.2.
+        """
+        with evaluating(self):
+            parts = self._chunks(len(images))
+            means = [self.encode(images[i], None if cond is None else cond[i]).mean for i in parts]
+            return torch.cat(means).var(0, correction=0)
+
+    def impute(
+        self,
+        images: Tensor,
+        missing: Tensor,
+        cond: Tensor | None = None,
+        *,
+        sweeps: int = 50,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """`images` `[b, c, h, w]` with the pixels where `missing` (bool, broadcastable) is True drawn anew.
+
+        Metropolis within Gibbs (Mattei & Frellsen 2018): z is proposed by the encoder and accepted by its
+        importance weight, then missing pixels are drawn from P(x|z). The longer, the closer to P(missing | known).
+        """
+        missing = missing.to(torch.bool).expand(images.shape)
+        check_images(images, self.spec)
+        with evaluating(self):
+            embedded, filled = self._embedded(cond, len(images)), []
+            for i in self._chunks(len(images)):
+                of_part = None if embedded is None else embedded[i]
+                x, gaps = images[i].to(self.device), missing[i].to(self.device)
+                filled.append(self._gibbs(x, gaps, of_part, sweeps, generator))
+        return torch.cat(filled) if filled else images
+
+    def _gibbs(
+        self,
+        x: Tensor,
+        missing: Tensor,
+        cond: Tensor | None,
+        sweeps: int,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        p = self._prior(cond)
+        z = p.sample(len(x), generator)
+        params = self.decoder(z, cond)
+        for _ in range(sweeps):
+            drawn = self._as_images(self.distribution.sample(params, generator=generator))
+            x = torch.where(missing, drawn.to(x.dtype), x)
+            q = self._posterior(x, cond)
+            proposal = q.sample(generator)
+            proposed = self.decoder(proposal, cond)
+            gain = self._log_weight(x, proposal, proposed, q, p) - self._log_weight(x, z, params, q, p)
+            device = x.device if generator is None else generator.device
+            u = torch.rand(len(x), generator=generator, device=device).to(x.device)
+            accepted = u.log() < gain
+            z = torch.where(accepted[:, None], proposal, z)
+            params = torch.where(accepted.view(-1, *[1] * (params.ndim - 1)), proposed, params)
+        drawn = self._as_images(self.distribution.sample(params, generator=generator))
+        return torch.where(missing, drawn.to(x.dtype), x)
+
+    def _log_weight(
+        self, x: Tensor, z: Tensor, params: Tensor, q: DiagonalGaussian, p: GaussianMixture
+    ) -> Tensor:
+        """log P(x|z) p(z) / q(z|x) `[b]`."""
+        reconstruction = self.distribution.log_prob(params, x).flatten(1).sum(1)
+        return reconstruction + p.log_prob(z) - q.log_prob(z)
+
+    def _shown(self, z: Tensor, cond: Tensor | None) -> Tensor:
+        return self._images(z, cond, self.distribution.mean)

@@ -1,0 +1,1 @@
+"""Objectives shared by the families: formulas, per example and in nats."""
