@@ -4,6 +4,7 @@ All randomness of a step is derived anew from (seed, step), as in EDM2's trainin
 so that a resumed run needs no generator states and the data order does not depend on the number of processes.
 """
 
+import gc
 import hashlib
 import signal
 import threading
@@ -94,6 +95,17 @@ class Processes:
         # float64 keeps seconds and sums exact; on devices without it accelerate would need float32
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         return self.accelerator.reduce(tensor, reduction="sum").tolist()  # pyright: ignore
+
+
+def leave_processes() -> None:
+    """Ends the connection between processes, all at once; for the end of a program, and harmless with just one.
+
+    Without it the first process to exit can pull the connection from under the others.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()  # wrapped models hold on to the connection's threads
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 class Feed:

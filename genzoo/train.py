@@ -201,6 +201,7 @@ def _check_free(out: Path) -> None:
 def _train(argv: Sequence[str]) -> None:
     plan = make_plan(argv)
     from genzoo.presets import build
+    from genzoo.runtime import leave_processes
 
     model = build(plan.config, plan.data.spec, seed=plan.flags.seed)
     if is_main_process():
@@ -210,6 +211,7 @@ def _train(argv: Sequence[str]) -> None:
         )
     trainer = _trainer(model, plan)
     trainer.fit(plan.data.train, plan.data.val)
+    leave_processes()  # the figures are the first one's business
     if not is_main_process():
         return
     if trainer.stopped_by:

@@ -17,6 +17,7 @@ from tiny_model import DuelConfig, TinyConfig, tiny_images
 from genzoo.checkpoint import load_model, load_state
 from genzoo.config import TrainConfig
 from genzoo.contract import DataSpec
+from genzoo.runtime import leave_processes
 from genzoo.trainer import Budget, RunOptions, Trainer
 
 SPEC = DataSpec((1, 3, 3), levels=4)
@@ -170,4 +171,4 @@ if __name__ == "__main__":
     train_both(target)
     if torch.distributed.get_rank() == 0:
         (target / "processes").write_text(str(torch.distributed.get_world_size()))
-    torch.distributed.destroy_process_group()
+    leave_processes()
