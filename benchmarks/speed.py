@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import platform
 import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -166,7 +167,7 @@ def main() -> None:
             # a fresh process per row: peak memory never falls again within one
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 rows.append(pool.apply(measure, (preset, data, args.size, args.seconds)))
-    Console().print(table(rows))
+    Console(width=None if sys.stdout.isatty() else 140).print(table(rows))
     machine = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
     print(json.dumps({**machine, "torch": torch.__version__, "rows": [asdict(r) for r in rows]}))
 
