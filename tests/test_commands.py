@@ -321,7 +321,10 @@ class Known(GenerativeModel):
     def log_likelihood(self, images, cond=None, *, generator=None):
         kind = self.kinds[len(self.calls) % len(self.kinds)]
         self.calls.append((len(images), cond, self.training))
-        return LogLikelihood(-self.scale * images.flatten().double(), kind, self.spec)
+        nats = -self.scale * images.flatten().double()
+        mean = -nats.mean().item()
+        details = {"K": len(self.kinds), "mean": mean, "pair": [mean, 2 * mean], "order": "raster"}
+        return LogLikelihood(nats, kind, self.spec, details=details)
 
 
 def split_of(count):
@@ -337,6 +340,8 @@ def test_mean_and_standard_error_over_uneven_chunks():
     assert report.bits_per_dim == pytest.approx(values.mean().item() / torch.log(torch.tensor(2.0)).item())
     assert seen == [4, 4, 2] == [n for n, _, _ in model.calls]
     assert not any(training for _, _, training in model.calls) and model.training
+    details = {"K": 1, "mean": pytest.approx(4.5), "pair": pytest.approx([4.5, 9.0]), "order": "raster"}
+    assert report.details == details
 
 
 def test_kind_is_the_worst_of_the_chunks():

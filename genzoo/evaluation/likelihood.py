@@ -111,8 +111,19 @@ def summarise(answers: list[LogLikelihood], seconds: float) -> LikelihoodReport:
         kind=min(answer.kind for answer in answers),
         images=len(nats),
         seconds=seconds,
-        details=answers[0].details,
+        details={key: _mean_detail(key, answers) for key in answers[0].details},
     )
+
+
+def _mean_detail(key: str, answers: list[LogLikelihood]) -> Any:
+    """A detail over all chunks: floats (and lists of them) are means over images, all else is protocol."""
+    values = [answer.details[key] for answer in answers]
+    numbers = torch.tensor(values[0]) if isinstance(values[0], (float, list, tuple)) else None
+    if numbers is None or not numbers.is_floating_point():
+        return values[0]
+    counts = torch.tensor([float(len(answer.nats)) for answer in answers], dtype=torch.float64)
+    stacked = torch.tensor(values, dtype=torch.float64)  # [chunks] or [chunks, k]
+    return (torch.tensordot(counts, stacked, dims=1) / counts.sum()).tolist()
 
 
 def _stderr(values: Tensor) -> float | None:
