@@ -43,6 +43,9 @@ class Likelihood(IntEnum):
     EXACT = 3
     """log P(x) up to rounding."""
 
+    def __str__(self) -> str:
+        return self.name
+
     @property
     def symbol(self) -> str:
         """The relation printed between "bits/dim" and its figure: `=`, `<=` or `~`.

@@ -83,7 +83,7 @@ PRESETS: dict[str, Preset] = {
             ),
         },
         adjustments={
-            LOW_RESOLUTION: {"group": 1, "dropout": 0.3},
+            LOW_RESOLUTION: {"group": 1, "dropout": 0.5},
             MANY_LEVELS: {"head": HeadConfig(width=64, layers=2, bumps=10)},
         },
     ),
