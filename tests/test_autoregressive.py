@@ -80,7 +80,7 @@ def test_cached_contexts_equal_those_of_the_whole_image(config, spec):
     x = model.features(model.groups.fold(torch.randint(spec.levels, (3, *spec.shape), generator=generator)))
     x = x.flatten(-2).double()
     cond = {None: None, "class": torch.tensor([0, 1, 4]), "vector": torch.rand(3, 3, dtype=torch.float64)}
-    embedded = model._embedded(cond[spec.cond], 3)
+    embedded = model.condition(cond[spec.cond], 3)
     with torch.no_grad():
         whole = model.backbone(x, embedded)
         stepper = model.backbone.stepper(x, embedded)

@@ -49,7 +49,7 @@ def exact_nats(model, images, cond=None):
     shares = (0.99 * model.marginals + 0.01 / model.quantiser.codes).double().flatten(0, 1)
     log_prior = sum(shares[i].log()[codes.flatten(1)[:, i]] for i in range(len(shares)))
     with torch.no_grad():
-        embedded = None if cond is None else model.condition(cond).expand(len(codes), -1)
+        embedded = None if cond is None else model.condition(cond, len(cond)).expand(len(codes), -1)
         params = model._params(model.quantiser.embed(codes), embedded)
         each = [model.distribution.log_prob(params, x.long().expand(len(codes), -1, -1, -1)) for x in images]
     log_prob = torch.stack([e.double().sum((1, 2, 3)) for e in each])  # [images, codes]

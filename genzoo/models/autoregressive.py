@@ -32,16 +32,12 @@ from genzoo.distributions import OutputDistribution, output_distribution
 from genzoo.networks.causal_transformer import CausalTransformer
 from genzoo.networks.embeddings import (
     CodeFeatures,
-    ConditionEmbedding,
+    Condition,
     ValueFeatures,
-    check_condition,
-    draw_classes,
+    condition_width,
 )
 from genzoo.networks.gated_pixelcnn import GatedPixelCNN, VerticalLevel
 from genzoo.networks.subpixel_head import SubpixelHead
-
-COND_WIDTH = 64
-"""Width of the vector that a class or a condition vector is turned into."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ class PixelCNNConfig(ModelConfig):
             blocks=self.blocks,
             reach=self.reach,
             levels=levels,
-            cond_width=COND_WIDTH if spec.cond else 0,
+            cond_width=condition_width(spec),
             dropout=self.dropout,
         )
         return AutoregressiveModel(spec, self, parts, backbone)
@@ -136,7 +132,7 @@ class PixelTransformerConfig(ModelConfig):
             blocks=self.blocks,
             head_width=self.head_width,
             expansion=self.expansion,
-            cond_width=COND_WIDTH if spec.cond else 0,
+            cond_width=condition_width(spec),
             dropout=self.dropout,
         )
         return AutoregressiveModel(spec, self, parts, backbone)
@@ -205,7 +201,7 @@ class AutoregressiveModel(GenerativeModel):
         super().__init__()
         self.spec, self.config = spec, config
         self.groups, self.features, self.distribution = parts.groups, parts.features, parts.distribution
-        self.condition = ConditionEmbedding(spec, COND_WIDTH) if spec.cond else None
+        self.condition = Condition(spec)
         self.backbone = backbone
         self.head = parts.head(backbone.width)
         self.chunk = 64
@@ -222,7 +218,7 @@ class AutoregressiveModel(GenerativeModel):
         """-log P(x | cond) in nats per image `[b]`."""
         self.parameters_of(turn)
         nats = -self._log_prob(
-            check_images(batch.images, self.spec), self._embedded(batch.cond, len(batch.images))
+            check_images(batch.images, self.spec), self.condition(batch.cond, len(batch.images))
         )
         return Loss(nats, {"nll": nats})
 
@@ -239,8 +235,7 @@ class AutoregressiveModel(GenerativeModel):
         self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Exact samples `[n, c, h, w]`, group after group, with cached activations."""
-        if cond is None and self.spec.cond == "class":
-            cond = draw_classes(self.spec, n, generator)
+        cond = self.condition.or_drawn(cond, n, generator)
         blank = torch.zeros(n, *self.spec.shape, dtype=torch.long)
         return self._fill_in(blank, torch.ones_like(blank, dtype=torch.bool), cond, generator)
 
@@ -267,7 +262,7 @@ class AutoregressiveModel(GenerativeModel):
             groups = self.groups.fold(images.to(self.device)).clone(memory_format=torch.contiguous_format)
             missing = self.groups.fold(missing.to(self.device))
             x = self.features(groups)  # [n, h, columns, s, f], kept in step with `groups`
-            stepper = self.backbone.stepper(x.flatten(-2), self._embedded(cond, len(x)))
+            stepper = self.backbone.stepper(x.flatten(-2), self.condition(cond, len(x)))
             for i, j in self._raster():
                 self._fill_group(
                     groups[:, i, j], x[:, i, j], missing[:, i, j], stepper.context(i, j), generator
@@ -313,13 +308,9 @@ class AutoregressiveModel(GenerativeModel):
 
     def _chunked(self, images: Tensor, cond: Tensor | None) -> Tensor:
         nats = []
-        embedded = self._embedded(cond, len(images))
+        embedded = self.condition(cond, len(images))
         for start in range(0, len(images), self.chunk):
             part = slice(start, start + self.chunk)
             of_part = None if embedded is None else embedded[part]
             nats.append(self._log_prob(images[part].to(self.device), of_part).double().cpu())
         return torch.cat(nats) if nats else torch.zeros(0, dtype=torch.float64)
-
-    def _embedded(self, cond: Tensor | None, n: int) -> Tensor | None:
-        cond = check_condition(cond, self.spec, n)
-        return None if cond is None or self.condition is None else self.condition(cond.to(self.device))

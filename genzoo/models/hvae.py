@@ -30,7 +30,7 @@ from genzoo.contract import (
     evaluating,
 )
 from genzoo.distributions import output_distribution
-from genzoo.networks.embeddings import ConditionEmbedding, check_condition
+from genzoo.networks.embeddings import Condition, condition_width
 from genzoo.networks.ladder import BlockOptions, BottomUp, Group, Level, Noise, TopDown
 from genzoo.networks.vae_nets import ScaledImages
 from genzoo.objectives.elbo import (
@@ -42,8 +42,6 @@ from genzoo.objectives.elbo import (
     normal_noise,
 )
 
-COND_WIDTH = 64
-"""Width of the vector that a class or a condition vector is turned into."""
 MOST_ROWS = 256
 MOST_PARAMETERS = 2**23
 """Decodings, and output parameters, of one pass outside of training."""
@@ -106,10 +104,10 @@ class HVAE(GenerativeModel):
         super().__init__()
         self.spec, self.config = spec, config
         channels, height, width = spec.shape
-        options = BlockOptions(COND_WIDTH if spec.cond else 0, config.dropout)
+        options = BlockOptions(condition_width(spec), config.dropout)
         self.distribution = output_distribution(config.output, spec, config.components)
         self.features = ScaledImages(spec.levels or 2)
-        self.condition = ConditionEmbedding(spec, COND_WIDTH) if spec.cond else None
+        self.condition = Condition(spec)
         self.encoder = BottomUp(channels, levels, config.blocks, options)
         out, residual = channels * self.distribution.n_params, config.residual_posterior
         self.decoder = TopDown((height, width), levels, out, config.head, options, residual=residual)
@@ -135,7 +133,7 @@ class HVAE(GenerativeModel):
         """
         self.parameters_of(turn)
         images = check_images(batch.images, self.spec)
-        cond = self._embedded(batch.cond, len(images))
+        cond = self.condition(batch.cond, len(images))
         params, groups = self.decoder(len(images), self._seen(images, cond), cond, noise=_noise(generator))
         reconstruction = -self._log_prob(params, images)
         kl = _kl_per_group(groups)
@@ -153,21 +151,15 @@ class HVAE(GenerativeModel):
     def _log_prob(self, maps: Tensor, images: Tensor) -> Tensor:
         return self.distribution.log_prob(self._params(maps), images.long()).sum((1, 2, 3))
 
-    def _embedded(self, cond: Tensor | None, n: int) -> Tensor | None:
-        cond = check_condition(cond, self.spec, n)
-        return None if cond is None or self.condition is None else self.condition(cond.to(self.device))
-
     # --- sample --------------------------------------------------------------------------------------------
 
     def sample(
         self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Exact samples `[n, c, h, w]`: group after group from its prior, then every sub-pixel from P(x|z)."""
-        if cond is None and self.spec.cond == "class":
-            device = "cpu" if generator is None else generator.device
-            cond = torch.randint(self.spec.cond_size, (n,), generator=generator, device=device)
+        cond = self.condition.or_drawn(cond, n, generator)
         with evaluating(self):
-            embedded, drawn = self._embedded(cond, n), []
+            embedded, drawn = self.condition(cond, n), []
             for i in _slices(n, self.chunk):
                 of_part = None if embedded is None else embedded[i]
                 maps, _ = self.decoder(i.stop - i.start, None, of_part, noise=_noise(generator))
@@ -205,7 +197,7 @@ class HVAE(GenerativeModel):
         self, images: Tensor, cond: Tensor | None, generator: torch.Generator | None
     ) -> tuple[ImportanceBound, Tensor]:
         """The bound of each image, and the KL of its groups, float64 `[n, G]`."""
-        embedded = self._embedded(cond, len(images))
+        embedded = self.condition(cond, len(images))
         bounds, kls = [], [torch.zeros(0, self.groups, dtype=torch.float64)]
         for part in _slices(len(images), max(1, self.chunk // self.samples)):
             of_part = None if embedded is None else embedded[part]
@@ -247,7 +239,7 @@ class HVAE(GenerativeModel):
         """
         check_images(images, self.spec)
         with evaluating(self):
-            embedded, shown = self._embedded(cond, len(images)), []
+            embedded, shown = self.condition(cond, len(images)), []
             for i in _slices(len(images), self.chunk):
                 x, of_part = images[i].to(self.device), None if embedded is None else embedded[i]
                 seen = self._seen(x, of_part)

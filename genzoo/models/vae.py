@@ -28,7 +28,7 @@ from genzoo.contract import (
     evaluating,
 )
 from genzoo.distributions import DiscretisedGaussian, OutputDistribution, output_distribution
-from genzoo.networks.embeddings import ConditionEmbedding, check_condition
+from genzoo.networks.embeddings import Condition, condition_width
 from genzoo.networks.latent_paths import interpolate_linearly, interpolate_spherically, traverse
 from genzoo.networks.latent_priors import ConditionalNormal, StandardNormal, VampPrior
 from genzoo.networks.vae_nets import ImageDecoder, ImageEncoder, ScaledImages, Stages
@@ -42,8 +42,6 @@ from genzoo.objectives.elbo import (
     kl_to_mixture,
 )
 
-COND_WIDTH = 64
-"""Width of the vector that a class or a condition vector is turned into."""
 MOST_ROWS = 256
 MOST_PARAMETERS = 2**23
 """Decodings, and output parameters, of one pass outside of training."""
@@ -82,7 +80,7 @@ class VAEConfig(ModelConfig):
             raise GenzooError("the vae needs integer images, these data are real-valued")
         if min(self.latents, self.importance_samples, *self.widths) < 1 or not self.widths:
             raise GenzooError("a vae needs at least one latent, one width and one importance sample")
-        stages = Stages(self.widths, self.blocks, COND_WIDTH if spec.cond else 0, self.dropout)
+        stages = Stages(self.widths, self.blocks, condition_width(spec), self.dropout)
         distribution, shared = self._distribution(spec), 1 if self.output == "sigma" else 0
         own = distribution.n_params - shared
         encoder = ImageEncoder(spec.shape, self.latents, stages)
@@ -98,7 +96,7 @@ class VAEConfig(ModelConfig):
         return output_distribution(name, spec, self.components)
 
     def _prior(self, spec: DataSpec) -> nn.Module:
-        cond_width = COND_WIDTH if spec.cond else 0
+        cond_width = condition_width(spec)
         if self.pseudo_inputs:
             return VampPrior(spec.shape, self.pseudo_inputs, cond_width)
         return ConditionalNormal(self.latents, cond_width) if cond_width else StandardNormal(self.latents)
@@ -133,7 +131,7 @@ class VAE(GenerativeModel):
             raise GenzooError(f"{kind} does not go with importance_samples > 1: use WarmUp or ConstantBeta")
         self.features, self.encoder, self.decoder = parts.features, parts.encoder, parts.decoder
         self.prior = parts.prior
-        self.condition = ConditionEmbedding(spec, COND_WIDTH) if spec.cond else None
+        self.condition = Condition(spec)
         self.samples = 64
         """K, the latents per image of `log_likelihood`."""
         per_image = spec.dims * parts.distribution.n_params
@@ -155,7 +153,7 @@ class VAE(GenerativeModel):
         """
         self.parameters_of(turn)
         images = check_images(batch.images, self.spec)
-        cond, k = self._embedded(batch.cond, len(images)), self.config.importance_samples
+        cond, k = self.condition(batch.cond, len(images)), self.config.importance_samples
         q, p = self._posterior(images, cond), self._prior(cond)
         z = q.repeated(k).sample(generator)
         reconstruction = self._log_prob(images, z, cond, k)
@@ -181,21 +179,15 @@ class VAE(GenerativeModel):
     def _prior(self, cond: Tensor | None) -> GaussianMixture:
         return GaussianMixture(*self.prior(cond, self.encoder))
 
-    def _embedded(self, cond: Tensor | None, n: int) -> Tensor | None:
-        cond = check_condition(cond, self.spec, n)
-        return None if cond is None or self.condition is None else self.condition(cond.to(self.device))
-
     # --- sample --------------------------------------------------------------------------------------------
 
     def sample(
         self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Exact samples `[n, c, h, w]`: z from the prior, then every sub-pixel from P(x|z)."""
-        if cond is None and self.spec.cond == "class":
-            device = "cpu" if generator is None else generator.device
-            cond = torch.randint(self.spec.cond_size, (n,), generator=generator, device=device)
+        cond = self.condition.or_drawn(cond, n, generator)
         with evaluating(self):
-            embedded = self._embedded(cond, n)
+            embedded = self.condition(cond, n)
             z = self._prior(embedded).sample(n, generator)
             return self._images(z, embedded, lambda p: self.distribution.sample(p, generator=generator))
 
@@ -239,7 +231,7 @@ class VAE(GenerativeModel):
     def _bound(
         self, images: Tensor, cond: Tensor | None, generator: torch.Generator | None
     ) -> ImportanceBound:
-        embedded = self._embedded(cond, len(images))
+        embedded = self.condition(cond, len(images))
         p = self._prior(embedded)
         each = []
         for part in self._chunks(len(images), max(1, self.chunk // self.samples)):
@@ -263,16 +255,16 @@ class VAE(GenerativeModel):
     def encode(self, images: Tensor, cond: Tensor | None = None) -> DiagonalGaussian:
         """q(z|x) of `images` `[b, c, h, w]`: mean and log-scale `[b, latents]`, differentiable."""
         check_images(images, self.spec)
-        return self._posterior(images.to(self.device), self._embedded(cond, len(images)))
+        return self._posterior(images.to(self.device), self.condition(cond, len(images)))
 
     def decode(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """Parameters `[b, c, h, w, p]` of `distribution` from latents `[b, latents]`, differentiable."""
-        return self.decoder(z.to(self.device), self._embedded(cond, len(z)))
+        return self.decoder(z.to(self.device), self.condition(cond, len(z)))
 
     def reconstruct(self, images: Tensor, cond: Tensor | None = None) -> Tensor:
         """The expected images, rounded, `[b, c, h, w]` at the posteriors' means."""
         with evaluating(self):
-            return self._shown(self.encode(images, cond).mean, self._embedded(cond, len(images)))
+            return self._shown(self.encode(images, cond).mean, self.condition(cond, len(images)))
 
     def interpolate(
         self, x_0: Tensor, x_1: Tensor, n: int, cond: Tensor | None = None, *, spherical: bool = False
@@ -281,7 +273,7 @@ class VAE(GenerativeModel):
         with evaluating(self):
             z_0, z_1 = self.encode(x_0, cond).mean, self.encode(x_1, cond).mean
             path = interpolate_spherically if spherical else interpolate_linearly
-            z, embedded = path(z_0, z_1, n), self._embedded(cond, len(x_0))
+            z, embedded = path(z_0, z_1, n), self.condition(cond, len(x_0))
             embedded = None if embedded is None else embedded.repeat_interleave(n, 0)
             return self._shown(z.flatten(0, 1), embedded).view(len(x_0), n, *self.spec.shape)
 
@@ -297,7 +289,7 @@ class VAE(GenerativeModel):
             mean = self.encode(images, cond).mean
             dims = mean.var(0, correction=0).argsort(descending=True, stable=True)[:most]
             z = traverse(mean[0], dims, torch.linspace(-span, span, n))
-            first = None if cond is None else self._embedded(cond[:1], 1)
+            first = None if cond is None else self.condition(cond[:1], 1)
             first = None if first is None else first.expand(len(dims) * n, -1)
             return self._shown(z.flatten(0, 1), first).view(len(dims), n, *self.spec.shape)
 
@@ -328,7 +320,7 @@ class VAE(GenerativeModel):
         missing = missing.to(torch.bool).expand(images.shape)
         check_images(images, self.spec)
         with evaluating(self):
-            embedded, filled = self._embedded(cond, len(images)), []
+            embedded, filled = self.condition(cond, len(images)), []
             for i in self._chunks(len(images)):
                 of_part = None if embedded is None else embedded[i]
                 x, gaps = images[i].to(self.device), missing[i].to(self.device)

@@ -29,13 +29,11 @@ from genzoo.contract import (
     evaluating,
 )
 from genzoo.distributions import Categorical, OutputDistribution, output_distribution
-from genzoo.networks.embeddings import ConditionEmbedding, ValueFeatures, check_condition, draw_classes
+from genzoo.networks.embeddings import Condition, ValueFeatures, check_condition, condition_width
 from genzoo.networks.quantisers import Quantiser, QuantiserConfig
 from genzoo.networks.resnet import ConvDecoder, ConvEncoder, halved
 from genzoo.objectives.quantisation import code_shares, nearby_codes, perplexity, sum_over_codes, usage
 
-COND_WIDTH = 64
-"""Width of the vector that a class or a condition vector is turned into."""
 FLOOR = 0.01
 """Share of the uniform distribution in the prior: a code never seen is unlikely, not impossible."""
 PRIOR_DECAY = 0.99
@@ -86,8 +84,8 @@ class VQVAE(GenerativeModel):
         super().__init__()
         self.spec, self.config = spec, config
         widths, blocks, (channels, *size) = config.stages(spec), config.blocks, spec.shape
-        cond_width = COND_WIDTH if spec.cond else 0
-        self.condition = ConditionEmbedding(spec, COND_WIDTH) if spec.cond else None
+        cond_width = condition_width(spec)
+        self.condition = Condition(spec)
         self.values = ValueFeatures(spec.levels or 0, 0)
         self.encoder = ConvEncoder(channels, widths, blocks, cond_width)
         self.to_code = nn.Conv2d(widths[-1], quantiser.width, 1)
@@ -121,7 +119,7 @@ class VQVAE(GenerativeModel):
         """
         self.parameters_of(turn)
         images = check_images(batch.images, self.spec)
-        cond = self._embedded(batch.cond, len(images))
+        cond = self.condition(batch.cond, len(images))
         values, codes, commitment = self.quantiser(self._features(images, cond), generator)
         nll = -self.distribution.log_prob(self._params(values, cond), images.long()).sum((1, 2, 3))
         shares = code_shares(codes, self.quantiser.codes)
@@ -141,10 +139,6 @@ class VQVAE(GenerativeModel):
         """Quantised features `[b, width, h', w']` to parameters `[b, c, h, w, n_params]`."""
         params = self.decoder(self.from_code(values), cond)
         return rearrange(params, "b (c p) h w -> b c h w p", p=self.distribution.n_params)
-
-    def _embedded(self, cond: Tensor | None, n: int) -> Tensor | None:
-        cond = check_condition(cond, self.spec, n)
-        return None if cond is None or self.condition is None else self.condition(cond.to(self.device))
 
     # --- codes ---------------------------------------------------------------------------------------------
 
@@ -207,7 +201,7 @@ class VQVAE(GenerativeModel):
         self, function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, cond: Tensor | None
     ) -> Tensor:
         """`function` of `x` `[n, ...]` and the embedded condition, a bounded number of rows at a time."""
-        embedded = self._embedded(cond, len(x))
+        embedded = self.condition(cond, len(x))
         parts = _slices(max(len(x), 1), self.chunk)
         return torch.cat([function(x[p], None if embedded is None else embedded[p]) for p in parts])
 
@@ -217,8 +211,7 @@ class VQVAE(GenerativeModel):
         self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Codes from the prior, then images `[n, c, h, w]` from P(x|z)."""
-        if cond is None and self.spec.cond == "class":
-            cond = draw_classes(self.spec, n, generator)
+        cond = self.condition.or_drawn(cond, n, generator)
         check_condition(cond, self.spec, n)
         prior, log_probs = Categorical(self.quantiser.codes), self._log_marginals()
         counts = [min(self.chunk, n - start) for start in range(0, max(n, 1), self.chunk)]

@@ -56,9 +56,9 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, cache: KeyValues | None = None) -> tuple[Tensor, KeyValues]:
         """`[b, t, width]` and the cache of the tokens before, to the same, grown."""
-        y, cache = self.attention(self.norm_attention(x), cache)
+        y, grown = self.attention(self.norm_attention(x), cache)
         x = x + self.dropout(y)
-        return x + self.dropout(self.mlp(self.norm_mlp(x))), cache
+        return x + self.dropout(self.mlp(self.norm_mlp(x))), grown
 
 
 class CausalTransformer(nn.Module):

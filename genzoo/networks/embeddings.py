@@ -5,18 +5,45 @@ from torch import Tensor, nn
 
 from genzoo.contract import DataSpec, GenzooError
 
+COND_WIDTH = 64
+"""Width of the vector that a class or a condition vector is turned into."""
 
-class ConditionEmbedding(nn.Module):
-    """Classes (long `[b]`) or vectors (float `[b, cond_size]`) to `[b, width]`."""
 
-    def __init__(self, spec: DataSpec, width: int) -> None:
+def condition_width(spec: DataSpec) -> int:
+    """Width of what `Condition` gives to the networks of a model of `spec`: 0 for an unconditional one."""
+    return COND_WIDTH if spec.cond else 0
+
+
+class Condition(nn.Module):
+    """A model's condition: checked against its `spec`, drawn where a sampler is told none, and embedded.
+
+    That of an unconditional model has no parameters and takes None only.
+    """
+
+    def __init__(self, spec: DataSpec) -> None:
         super().__init__()
-        is_class = spec.cond == "class"
-        self.embed = nn.Embedding(spec.cond_size, width) if is_class else nn.Linear(spec.cond_size, width)
+        self.spec = spec
+        self.embed: nn.Module | None = None
+        if spec.cond is not None:
+            kind = nn.Embedding if spec.cond == "class" else nn.Linear
+            self.embed = kind(spec.cond_size, COND_WIDTH)
 
-    def forward(self, cond: Tensor) -> Tensor:
-        """Raises `IndexError` for a class that does not exist: see `check_condition`."""
-        return self.embed(cond)
+    def forward(self, cond: Tensor | None, n: int) -> Tensor | None:
+        """Classes (long `[n]`) or vectors (float `[n, cond_size]`) to `[n, COND_WIDTH]`; None stays None.
+
+        Raises `GenzooError` where `cond` is not what the model takes for `n` images.
+        """
+        cond = check_condition(cond, self.spec, n)
+        if cond is None or self.embed is None:
+            return None
+        return self.embed(cond.to(next(self.embed.parameters()).device))
+
+    def or_drawn(self, cond: Tensor | None, n: int, generator: torch.Generator | None) -> Tensor | None:
+        """`cond`, or uniformly drawn classes, long `[n]`, where a class-conditional model is told none."""
+        if cond is not None or self.spec.cond != "class":
+            return cond
+        device = None if generator is None else generator.device
+        return torch.randint(self.spec.cond_size, (n,), generator=generator, device=device)
 
 
 def check_condition(cond: Tensor | None, spec: DataSpec, n: int) -> Tensor | None:
@@ -41,12 +68,6 @@ def check_condition(cond: Tensor | None, spec: DataSpec, n: int) -> Tensor | Non
             f"class {int(cond.max())} is out of range: the model has {size} classes (0..{size - 1})"
         )
     return cond
-
-
-def draw_classes(spec: DataSpec, n: int, generator: torch.Generator | None) -> Tensor:
-    """Uniformly drawn classes, long `[n]`: what a class-conditional model samples where it is told none."""
-    device = None if generator is None else generator.device
-    return torch.randint(spec.cond_size, (n,), generator=generator, device=device)
 
 
 def _kind_of(x: Tensor) -> str:

@@ -57,6 +57,7 @@ class CausalConv(nn.Module):
         self.axis, self.reach, self.across = axis, reach, across
         kernel = (reach, across) if axis == 2 else (1, reach)
         template = nn.Conv2d(width_in, width_out, kernel)
+        assert template.bias is not None
         self.weight, self.bias = template.weight, template.bias
 
     def forward(self, x: Tensor, outputs: int = 1) -> tuple[Tensor, ...]:
@@ -167,7 +168,7 @@ class VerticalStack(nn.Module):
     def step(self, x: Tensor, row: int, cond: Tensor | None, state: State) -> Tensor:
         """One new row `[b, c, 1, w]`, the `row`-th."""
         for block in self.before:
-            x = block.step(x, cond, state)
+            x = block.step(x, cond, state)  # pyright: ignore[reportCallIssue]
         if self.inner is None:
             return x
         before = state[self.down] if self.down in state else torch.zeros_like(x)
@@ -177,7 +178,7 @@ class VerticalStack(nn.Module):
             state[self] = self._widen(self.up(self.inner.step(below, row // 2, cond, state)), x.shape[3])
         x = x + state[self]
         for block in self.after:
-            x = block.step(x, cond, state)
+            x = block.step(x, cond, state)  # pyright: ignore[reportCallIssue]
         return x
 
     def _widen(self, x: Tensor, columns: int) -> Tensor:
@@ -254,7 +255,7 @@ class GatedPixelCNNStepper:
         left = _with_ones(self.x[:, i : i + 1, j - 1 : j]) if j else self._nothing(1)
         x = self.net.enter_left.step(left, self.columns) + self.from_above[..., j : j + 1]
         for block in self.net.horizontal:
-            x = block.step(x, self.cond, self.columns)
+            x = block.step(x, self.cond, self.columns)  # pyright: ignore[reportCallIssue]
         return x[..., 0, 0]
 
     def _begin_row(self, i: int) -> None:
