@@ -374,7 +374,7 @@ def test_fresh_folders(at, monkeypatch):
     (at / "runs" / "vae-digits").mkdir(parents=True)
     (at / "runs" / "vae-digits-2").mkdir()
     assert str(fresh_folder("vae", "digits")) == "runs/vae-digits-3"
-    assert str(fresh_folder("vae", "folder:/home/me/My Cats/")) == "runs/vae-my-cats"
+    assert str(fresh_folder("vae", "folder:pictures/My Cats/")) == "runs/vae-my-cats"
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(GenzooError, match="--out"):
         fresh_folder("vae", "digits")
