@@ -120,12 +120,18 @@ def test_validate_refuses(data, spec, message):
     one_line(error)
 
 
-def test_validate_accepts():
-    validate(as_split(images()), SPEC)
-    validate(as_split((images(), torch.arange(6))), SPEC)
-    validate(as_split((images(), torch.arange(6))), CLASSES)
-    validate(as_split((images(), torch.zeros(6, 3))), VECTORS)
-    validate(as_split(torch.randn(4, 2)), DataSpec((2,), levels=None))
+@pytest.mark.parametrize(
+    ("data", "spec"),
+    [
+        (images(), SPEC),
+        ((images(), torch.arange(6)), SPEC),
+        ((images(), torch.arange(6)), CLASSES),
+        ((images(), torch.zeros(6, 3)), VECTORS),
+        (torch.randn(4, 2), DataSpec((2,), levels=None)),
+    ],
+)
+def test_validate_accepts(data, spec):
+    assert validate(as_split(data), spec) is None  # it raises what it does not accept
 
 
 # --- streaming ----------------------------------------------------------------------------------------------
