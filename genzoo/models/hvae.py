@@ -32,7 +32,7 @@ from genzoo.contract import (
 from genzoo.distributions import output_distribution
 from genzoo.networks.embeddings import Condition, condition_width
 from genzoo.networks.ladder import BlockOptions, BottomUp, Group, Level, Noise, TopDown
-from genzoo.networks.vae_nets import ScaledImages
+from genzoo.networks.vae_nets import ScaledImages, decodings_per_pass
 from genzoo.objectives.elbo import (
     Balanced,
     DiagonalGaussian,
@@ -41,10 +41,6 @@ from genzoo.objectives.elbo import (
     gaussian_kl,
     normal_noise,
 )
-
-MOST_ROWS = 256
-MOST_PARAMETERS = 2**23
-"""Decodings, and output parameters, of one pass outside of training."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ class HVAE(GenerativeModel):
         """G, the number of groups; everything per group lists the coarsest first."""
         self.samples = 64
         """K, the latents per image of `log_likelihood`."""
-        self.chunk = max(1, min(MOST_ROWS, MOST_PARAMETERS // (height * width * out)))
+        self.chunk = decodings_per_pass(height * width * out)
         """Decodings per pass outside of training: bounds memory."""
 
     @property

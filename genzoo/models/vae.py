@@ -31,7 +31,7 @@ from genzoo.distributions import DiscretisedGaussian, OutputDistribution, output
 from genzoo.networks.embeddings import Condition, condition_width
 from genzoo.networks.latent_paths import interpolate_linearly, interpolate_spherically, traverse
 from genzoo.networks.latent_priors import ConditionalNormal, StandardNormal, VampPrior
-from genzoo.networks.vae_nets import ImageDecoder, ImageEncoder, ScaledImages, Stages
+from genzoo.networks.vae_nets import ImageDecoder, ImageEncoder, ScaledImages, Stages, decodings_per_pass
 from genzoo.objectives.elbo import (
     DiagonalGaussian,
     GaussianMixture,
@@ -41,10 +41,6 @@ from genzoo.objectives.elbo import (
     importance_weighted_bound,
     kl_to_mixture,
 )
-
-MOST_ROWS = 256
-MOST_PARAMETERS = 2**23
-"""Decodings, and output parameters, of one pass outside of training."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,7 @@ class VAE(GenerativeModel):
         self.samples = 64
         """K, the latents per image of `log_likelihood`."""
         per_image = spec.dims * parts.distribution.n_params
-        self.chunk = max(1, min(MOST_ROWS, MOST_PARAMETERS // per_image))
+        self.chunk = decodings_per_pass(per_image)
         """Decodings per pass outside of training: bounds memory."""
 
     @property
