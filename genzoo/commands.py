@@ -189,7 +189,7 @@ def measure(
     from genzoo.evaluation.likelihood import evaluate_likelihood
     from genzoo.runtime import seeded
 
-    images = {"train": data.train, "val": data.val, "test": data.test}[split]
+    images = data.split(split)
     generator = seeded(model.device, "evaluate", seed, split)
     with progress_bar(f"{split} likelihood", min(len(images), max_images or len(images))) as progress:
         return evaluate_likelihood(

@@ -40,6 +40,14 @@ class OutputDistribution(ABC):
         """The expected level, float `[...]` in 0 .. levels-1: what to show of a sub-pixel without its noise."""
 
 
+def as_images(values: Tensor, levels: int | None) -> Tensor:
+    """Drawn or expected values as images come: whole numbers, uint8 where they fit, real data as they are."""
+    if levels is None:
+        return values
+    values = values.round() if values.is_floating_point() else values
+    return values.to(torch.uint8 if levels <= 256 else torch.long)
+
+
 @dataclass(frozen=True)
 class Bernoulli(OutputDistribution):
     """P(x = 1) = sigmoid(logit): binary images.

@@ -1,4 +1,7 @@
-"""`python -m genzoo.evaluate RUN [flags]`: how likely a trained model finds images it has not seen."""
+"""`python -m genzoo.evaluate RUN [flags]`: how likely a trained model finds images it has not seen.
+
+Of models with latents it also tells what these hold, in figures and pictures.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 PROG = "genzoo evaluate"
 GAP_IMAGES = 1000  # training images, at most, that the generalisation gap is measured on
+OUTLIER_IMAGES = 500  # images of each kind, at most, that outlier scores are compared on
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class EvaluateFlags:
     """Which images."""
     max_images: int | None = None
     """A random subset of this many images; else all."""
+    outliers: str | None = None
+    """Also: how well the model tells these other data (mnist, folder:PATH ...) from its own."""
     seed: int = 0
     """Decides the subset, and what is random in a likelihood that is a bound or an estimate."""
     device: str | None = None
@@ -70,13 +76,24 @@ def _evaluate(flags: EvaluateFlags) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     content = {"protocol": data.protocol, "split": flags.split, "seed": flags.seed, "parameters": parameters}
     content |= report.to_json() | {"generalisation_gap": gap}
-    path = add_to_report(flags.run, "likelihood", set_id(data, flags.split), content)
+    name = set_id(data, flags.split)
+    path = add_to_report(flags.run, "likelihood", name, content)
     rows = likelihood_rows(report, data, flags.split)
     if gap is not None:
         rows["train/" + flags.split + " gap"] = _gap_text(gap)
     rows |= {"parameters": f"{parameters:,}", "speed": f"{report.images_per_second:.1f} images/s"}
+    latents = describe_latents(model, data, flags, report)
+    if latents:
+        add_to_report(flags.run, "latents", name, latents)
+        rows |= latent_rows(latents)
+    if flags.outliers is not None:
+        separation = tell_apart(model, data, flags)
+        add_to_report(flags.run, "outliers", f"{name} against {flags.outliers}", separation)
+        rows |= {f"AUROC by {score}": f"{value:.3f}" for score, value in separation["auroc"].items()}
     print_table(f"{flags.run} on {data.name}", rows)
     print(f"report: {path}")
+    if latents:
+        print(f"pictures of the latents: {', '.join(latents['pictures'])}")
 
 
 def load_for(model: "GenerativeModel", flags: EvaluateFlags) -> "ImageData":
@@ -121,6 +138,58 @@ def generalisation_gap(
     stderr = None if None in errors else sum(e**2 for e in errors if e is not None) ** 0.5
     gap = held_out.bits_per_dim - train.bits_per_dim
     return {"bits_per_dim": gap, "stderr": stderr, "train_images": train.images, "train": train.to_json()}
+
+
+def describe_latents(
+    model: "GenerativeModel", data: "ImageData", flags: EvaluateFlags, report: "LikelihoodReport"
+) -> dict[str, Any]:
+    """Figures of the latents and the pictures drawn of them; nothing for a model without."""
+    from genzoo.evaluation.latents import LatentVariableModel, draw_latents, latent_figures
+    from genzoo.runtime import seeded
+
+    if not isinstance(model, LatentVariableModel):
+        return {}
+    split, generator = data.split(flags.split), seeded(model.device, "latents", flags.seed)
+    figures = latent_figures(model, split, report, generator=generator)
+    pictures = draw_latents(model, split, flags.run, generator=generator)
+    return {**figures, "pictures": [str(path) for path in pictures]}
+
+
+def latent_rows(figures: dict[str, Any]) -> dict[str, str]:
+    """The rows of a table that tell what the latents hold."""
+    rows = {}
+    if "rate" in figures:
+        rows["rate + distortion"] = f"{figures['rate']:.2f} + {figures['distortion']:.2f} nats (ELBO)"
+    if "active_units" in figures:
+        rows["active latents"] = f"{figures['active_units']} of {figures['latents']}"
+    if "kl_per_group" in figures:
+        rows["KL per group"] = ", ".join(f"{kl:.2f}" for kl in figures["kl_per_group"]) + " nats"
+    if "codebook_usage" in figures:
+        share, effective = figures["codebook_usage"], figures["codebook_perplexity"]
+        rows["codes in use"] = f"{share:.1%} of {figures['codes']} (perplexity {effective:.0f})"
+    return rows
+
+
+def tell_apart(model: "GenerativeModel", data: "ImageData", flags: EvaluateFlags) -> dict[str, Any]:
+    """How well each outlier score tells images of `--outliers` from those of the model's own data.
+
+    Typicality is measured from the validation split's mean. Class-conditional models sum over their classes.
+    """
+    from genzoo.evaluation.likelihood import subset
+    from genzoo.evaluation.outliers import outlier_scores, separation
+    from genzoo.runtime import seeded
+
+    others = replace(flags, data=flags.outliers)
+    strange = load_for(model, others)
+    generator = seeded(model.device, "outliers", flags.seed)
+    most = flags.max_images or OUTLIER_IMAGES
+    entropy = measure(model, data, "val", seed=flags.seed, max_images=most).bits_per_dim
+    scores = []
+    for images in (data.split(flags.split), strange.split(flags.split)):
+        chosen = images.batch(subset(len(images), most, seeded("cpu", "outliers", flags.seed))).images
+        scores.append(outlier_scores(model, chosen, entropy=entropy, generator=generator))
+    counts = [len(score.likelihood) for score in scores]
+    return {"auroc": separation(*scores), "entropy": entropy, "images": counts, "kind": scores[0].kind.name}
 
 
 def _gap_text(gap: dict[str, Any]) -> str:

@@ -54,7 +54,7 @@ class Preset:
 _FAST = TrainConfig(batch_size=32, learning_rate=4e-3)
 _STEADY = TrainConfig(batch_size=64, learning_rate=1e-3)
 
-_LATENT = TrainConfig(batch_size=128, learning_rate=2e-3, clip_norm=20.0)
+_LATENT = TrainConfig(batch_size=128, learning_rate=4e-3, clip_norm=20.0)
 
 _VQ_TINY = VQVAEConfig(widths=(16, 32), blocks=1, neighbours=7)
 _VQ_SMALL = VQVAEConfig(widths=(64, 128), blocks=2)
@@ -103,27 +103,33 @@ PRESETS: dict[str, Preset] = {
     ),
     "vae": Preset(
         sizes={
-            "tiny": VAEConfig(latents=16, widths=(32, 64), blocks=1, training=_LATENT),
-            "small": VAEConfig(latents=40, widths=(64, 128), blocks=3, training=_LATENT),
-            "base": VAEConfig(latents=64, widths=(128, 192), blocks=4, training=_LATENT),
+            "tiny": VAEConfig(
+                latents=16, widths=(24, 48), blocks=1, mixture=32, importance_samples=4, training=_LATENT
+            ),
+            "small": VAEConfig(importance_samples=8, training=_LATENT),
+            "base": VAEConfig(
+                latents=64, widths=(64, 192), blocks=3, mixture=256, importance_samples=8,
+                training=replace(_LATENT, learning_rate=2e-3),
+            ),
             "large": VAEConfig(
-                latents=128, widths=(192, 384), blocks=5, training=replace(_LATENT, learning_rate=1e-3)
+                latents=128, widths=(128, 256, 512), blocks=4, mixture=512, importance_samples=8,
+                training=replace(_LATENT, learning_rate=1e-3),
             ),
         },
     ),
     "hvae": Preset(
         sizes={
             "tiny": HVAEConfig(
-                widths=(16, 24, 32), latents=(1, 2, 4), groups=(1, 1, 2), head=16, training=_LATENT
+                top=16, mixture=32, widths=(16, 24, 32), latents=(1, 2, 4), groups=(1, 1, 2), head=16, training=_LATENT
             ),
             "small": HVAEConfig(training=_LATENT),
             "base": HVAEConfig(
-                widths=(96, 128, 192), latents=(4, 8, 16), groups=(2, 3, 4), blocks=2,
+                top=64, mixture=256, widths=(64, 128, 192), latents=(4, 8, 16), groups=(2, 3, 4), blocks=2, head=32,
                 training=replace(_LATENT, learning_rate=1e-3),
             ),
             "large": HVAEConfig(
-                widths=(128, 256, 384, 512), latents=(4, 8, 16, 16), groups=(4, 6, 6, 4), blocks=3, head=64,
-                training=replace(_LATENT, learning_rate=5e-4),
+                top=128, mixture=512, widths=(128, 256, 384, 512), latents=(4, 8, 16, 16), groups=(4, 6, 6, 4),
+                blocks=3, head=64, training=replace(_LATENT, learning_rate=5e-4),
             ),
         },
     ),

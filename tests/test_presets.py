@@ -5,6 +5,7 @@ import torch
 
 from genzoo.catalogue import DESCRIPTIONS
 from genzoo.contract import Batch, DataSpec, GenzooError, Likelihood
+from genzoo.data import load_data
 from genzoo.presets import PRESETS, create, list_models
 from genzoo.testing import yield_checks
 
@@ -55,6 +56,26 @@ def _checks():
 def test_conformance(check):
     result = check.run()
     assert result.ok, result.message
+
+
+WITH_LATENTS = [
+    name for name in PRESETS if hasattr(create(name, DataSpec((1, 8, 8), 17), "tiny"), "latent_figures")
+]
+
+
+@pytest.mark.parametrize("name", WITH_LATENTS)
+def test_latents_are_in_use_after_training(name):
+    """No posterior collapse: the latents differ from image to image, and the prior is paid for it."""
+    data = load_data("digits")
+    model = create(name, data.spec, "tiny")
+    model.fit(data.train, steps=200, progress=False)
+    images, generator = data.val.images, torch.Generator().manual_seed(0)
+    figures = model.latent_figures(images, generator=generator)
+    if "codes" in figures:
+        assert figures["codebook_perplexity"] > 30
+    else:
+        assert figures["active_units"] >= 8
+        assert model.log_likelihood(images[:40], generator=generator).details["kl"] > 3
 
 
 def test_every_preset_is_described():

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "genzoo").rglob("*.py"))
 
 FLOORS = [
-    "catalogue contract config data networks paths distributions",
-    "objectives samplers likelihood",
+    "catalogue contract config data networks betas paths couplings distributions",
+    "objectives samplers likelihood imputation",
     "models encoders",
     "trainer run run_folder checkpoint optim step pictures progress runtime validation evaluation",
     "presets testing",

@@ -33,6 +33,10 @@ class ImageData:
     protocol: dict[str, Any]
     truth: Density | None = None
 
+    def split(self, name: str) -> Split:
+        """The split called train, val or test."""
+        return {"train": self.train, "val": self.val, "test": self.test}[name]
+
     def log_prob(self, images: Tensor) -> Tensor:
         """The true log-probability of `images` `[n, *shape]` in nats, float64 `[n]`.
 

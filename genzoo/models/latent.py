@@ -9,6 +9,7 @@ van den Oord et al. 2017; with a transformer as in VQGAN, Esser et al. 2021).
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +134,20 @@ class LatentModel(GenerativeModel):
         """Tokens from the prior, then images `[n, c, h, w]` given them."""
         tokens = self.prior.sample(n, cond, generator=generator)
         return self.tokenizer.decode(tokens, generator=generator)
+
+    # --- latents -------------------------------------------------------------------------------------------
+
+    def latent_figures(
+        self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> dict[str, Any]:
+        """Those of the autoencoder, which is unconditional."""
+        return self.autoencoder.latent_figures(images, generator=generator)
+
+    def latent_picture(
+        self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """That of the autoencoder."""
+        return self.autoencoder.latent_picture(images, generator=generator)
 
     # --- likelihood ----------------------------------------------------------------------------------------
 

@@ -4,13 +4,14 @@
     log_likelihood  E log 1/K sum_k P(x|z_k) p(z_k) / q(z_k|x)               (Burda et al. 2016, equation 8)
 
 q is a diagonal Gaussian from a convolutional encoder, P(x|z) an output distribution per sub-pixel from its
-mirror. p is standard normal, normal given the condition, or a VampPrior (Tomczak & Welling 2018). How the KL
+mirror. p is a learned mixture of Gaussians, one normal, or a VampPrior (Tomczak & Welling 2018). How the KL
 is weighted in training is an object of the configuration: beta-VAE, warm-up, free bits and so on are rows of
 data. Classes and vectors enter encoder, decoder and prior.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,17 +28,21 @@ from genzoo.contract import (
     check_images,
     evaluating,
 )
-from genzoo.distributions import DiscretisedGaussian, OutputDistribution, output_distribution
+from genzoo.distributions import DiscretisedGaussian, OutputDistribution, as_images, output_distribution
+from genzoo.imputation import LatentChain, metropolis_within_gibbs
 from genzoo.networks.embeddings import Condition, condition_width
 from genzoo.networks.latent_paths import interpolate_linearly, interpolate_spherically, traverse
-from genzoo.networks.latent_priors import ConditionalNormal, StandardNormal, VampPrior
-from genzoo.networks.vae_nets import ImageDecoder, ImageEncoder, ScaledImages, Stages, decodings_per_pass
+from genzoo.networks.latent_priors import VampPrior, gaussian_prior
+from genzoo.networks.passes import decodings_per_pass, slices
+from genzoo.networks.vae_nets import ImageDecoder, ImageEncoder, ScaledImages, Stages
 from genzoo.objectives.elbo import (
+    ACTIVE,
     DiagonalGaussian,
     GaussianMixture,
     ImportanceBound,
     KLWeighting,
     WarmUp,
+    activity,
     importance_weighted_bound,
     kl_to_mixture,
 )
@@ -49,14 +54,16 @@ class VAEConfig(ModelConfig):
 
     latents: int = 40
     """Numbers in the latent vector."""
-    widths: tuple[int, ...] = (64, 128)
+    widths: tuple[int, ...] = (48, 128)
     """Channels per resolution, the first at half of the image's."""
-    blocks: int = 3
+    blocks: int = 2
     """Residual blocks per resolution, in the encoder and again in the decoder."""
     dropout: float = 0.0
     """Dropout inside the residual blocks."""
+    mixture: int = 128
+    """Gaussians in the learned prior; 0: a normal prior, which follows the condition if there is one."""
     pseudo_inputs: int = 0
-    """Components of a VampPrior; 0: a normal prior, which follows the condition if there is one."""
+    """Above 0 a VampPrior of so many components takes the mixture's place."""
     output: str = "auto"
     """auto (follows the levels), bernoulli, categorical, logistics, gaussian, sigma (Gaussian with one learned
     scale for all pixels) or mse (Gaussian of fixed scale: trains on squared errors)."""
@@ -65,7 +72,9 @@ class VAEConfig(ModelConfig):
     mse_scale: float = 0.1
     """Standard deviation of output mse, where the range of an image is 2."""
     importance_samples: int = 1
-    """Latents per image in training; from 2 on the objective is the importance-weighted bound (IWAE)."""
+    """Latents per image at the end of training; from 2 on the objective there is the IWAE bound."""
+    importance_from: float = 0.7
+    """Share of the run after which it is; before, the ELBO learns more per second."""
     kl: KLWeighting = field(default_factory=WarmUp)
     """How the KL is weighted in training."""
     training: TrainConfig = field(default_factory=TrainConfig)
@@ -95,7 +104,7 @@ class VAEConfig(ModelConfig):
         cond_width = condition_width(spec)
         if self.pseudo_inputs:
             return VampPrior(spec.shape, self.pseudo_inputs, cond_width)
-        return ConditionalNormal(self.latents, cond_width) if cond_width else StandardNormal(self.latents)
+        return gaussian_prior(self.latents, self.mixture, cond_width)
 
 
 @dataclass(frozen=True)
@@ -144,17 +153,17 @@ class VAE(GenerativeModel):
     def loss(self, batch: Batch, turn: str = "model", *, generator: torch.Generator | None = None) -> Loss:
         """Negative bound in nats per image `[b]`, its KL weighted as the run's progress wants it.
 
-        In evaluation mode the weighting is that of the end of a run, so that validation losses compare.
+        In evaluation mode bound and weighting are those of the end of a run, so that validation losses compare.
         Parts: `reconstruction`, -log P(x|z), and `kl`, unweighted.
         """
         self.parameters_of(turn)
         images = check_images(batch.images, self.spec)
-        cond, k = self.condition(batch.cond, len(images)), self.config.importance_samples
+        cond, progress = self.condition(batch.cond, len(images)), self.progress if self.training else 1.0
+        k = self.config.importance_samples if progress >= self.config.importance_from else 1
         q, p = self._posterior(images, cond), self._prior(cond)
         z = q.repeated(k).sample(generator)
         reconstruction = self._log_prob(images, z, cond, k)
         kl = kl_to_mixture(q, p, z) if k == 1 else self._log_ratio(z, q, p, k)
-        progress = self.progress if self.training else 1.0
         log_weights = reconstruction - self.config.kl(kl[:, None], progress)
         total = -importance_weighted_bound(log_weights.view(k, -1))
         parts = {"reconstruction": -reconstruction, "kl": kl}
@@ -189,19 +198,10 @@ class VAE(GenerativeModel):
 
     def _images(self, z: Tensor, cond: Tensor | None, finish: Callable[[Tensor], Tensor]) -> Tensor:
         """Images from latents, chunk by chunk; `finish` turns parameters into values."""
-        each = [finish(self.decoder(z[i], None if cond is None else cond[i])) for i in self._chunks(len(z))]
-        return self._as_images(torch.cat(each) if each else torch.zeros(0, *self.spec.shape))
-
-    def _as_images(self, values: Tensor) -> Tensor:
-        levels = self.spec.levels
-        if levels is None:
-            return values
-        values = values.round() if values.is_floating_point() else values
-        return values.to(torch.uint8 if levels <= 256 else torch.long)
-
-    def _chunks(self, n: int, size: int | None = None) -> Iterator[slice]:
-        size = size or self.chunk
-        return (slice(start, min(start + size, n)) for start in range(0, n, size))
+        each = [
+            finish(self.decoder(z[i], None if cond is None else cond[i])) for i in slices(len(z), self.chunk)
+        ]
+        return as_images(torch.cat(each) if each else torch.zeros(0, *self.spec.shape), self.spec.levels)
 
     # --- likelihood ----------------------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class VAE(GenerativeModel):
         embedded = self.condition(cond, len(images))
         p = self._prior(embedded)
         each = []
-        for part in self._chunks(len(images), max(1, self.chunk // self.samples)):
+        for part in slices(len(images), max(1, self.chunk // self.samples)):
             of_part = None if embedded is None else embedded[part]
             each.append(self._bound_of_few(images[part].to(self.device), of_part, p.rows(part), generator))
         return ImportanceBound.cat(each)
@@ -239,7 +239,7 @@ class VAE(GenerativeModel):
         self, images: Tensor, cond: Tensor | None, p: GaussianMixture, generator: torch.Generator | None
     ) -> ImportanceBound:
         q, reconstruction, log_ratio = self._posterior(images, cond), [], []
-        for part in self._chunks(self.samples):
+        for part in slices(self.samples, self.chunk):
             k = part.stop - part.start
             z = q.repeated(k).sample(generator)
             reconstruction.append(self._log_prob(images, z, cond, k).view(k, -1))
@@ -276,28 +276,47 @@ class VAE(GenerativeModel):
     def traversals(
         self, images: Tensor, cond: Tensor | None = None, *, most: int = 10, n: int = 9, span: float = 3.0
     ) -> Tensor:
-        """`[m, n, c, h, w]`: the first image with one latent at a time going from -`span` to `span`.
+        """`[m, n, c, h, w]`: the first image with one latent at a time moved from end to end.
 
-        The m = min(`most`, latents) most active latents over `images` are shown, the most active first.
+        The ends are `span` standard deviations of the posterior means of `images` from their average. The
+        m = min(`most`, latents) most active latents are shown, the most active first.
         `genzoo.pictures.save_grid(grid.flatten(0, 1), model.spec, path, columns=n)` writes a picture.
         """
         with evaluating(self):
-            mean = self.encode(images, cond).mean
-            dims = mean.var(0, correction=0).argsort(descending=True, stable=True)[:most]
-            z = traverse(mean[0], dims, torch.linspace(-span, span, n))
+            mean = self._means(images, cond)
+            scale = mean.std(0, correction=0)
+            dims = scale.argsort(descending=True, stable=True)[:most]
+            steps = torch.linspace(-span, span, n, device=mean.device)
+            z = traverse(mean[0], dims, mean.mean(0)[dims, None] + scale[dims, None] * steps)
             first = None if cond is None else self.condition(cond[:1], 1)
             first = None if first is None else first.expand(len(dims) * n, -1)
             return self._shown(z.flatten(0, 1), first).view(len(dims), n, *self.spec.shape)
 
+    def _means(self, images: Tensor, cond: Tensor | None) -> Tensor:
+        """Posterior means `[n, latents]`, a bounded number of images at a time."""
+        parts = slices(len(images), self.chunk)
+        return torch.cat([self.encode(images[i], None if cond is None else cond[i]).mean for i in parts])
+
     def activity(self, images: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Variance over `images` of each latent's posterior mean `[latents]`; above 0.01 a unit is active.
+        """Variance over `images` of each latent's posterior mean `[latents]`; above `elbo.ACTIVE` it is in use.
 
         Burda et al. 2016, section 5.2.
         """
         with evaluating(self):
-            parts = self._chunks(len(images))
-            means = [self.encode(images[i], None if cond is None else cond[i]).mean for i in parts]
-            return torch.cat(means).var(0, correction=0)
+            return activity(self._means(images, cond))
+
+    def latent_figures(
+        self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> dict[str, Any]:
+        """How many latents there are, and how many are active over `images`."""
+        active = int((self.activity(images, cond) > ACTIVE).sum())
+        return {"active_units": active, "latents": self.config.latents}
+
+    def latent_picture(
+        self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Traversals of the most active latents from the first image: `[latents shown, 9, c, h, w]`."""
+        return self.traversals(images, cond)
 
     def impute(
         self,
@@ -310,44 +329,31 @@ class VAE(GenerativeModel):
     ) -> Tensor:
         """`images` `[b, c, h, w]` with the pixels where `missing` (bool, broadcastable) is True drawn anew.
 
-        Metropolis within Gibbs (Mattei & Frellsen 2018): z is proposed by the encoder and accepted by its
-        importance weight, then missing pixels are drawn from P(x|z). The longer, the closer to P(missing | known).
+        By Metropolis within Gibbs, see `genzoo.imputation`: the more `sweeps`, the closer to P(missing | known).
         """
         missing = missing.to(torch.bool).expand(images.shape)
         check_images(images, self.spec)
         with evaluating(self):
             embedded, filled = self.condition(cond, len(images)), []
-            for i in self._chunks(len(images)):
+            for i in slices(len(images), self.chunk):
                 of_part = None if embedded is None else embedded[i]
                 x, gaps = images[i].to(self.device), missing[i].to(self.device)
-                filled.append(self._gibbs(x, gaps, of_part, sweeps, generator))
+                z = self._prior(of_part).sample(len(x), generator)
+                chain = self._chain(of_part, generator)
+                filled.append(metropolis_within_gibbs(chain, x, gaps, z, sweeps=sweeps, generator=generator))
         return torch.cat(filled) if filled else images
 
-    def _gibbs(
-        self,
-        x: Tensor,
-        missing: Tensor,
-        cond: Tensor | None,
-        sweeps: int,
-        generator: torch.Generator | None,
-    ) -> Tensor:
+    def _chain(self, cond: Tensor | None, generator: torch.Generator | None) -> LatentChain:
         p = self._prior(cond)
-        z = p.sample(len(x), generator)
-        params = self.decoder(z, cond)
-        for _ in range(sweeps):
-            drawn = self._as_images(self.distribution.sample(params, generator=generator))
-            x = torch.where(missing, drawn.to(x.dtype), x)
+
+        def draw(params: Tensor) -> Tensor:
+            return as_images(self.distribution.sample(params, generator=generator), self.spec.levels)
+
+        def propose(x: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
             q = self._posterior(x, cond)
-            proposal = q.sample(generator)
-            proposed = self.decoder(proposal, cond)
-            gain = self._log_weight(x, proposal, proposed, q, p) - self._log_weight(x, z, params, q, p)
-            device = x.device if generator is None else generator.device
-            u = torch.rand(len(x), generator=generator, device=device).to(x.device)
-            accepted = u.log() < gain
-            z = torch.where(accepted[:, None], proposal, z)
-            params = torch.where(accepted.view(-1, *[1] * (params.ndim - 1)), proposed, params)
-        drawn = self._as_images(self.distribution.sample(params, generator=generator))
-        return torch.where(missing, drawn.to(x.dtype), x)
+            return q.sample(generator), lambda z, params: self._log_weight(x, z, params, q, p)
+
+        return LatentChain(lambda z: self.decoder(z, cond), draw, propose)
 
     def _log_weight(
         self, x: Tensor, z: Tensor, params: Tensor, q: DiagonalGaussian, p: GaussianMixture

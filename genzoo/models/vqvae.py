@@ -8,8 +8,9 @@ On its own the model has a simple prior, independent positions with the frequenc
 `LatentModel` (`genzoo.models.latent`) puts any model of the zoo in its place. Quantisers: a codebook or FSQ.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -28,8 +29,9 @@ from genzoo.contract import (
     check_images,
     evaluating,
 )
-from genzoo.distributions import Categorical, OutputDistribution, output_distribution
+from genzoo.distributions import Categorical, OutputDistribution, as_images, output_distribution
 from genzoo.networks.embeddings import Condition, ValueFeatures, check_condition, condition_width
+from genzoo.networks.passes import slices
 from genzoo.networks.quantisers import Quantiser, QuantiserConfig
 from genzoo.networks.resnet import ConvDecoder, ConvEncoder, halved
 from genzoo.objectives.quantisation import code_shares, nearby_codes, perplexity, sum_over_codes, usage
@@ -161,7 +163,34 @@ class VQVAE(GenerativeModel):
 
         with evaluating(self):
             images = self._by_chunk(draw, codes.to(self.device), cond)
-        return images.to(torch.uint8) if self.distribution.levels <= 256 else images
+        return as_images(images, self.spec.levels)
+
+    def reconstruct(self, images: Tensor, cond: Tensor | None = None) -> Tensor:
+        """The expected images, rounded, `[n, c, h, w]`, given the images' own codes."""
+
+        def expected(x: Tensor, c: Tensor | None) -> Tensor:
+            codes = self.quantiser.encode(self._features(x, c))
+            return self.distribution.mean(self._params(self.quantiser.embed(codes), c))
+
+        check_images(images, self.spec)
+        with evaluating(self):
+            return as_images(self._by_chunk(expected, images.to(self.device), cond), self.spec.levels)
+
+    def latent_figures(
+        self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> dict[str, Any]:
+        """How many codes there are, the share of them that `images` use, and how many are in effective use."""
+        shares = code_shares(self.encode(images, cond), self.quantiser.codes).mean((0, 1))
+        figures = {"codebook_usage": usage(shares).item(), "codebook_perplexity": perplexity(shares).item()}
+        return {"codes": self.quantiser.codes, **figures}
+
+    def latent_picture(
+        self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """`[8, 2, c, h, w]`: reconstructions beside the images."""
+        images, cond = images[:8], None if cond is None else cond[:8]
+        shown = self.reconstruct(images, cond)
+        return torch.stack([shown, images.to(shown)], 1)
 
     def nearby_codes(self, images: Tensor, cond: Tensor | None = None, *, count: int) -> Tensor:
         """The codes of images and those that differ in one position: long `[n, s, h', w']`, s <= 1 + count.
@@ -202,7 +231,7 @@ class VQVAE(GenerativeModel):
     ) -> Tensor:
         """`function` of `x` `[n, ...]` and the embedded condition, a bounded number of rows at a time."""
         embedded = self.condition(cond, len(x))
-        parts = _slices(max(len(x), 1), self.chunk)
+        parts = slices(max(len(x), 1), self.chunk)
         return torch.cat([function(x[p], None if embedded is None else embedded[p]) for p in parts])
 
     # --- sample --------------------------------------------------------------------------------------------
@@ -250,7 +279,7 @@ class VQVAE(GenerativeModel):
 
     def _bound(self, images: Tensor, cond: Tensor | None) -> Tensor:
         nats = [torch.zeros(0, dtype=torch.float64)]
-        for part in _slices(len(images), max(1, self.chunk // (1 + self.neighbours))):
+        for part in slices(len(images), max(1, self.chunk // (1 + self.neighbours))):
             of_part = None if cond is None else cond[part]
             codes = self.nearby_codes(images[part], of_part, count=self.neighbours)
             log_prior = self.log_prior(codes.flatten(0, 1)).view(codes.shape[:2])
@@ -279,7 +308,3 @@ class VQTokenizer:
     def decode(self, tokens: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Tokens to images drawn given them."""
         return self.autoencoder.decode(tokens[:, 0].long(), generator=generator)
-
-
-def _slices(n: int, size: int) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, n, size))

@@ -5,6 +5,7 @@ prior; the posterior of a group sees the decoder's state so far and the encoder'
 Resolutions are halves of halves of the image's, the finest first in every list. Maps are `[b, c, h, w]`.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genzoo.networks.latent_priors import gaussian_parameters
+from genzoo.networks.latent_priors import gaussian_parameters, zeroed
 from genzoo.networks.resnet import ResidualBlock, halved
 
 Noise = Callable[[Tensor], Tensor]
@@ -27,9 +28,10 @@ class Level(NamedTuple):
     groups: int
 
 
-class BlockOptions(NamedTuple):
-    """What all residual blocks share."""
+class LadderOptions(NamedTuple):
+    """`top`: length of the latent vector above the groups; what all residual blocks share."""
 
+    top: int
     cond_width: int = 0
     dropout: float = 0.0
 
@@ -52,7 +54,7 @@ class Group(NamedTuple):
 class BottomUp(nn.Module):
     """Features of an image `[b, f, h, w]` to one map per resolution, the finest first."""
 
-    def __init__(self, features: int, levels: tuple[Level, ...], blocks: int, options: BlockOptions) -> None:
+    def __init__(self, features: int, levels: tuple[Level, ...], blocks: int, options: LadderOptions) -> None:
         super().__init__()
         widths = [level.width for level in levels]
         incoming = [features, *widths[:-1]]
@@ -75,6 +77,20 @@ class BottomUp(nn.Module):
         return maps
 
 
+class TopPosterior(nn.Module):
+    """The coarsest map `[b, width, h, w]` to mean and log-scale `[b, latents]` of the vector above it."""
+
+    def __init__(self, width: int, size: tuple[int, int], options: LadderOptions) -> None:
+        super().__init__()
+        incoming = width * size[0] * size[1] + options.cond_width
+        self.head = zeroed(nn.Linear(incoming, 2 * options.top))
+
+    def forward(self, coarsest: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`cond` is the embedded condition `[b, cond_width]` or None."""
+        h = F.relu(coarsest).flatten(1)
+        return gaussian_parameters(self.head(h if cond is None else torch.cat([h, cond.to(h.dtype)], 1)))
+
+
 class StochasticBlock(nn.Module):
     """One group of latents in the top-down pass: prior, posterior, and the way back into the decoder's state.
 
@@ -82,15 +98,15 @@ class StochasticBlock(nn.Module):
     N(mean_p + shift, (scale_p * factor)^2) (Vahdat & Kautz 2020, NVAE, section 3.2).
     """
 
-    def __init__(self, level: Level, options: BlockOptions, *, residual: bool) -> None:
+    def __init__(self, level: Level, options: LadderOptions, *, residual: bool) -> None:
         super().__init__()
         width, latents, _ = level
         self.residual = residual
         self.prior = _residual_block(width, options)
-        self.prior_head = _zeroed(nn.Conv2d(width, 2 * latents, 1))
+        self.prior_head = zeroed(nn.Conv2d(width, 2 * latents, 1))
         self.merge = nn.Conv2d(2 * width, width, 1)
         self.posterior = _residual_block(width, options)
-        self.posterior_head = _zeroed(nn.Conv2d(width, 2 * latents, 1))
+        self.posterior_head = zeroed(nn.Conv2d(width, 2 * latents, 1))
         self.inject = nn.Conv2d(latents, width, 1)
         self.after = _residual_block(width, options)
 
@@ -99,21 +115,21 @@ class StochasticBlock(nn.Module):
     ) -> tuple[Tensor, Group]:
         """The decoder's state `[b, width, h, w]` before and after; z follows q where `seen` is given, else p."""
         state = self.prior(state, cond)
-        p = Normal(*gaussian_parameters(self.prior_head(F.silu(state))))
+        p = Normal(*gaussian_parameters(self.prior_head(F.relu(state))))
         q = p if seen is None else self._posterior(state, seen, p, cond)
         z = q.mean + q.log_scale.exp() * noise(q.mean)
         return self.after(state + self.inject(z), cond), Group(z, q, p)
 
     def _posterior(self, state: Tensor, seen: Tensor, p: Normal, cond: Tensor | None) -> Normal:
         h = self.posterior(self.merge(torch.cat([state, seen], 1)), cond)
-        mean, log_scale = gaussian_parameters(self.posterior_head(F.silu(h)))
+        mean, log_scale = gaussian_parameters(self.posterior_head(F.relu(h)))
         if self.residual:
             return Normal(p.mean + mean, p.log_scale + log_scale)
         return Normal(mean, log_scale)
 
 
 class TopDown(nn.Module):
-    """From a learned start through all groups of latents to `out` maps at the image's size, 0 at the start."""
+    """From a latent vector through all groups of latents to `out` maps at the image's size, 0 at the start."""
 
     def __init__(
         self,
@@ -121,13 +137,14 @@ class TopDown(nn.Module):
         levels: tuple[Level, ...],
         out: int,
         head: int,
-        options: BlockOptions,
+        options: LadderOptions,
         *,
         residual: bool,
     ) -> None:
         super().__init__()
         self.sizes = [halved(size, n) for n in range(len(levels) + 1)]
-        self.start = nn.Parameter(torch.zeros(1, levels[-1].width, *self.sizes[-1]))
+        self.map = (levels[-1].width, *self.sizes[-1])
+        self.start = nn.Linear(options.top, math.prod(self.map))
         self.blocks = nn.ModuleList(
             nn.ModuleList(StochasticBlock(level, options, residual=residual) for _ in range(level.groups))
             for level in levels
@@ -136,25 +153,24 @@ class TopDown(nn.Module):
         self.up = nn.ModuleList(
             nn.Conv2d(b, 4 * a, 3, padding=1) for a, b in zip([head, *widths[:-1]], widths, strict=True)
         )
-        self.last = _zeroed(nn.Conv2d(head, out, 3, padding=1))
+        self.last = zeroed(nn.Conv2d(head, out, 3, padding=1))
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(
         self,
-        n: int,
+        top: Tensor,
         seen: list[Tensor] | None,
         cond: Tensor | None,
         *,
         informed: int | None = None,
         noise: Noise,
     ) -> tuple[Tensor, list[Group]]:
-        """`[n, out, *size]` and the groups, the coarsest first.
+        """`[n, out, *size]` and the groups, the coarsest first, from the latent vectors `top` `[n, d]`.
 
         `seen` is the bottom-up pass's result, None to draw from the prior; the first `informed` groups (all
         unless given) follow the posterior, those after them the prior.
         """
-        dtype = self.start.dtype if seen is None else seen[-1].dtype  # autocast's, where that is on
-        state = self.start.to(dtype).expand(n, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        state = self.start(top).view(len(top), *self.map).contiguous(memory_format=torch.channels_last)
         groups: list[Group] = []
         for level in reversed(range(len(self.blocks))):
             for block in self.blocks[level]:  # pyright: ignore[reportGeneralTypeIssues]
@@ -163,16 +179,10 @@ class TopDown(nn.Module):
                 groups.append(group)
             height, width = self.sizes[level]
             state = F.pixel_shuffle(self.up[level](state), 2)[..., :height, :width]
-        return self.last(F.silu(state)), groups
+        return self.last(F.relu(state)), groups
 
 
-def _residual_block(width: int, options: BlockOptions) -> ResidualBlock:
+def _residual_block(width: int, options: LadderOptions) -> ResidualBlock:
     """A bottleneck of half the width."""
     hidden = max(1, width // 2)
     return ResidualBlock(width, options.cond_width, hidden=hidden, dropout=options.dropout)
-
-
-def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
-    return layer

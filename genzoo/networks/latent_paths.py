@@ -32,13 +32,13 @@ def interpolate_spherically(z_0: Tensor, z_1: Tensor, n: int) -> Tensor:
 
 
 def traverse(z: Tensor, dims: Tensor, values: Tensor) -> Tensor:
-    """Copies of `z` `[d]` where one of the latents `dims` `[m]` takes one of `values` `[n]`: `[m, n, d]`.
+    """Copies of `z` `[d]` where one of the latents `dims` `[m]` takes one of its `values` `[m, n]`: `[m, n, d]`.
 
-    >>> traverse(torch.zeros(2), torch.tensor([1]), torch.tensor([-1.0, 1.0]))
+    >>> traverse(torch.zeros(2), torch.tensor([1]), torch.tensor([[-1.0, 1.0]]))
     tensor([[[ 0., -1.],
              [ 0.,  1.]]])
     """
-    moved = z.expand(len(dims), len(values), -1).clone()
+    moved = z.expand(*values.shape, -1).clone()
     moved[torch.arange(len(dims)), :, dims] = values.to(z)
     return moved
 

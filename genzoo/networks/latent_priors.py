@@ -6,6 +6,7 @@ Standard and conditional normal priors have one component.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,26 @@ class ConditionalNormal(nn.Module):
         return mean[:, None], log_scale[:, None], mean.new_zeros(len(mean), 1)
 
 
+class MixturePrior(nn.Module):
+    """Mixture of `components` learned Gaussians; a condition chooses their weights.
+
+    As cheap as one Gaussian, where a VampPrior runs the encoder on every pseudo-input in every step.
+    """
+
+    def __init__(self, latents: int, components: int, cond_width: int = 0) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(0.5 * torch.randn(1, components, latents))  # apart, or they would stay equal
+        self.log_scale = nn.Parameter(torch.zeros(1, components, latents))
+        self.logits = None if cond_width else nn.Parameter(torch.zeros(1, components))
+        self.weights = zeroed(nn.Linear(cond_width, components)) if cond_width else None
+
+    def forward(self, cond: Tensor | None, encode: Encode) -> Components:
+        """The components are shared by all rows, their weights are too or follow the condition."""
+        logits = self.logits if self.weights is None else self.weights(cond)
+        log_scale = WIDEST * torch.tanh(self.log_scale / WIDEST)
+        return self.mean, log_scale, logits.to(self.mean.dtype).log_softmax(1)
+
+
 class VampPrior(nn.Module):
     """Mixture of the encoder's posteriors of learned pseudo-inputs (Tomczak & Welling 2018, equation 9).
 
@@ -63,6 +84,13 @@ class VampPrior(nn.Module):
         return mean[None], log_scale[None], logits.log_softmax(1)
 
 
+def gaussian_prior(latents: int, components: int, cond_width: int = 0) -> nn.Module:
+    """A mixture of `components` Gaussians; for 0 one normal, which follows the condition if there is one."""
+    if components:
+        return MixturePrior(latents, components, cond_width)
+    return ConditionalNormal(latents, cond_width) if cond_width else StandardNormal(latents)
+
+
 def gaussian_parameters(raw: Tensor) -> tuple[Tensor, Tensor]:
     """A layer's output `[b, 2 d]` to mean and softly bounded log-scale `[b, d]`, in at least float32.
 
@@ -74,8 +102,11 @@ def gaussian_parameters(raw: Tensor) -> tuple[Tensor, Tensor]:
     return mean, WIDEST * torch.tanh(log_scale / WIDEST)
 
 
-def zeroed(layer: nn.Linear) -> nn.Linear:
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+
+
+def zeroed(layer: Layer) -> Layer:
     """The layer with zero weights and bias."""
     nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
     return layer

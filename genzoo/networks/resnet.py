@@ -21,7 +21,7 @@ def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(act(conv(act(x)) + bias(cond))), the last convolution zero at the start."""
+    """x + conv(relu(conv(relu(x)) + bias(cond))), the last convolution zero at the start."""
 
     def __init__(
         self,
@@ -42,10 +42,10 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """`[b, c, h, w]` and the condition `[b, cond_width]` to `[b, c, h, w]`."""
-        y = self.first(F.silu(x))
+        y = self.first(F.relu(x))
         if self.cond is not None:
             y = y + self.cond(cond)[..., None, None]
-        return x + self.last(self.dropout(F.silu(y)))
+        return x + self.last(self.dropout(F.relu(y)))
 
 
 class ConvEncoder(nn.Module):

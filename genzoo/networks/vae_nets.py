@@ -72,13 +72,3 @@ class ImageDecoder(nn.Module):
         if self.shared is None:
             return params
         return torch.cat([params, self.shared.to(params.dtype).expand(*params.shape[:-1], -1)], -1)
-
-
-def decodings_per_pass(parameters: int) -> int:
-    """How many images of so many output `parameters` each are decoded at once outside of training: bounds memory.
-
-    >>> decodings_per_pass(784), decodings_per_pass(3072 * 30)
-    (256, 91)
-    """
-    most_rows, most_parameters = 256, 2**23
-    return max(1, min(most_rows, most_parameters // parameters))

@@ -39,7 +39,7 @@ class DiagonalGaussian:
 
     def repeated(self, times: int) -> "DiagonalGaussian":
         """Each of the `b` distributions `times` times, `[times * b, ...]`: row k * b + i is number i."""
-        return DiagonalGaussian(_tiled(self.mean, times), _tiled(self.log_scale, times))
+        return DiagonalGaussian(repeated(self.mean, times), repeated(self.log_scale, times))
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class GaussianMixture:
     def repeated(self, times: int) -> "GaussianMixture":
         """Each row `times` times, in the order of `DiagonalGaussian.repeated`; shared values stay shared."""
         parts = (self.mean, self.log_scale, self.log_weights)
-        return GaussianMixture(*(t if len(t) == 1 else _tiled(t, times) for t in parts))
+        return GaussianMixture(*(t if len(t) == 1 else repeated(t, times) for t in parts))
 
     def rows(self, part: slice) -> "GaussianMixture":
         """The distributions of some of the rows."""
@@ -89,7 +89,8 @@ def normal_noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
 
 
-def _tiled(x: Tensor, times: int) -> Tensor:
+def repeated(x: Tensor, times: int) -> Tensor:
+    """The rows of `[b, ...]` `times` times over, `[times * b, ...]`: row k * b + i is number i."""
     return x.repeat(times, *[1] * (x.ndim - 1))
 
 
@@ -179,6 +180,21 @@ class ImportanceBound:
     def means(self) -> dict[str, float]:
         """Means over the images of `elbo`, `reconstruction` and `kl`, to be reported beside the bound."""
         return {name: getattr(self, name).mean().item() for name in ("elbo", "reconstruction", "kl")}
+
+
+ACTIVE = 0.01
+"""Activity above which a latent counts as in use."""
+
+
+def activity(means: Tensor) -> Tensor:
+    """Variance over images of each latent's posterior mean, `[n, ...]` to `[...]` (Burda et al. 2016, section 5.2).
+
+    For a latent with a prior of its own (hierarchical models) `means` are relative to it and in its scale.
+
+    >>> activity(torch.tensor([[0.0, 1.0], [0.0, -1.0]]))
+    tensor([0., 1.])
+    """
+    return means.var(0, correction=0)
 
 
 class KLWeighting(ABC):
