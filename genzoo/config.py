@@ -32,6 +32,8 @@ class TrainConfig:
     """AdamW's moment decays."""
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay, on weights of two and more dimensions."""
+    muon: bool = False
+    """Muon's orthogonal steps for the kernels of hidden convolutions; all else keeps to AdamW."""
     clip_norm: float = 1.0
     """Largest global gradient norm; longer gradients are scaled down."""
     ema_share: float = 0.05

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,9 +110,23 @@ def check_training(config: TrainConfig) -> None:
             )
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019); weight decay on weights of two and more dimensions only."""
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], config: TrainConfig
+) -> "torch.optim.AdamW | Optimizers":
+    """AdamW (Loshchilov and Hutter 2019); weight decay on weights of two and more dimensions only.
+
+    With `muon` the kernels of hidden convolutions are left to `Muon`, where there are any.
+    """
     parameters = list(parameters)
+    kernels = [p for p in parameters if config.muon and is_hidden_kernel(p)]
+    if not kernels:
+        return _adamw(parameters, config)
+    chosen = {id(p) for p in kernels}
+    others = _adamw([p for p in parameters if id(p) not in chosen], config)
+    return Optimizers(others, Muon(kernels, config.learning_rate, config.weight_decay))
+
+
+def _adamw(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
@@ -121,7 +136,90 @@ def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> t
     )
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+class Optimizers:
+    """Several optimisers of different parameters that step as one."""
+
+    def __init__(self, *each: torch.optim.Optimizer) -> None:
+        self.each = each
+        self.param_groups = [group for optimizer in each for group in optimizer.param_groups]
+
+    def step(self) -> None:
+        """One step of each."""
+        for optimizer in self.each:
+            optimizer.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets the gradients."""
+        for optimizer in self.each:
+            optimizer.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs."""
+        return {"each": [optimizer.state_dict() for optimizer in self.each]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        for optimizer, own in zip(self.each, state["each"], strict=True):
+            optimizer.load_state_dict(own)
+        self.param_groups = [group for optimizer in self.each for group in optimizer.param_groups]
+
+
+def is_hidden_kernel(p: nn.Parameter) -> bool:
+    """Whether `p` is a convolution's kernel with many channels on both sides: a matrix worth orthogonalising."""
+    return p.ndim == 4 and min(p.shape[0], p[0].numel()) >= 16
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose matrix `[out, rest]` is replaced by the nearest orthogonal one (Jordan et al. 2024).
+
+    w <- (1 - rate * decay) w - rate * 0.2 sqrt(max(out, rest)) * orthogonal(momentum): the scale of Liu et al.
+    2025, section 2.2, gives the step the size that AdamW's has, so that both share a learning rate. Torch's own
+    takes matrices only.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        weight_decay: float = 0.01,
+        momentum: float = 0.95,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Nesterov momentum, orthogonalised."""
+        for group in self.param_groups:
+            rate, momentum = group["lr"], group["momentum"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                average = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                average.lerp_(p.grad, 1 - momentum)
+                matrix = p.grad.lerp(average, momentum).flatten(1)
+                scale = 0.2 * max(matrix.shape) ** 0.5
+                p.mul_(1 - rate * group["weight_decay"])
+                p.add_(orthogonal(matrix).view_as(p), alpha=-rate * scale)
+
+
+def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
+    """U V^T, roughly, of a matrix U S V^T: singular values end up between about 0.7 and 1.2.
+
+    Newton-Schulz iteration of degree five in bfloat16 with the coefficients of Jordan et al. 2024, which are
+    chosen for speed and not for precision.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    x = x.mT if tall else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return (x.mT if tall else x).to(matrix.dtype)
+
+
+def set_rate(optimizer: torch.optim.Optimizer | Optimizers, rate: float) -> None:
     """The learning rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = rate

@@ -55,6 +55,7 @@ _FAST = TrainConfig(batch_size=32, learning_rate=4e-3)
 _STEADY = TrainConfig(batch_size=64, learning_rate=1e-3)
 
 _LATENT = TrainConfig(batch_size=128, learning_rate=4e-3, clip_norm=20.0)
+_MUON = replace(_LATENT, muon=True)
 
 _VQ_TINY = VQVAEConfig(widths=(16, 32), blocks=1, neighbours=7)
 _VQ_SMALL = VQVAEConfig(widths=(64, 128), blocks=2)
@@ -104,16 +105,16 @@ PRESETS: dict[str, Preset] = {
     "vae": Preset(
         sizes={
             "tiny": VAEConfig(
-                latents=16, widths=(24, 48), blocks=1, mixture=32, importance_samples=4, training=_LATENT
+                latents=16, widths=(24, 48), blocks=1, mixture=32, importance_samples=5, training=_MUON
             ),
-            "small": VAEConfig(importance_samples=8, training=_LATENT),
+            "small": VAEConfig(importance_samples=5, training=_MUON),
             "base": VAEConfig(
-                latents=64, widths=(64, 192), blocks=3, mixture=256, importance_samples=8,
-                training=replace(_LATENT, learning_rate=2e-3),
+                latents=64, widths=(64, 192), blocks=3, mixture=256, importance_samples=5,
+                training=replace(_MUON, learning_rate=2e-3),
             ),
             "large": VAEConfig(
-                latents=128, widths=(128, 256, 512), blocks=4, mixture=512, importance_samples=8,
-                training=replace(_LATENT, learning_rate=1e-3),
+                latents=128, widths=(128, 256, 512), blocks=4, mixture=512, importance_samples=5,
+                training=replace(_MUON, learning_rate=1e-3),
             ),
         },
     ),

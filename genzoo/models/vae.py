@@ -54,7 +54,7 @@ class VAEConfig(ModelConfig):
 
     latents: int = 40
     """Numbers in the latent vector."""
-    widths: tuple[int, ...] = (48, 128)
+    widths: tuple[int, ...] = (32, 96)
     """Channels per resolution, the first at half of the image's."""
     blocks: int = 2
     """Residual blocks per resolution, in the encoder and again in the decoder."""
@@ -73,7 +73,7 @@ class VAEConfig(ModelConfig):
     """Standard deviation of output mse, where the range of an image is 2."""
     importance_samples: int = 1
     """Latents per image at the end of training; from 2 on the objective there is the IWAE bound."""
-    importance_from: float = 0.7
+    importance_from: float = 0.75
     """Share of the run after which it is; before, the ELBO learns more per second."""
     kl: KLWeighting = field(default_factory=WarmUp)
     """How the KL is weighted in training."""

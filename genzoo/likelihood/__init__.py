@@ -1,0 +1,74 @@
+"""Estimators of log-likelihood that several families share, each in a file of its own.
+
+`annealing`: evidence of latent-variable models. `ode`: the probability-flow ODE of diffusion and flow models, with
+`divergence` and `dequantisation` as its parts. `diffusion_bound`: the variational bound of diffusion models.
+"""
+
+from genzoo.likelihood.annealing import (
+    HMC,
+    AnnealingPath,
+    BidirectionalBounds,
+    Evidence,
+    LogDensity,
+    Sampler,
+    Trajectory,
+    annealed_importance_sampling,
+    bidirectional_monte_carlo,
+    hmc_transition,
+    leapfrog,
+    sigmoid_temperatures,
+)
+from genzoo.likelihood.dequantisation import (
+    Dequantisation,
+    TruncatedNormalDequantisation,
+    UniformDequantisation,
+    bin_centres,
+    quantise,
+)
+from genzoo.likelihood.diffusion_bound import DiffusionBound, decoder_table, diffusion_bound, level_log_probs
+from genzoo.likelihood.divergence import Divergence, ExactDivergence, Hutchinson
+from genzoo.likelihood.ode import (
+    Dopri5,
+    OdeDensity,
+    OdeLikelihood,
+    OdeProtocol,
+    RungeKutta4,
+    Solver,
+    ode_bound,
+    ode_log_density,
+)
+
+__all__ = [
+    "HMC",
+    "AnnealingPath",
+    "BidirectionalBounds",
+    "Dequantisation",
+    "DiffusionBound",
+    "Divergence",
+    "Dopri5",
+    "Evidence",
+    "ExactDivergence",
+    "Hutchinson",
+    "LogDensity",
+    "OdeDensity",
+    "OdeLikelihood",
+    "OdeProtocol",
+    "RungeKutta4",
+    "Sampler",
+    "Solver",
+    "Trajectory",
+    "TruncatedNormalDequantisation",
+    "UniformDequantisation",
+    "annealed_importance_sampling",
+    "bidirectional_monte_carlo",
+    "bin_centres",
+    "decoder_table",
+    "diffusion_bound",
+    "hmc_transition",
+    "leapfrog",
+    "level_log_probs",
+    "ode_bound",
+    "ode_log_density",
+    "quantise",
+    "sigmoid_temperatures",
+]

@@ -1,0 +1,121 @@
+"""Time grids: n steps as n + 1 times, float64, from `start` (1 unless told) strictly down to `last`.
+
+`last` is the path's first time unless told. Where the path has no noise there, its log-SNR is infinite, and the grids
+that are even in some function of sigma / alpha lay n times from `sigma_max` to `sigma_min` and then step to `last`.
+The first time is `start` itself, even where sigma / alpha is beyond `sigma_max` there (infinite on the linear path).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genzoo.contract import GenzooError
+from genzoo.paths import GaussianPath
+from genzoo.samplers.base import CLEAN
+
+
+class TimeGrid(ABC):
+    """Where a sampler stops on its way."""
+
+    @abstractmethod
+    def __call__(self, path: GaussianPath, n: int) -> Tensor:
+        """Times float64 `[n + 1]`, descending; raises `GenzooError` where no such times exist."""
+
+
+@dataclass(frozen=True)
+class UniformTimes(TimeGrid):
+    """Steps of equal length in t.
+
+    >>> from genzoo.paths import Linear
+    >>> UniformTimes()(Linear(), 4).tolist()
+    [1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+
+    start: float = 1.0
+    last: float | None = None
+
+    def __call__(self, path: GaussianPath, n: int) -> Tensor:
+        """A straight line."""
+        return torch.linspace(
+            self.start, _checked(path, n, self.start, self.last), n + 1, dtype=torch.float64
+        )
+
+
+@dataclass(frozen=True)
+class KarrasTimes(TimeGrid):
+    """Even in (sigma / alpha)^(1 / rho) (Karras et al. 2022, equation 5)."""
+
+    rho: float = 7.0
+    """The larger, the shorter the steps near the data."""
+    sigma_min: float = 0.004
+    """sigma / alpha before a last step to no noise: half a grey level of 256 where the range of an image is 2."""
+    sigma_max: float = 80.0
+    """sigma / alpha beyond which there is nothing to see."""
+    start: float = 1.0
+    last: float | None = None
+
+    def __call__(self, path: GaussianPath, n: int) -> Tensor:
+        """Through the noise levels' roots."""
+        last = _checked(path, n, self.start, self.last)
+        high, low, levels = _levels(path, n, (self.start, last), (self.sigma_max, self.sigma_min))
+        roots = torch.linspace(high ** (1 / self.rho), low ** (1 / self.rho), levels, dtype=torch.float64)
+        return _times(path, roots.log() * self.rho, n, (self.start, last))
+
+
+@dataclass(frozen=True)
+class LogSNRTimes(TimeGrid):
+    """Even in log(alpha / sigma) (Lu et al. 2022)."""
+
+    sigma_min: float = 0.004
+    """sigma / alpha before a last step to no noise: half a grey level of 256 where the range of an image is 2."""
+    sigma_max: float = 80.0
+    """sigma / alpha beyond which there is nothing to see."""
+    start: float = 1.0
+    last: float | None = None
+
+    def __call__(self, path: GaussianPath, n: int) -> Tensor:
+        """Through the noise levels' logarithms."""
+        last = _checked(path, n, self.start, self.last)
+        high, low, levels = _levels(path, n, (self.start, last), (self.sigma_max, self.sigma_min))
+        logs = torch.linspace(math.log(high), math.log(low), levels, dtype=torch.float64)
+        return _times(path, logs, n, (self.start, last))
+
+
+def _checked(path: GaussianPath, n: int, start: float, last: float | None) -> float:
+    last = path.first if last is None else last
+    if n < 1 or not path.first <= last < start <= 1:
+        raise GenzooError(
+            f"a time grid needs n >= 1 steps and {path.first} <= last < start <= 1, got n={n}, {last=}, {start=}"
+        )
+    return last
+
+
+def _noise(path: GaussianPath, t: float) -> float:
+    """sigma / alpha, infinite where alpha is 0."""
+    alpha, sigma, _, _ = path.at(torch.tensor(t, dtype=torch.float64))
+    return float(sigma / alpha)
+
+
+def _levels(
+    path: GaussianPath, n: int, ends: tuple[float, float], limits: tuple[float, float]
+) -> tuple[float, float, int]:
+    """Largest and smallest sigma / alpha to spread, and over how many times: a last one without noise is extra."""
+    high, low = _noise(path, ends[0]), _noise(path, ends[1])
+    clean = low <= CLEAN
+    high, low = min(high, limits[0]), limits[1] if clean else low
+    if not 0 < low < high:
+        raise GenzooError(
+            f"a time grid needs 0 < sigma_min < sigma_max, got {low:.4g} and {high:.4g} on this path"
+        )
+    return high, low, n if clean else n + 1
+
+
+def _times(path: GaussianPath, log_noise: Tensor, n: int, ends: tuple[float, float]) -> Tensor:
+    """Times of log(sigma / alpha), with both ends set to what they are without rounding."""
+    times = torch.empty(n + 1, dtype=torch.float64)
+    times[: len(log_noise)] = path.time_of(-2 * log_noise)
+    times[0], times[-1] = ends
+    return times

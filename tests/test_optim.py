@@ -1,0 +1,83 @@
+"""Muon: its step against the singular value decomposition, and which parameters it takes."""
+
+import copy
+
+import torch
+from torch import nn
+
+from genzoo.config import TrainConfig
+from genzoo.optim import Muon, Optimizers, make_optimizer, orthogonal, set_rate
+
+
+def random(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_orthogonal_keeps_singular_vectors_and_levels_singular_values():
+    for shape in ((16, 40), (40, 16), (24, 24)):
+        matrix = random(*shape)
+        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+        inside = u.T @ orthogonal(matrix) @ vh.T
+        levels = inside.diagonal()
+        wide = s > 0.1 * s.max()
+        assert (levels[wide] > 0.6).all() and (levels < 1.3).all()
+        assert (inside - levels.diag()).abs().max() < 0.05  # bfloat16
+
+
+def test_a_step_has_the_size_of_adams():
+    """A momentum of equal singular values moves every weight by about 0.2 of the learning rate."""
+    kernel = nn.Parameter(torch.zeros(32, 16, 3, 3).contiguous(memory_format=torch.channels_last))
+    optimizer = Muon([kernel], lr=0.1, weight_decay=0.0)
+    kernel.grad = random(*kernel.shape)
+    optimizer.step()
+    moved = kernel.detach()
+    assert 0.7 < moved.square().mean().sqrt() / (0.1 * 0.2) < 1.2
+    assert (moved * kernel.grad).sum() < 0
+    direction = -orthogonal(kernel.grad.flatten(1))
+    assert torch.cosine_similarity(moved.flatten(), direction.flatten(), dim=0) > 0.99
+
+
+def test_momentum_and_decay_by_hand():
+    kernel = nn.Parameter(torch.ones(16, 16, 1, 1))
+    optimizer = Muon([kernel], lr=0.1, weight_decay=0.5, momentum=0.5)
+    kernel.grad = torch.zeros_like(kernel)
+    optimizer.step()
+    torch.testing.assert_close(kernel.detach(), torch.full_like(kernel, 0.95))
+    kernel.grad = torch.ones_like(kernel)
+    optimizer.step()
+    torch.testing.assert_close(optimizer.state[kernel]["momentum"], torch.full_like(kernel, 0.5))
+
+
+def test_hidden_kernels_go_to_muon_and_the_rest_to_adamw():
+    model = nn.Sequential(nn.Conv2d(1, 32, 3), nn.Conv2d(32, 32, 3), nn.Linear(32, 32), nn.Conv2d(32, 4, 1))
+    optimizer = make_optimizer(model.parameters(), TrainConfig(muon=True))
+    assert isinstance(optimizer, Optimizers)
+    adamw, muon = optimizer.each
+    (group,) = muon.param_groups
+    assert [id(p) for p in group["params"]] == [id(model[1].weight)]
+    assert sum(len(g["params"]) for g in adamw.param_groups) == 7
+    assert isinstance(make_optimizer(model.parameters(), TrainConfig()), torch.optim.AdamW)
+    set_rate(optimizer, 0.3)
+    assert all(g["lr"] == 0.3 for each in optimizer.each for g in each.param_groups)
+
+
+def test_a_stored_state_goes_on_the_same_way():
+    def steps(model, optimizer, seeds):
+        for seed in seeds:
+            x = torch.randn(4, 16, 5, 5, generator=torch.Generator().manual_seed(seed))
+            model(x).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    torch.manual_seed(0)
+    one, other = nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 3)
+    config = TrainConfig(muon=True)
+    first = make_optimizer(one.parameters(), config)
+    steps(one, first, range(3))
+    other.load_state_dict(one.state_dict())
+    second = make_optimizer(other.parameters(), config)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    set_rate(second, config.learning_rate)
+    steps(one, first, range(3, 6))
+    steps(other, second, range(3, 6))
+    assert torch.equal(one.weight, other.weight) and torch.equal(one.bias, other.bias)
