@@ -75,7 +75,7 @@ def test_latents_are_in_use_after_training(name):
         assert figures["codebook_perplexity"] > 30
     else:
         assert figures["active_units"] >= 8
-        assert model.log_likelihood(images[:40], generator=generator).details["kl"] > 3
+        assert model.log_likelihood(images[:40], generator=generator).details["kl"] > 1
 
 
 def test_every_preset_is_described():
