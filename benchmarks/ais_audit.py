@@ -7,14 +7,14 @@ gap of bidirectional Monte Carlo (Grosse et al. 2015).
 """
 
 import argparse
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import genzoo
-from genzoo.checkpoint import read_config
+from genzoo.commands import data_of_run
 from genzoo.contract import GenzooError
-from genzoo.data import load_data
 from genzoo.likelihood import HMC, AnnealingPath, annealed_importance_sampling, bidirectional_monte_carlo
 from genzoo.models.vae import VAE
 from genzoo.objectives.elbo import GaussianMixture
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", help="the run folder of an unconditional vae")
+    parser.add_argument("run", type=Path, help="the run folder of an unconditional vae")
     parser.add_argument("--images", type=int, default=20, help="test images, and as many simulated ones")
     parser.add_argument("--steps", type=int, default=200, help="temperature steps")
     parser.add_argument("--chains", type=int, default=8)
@@ -59,12 +59,14 @@ def main() -> None:
     if not isinstance(model, VAE) or model.spec.cond is not None:
         raise GenzooError("the audit is for an unconditional vae")
     generator = torch.Generator().manual_seed(args.seed)
-    name = read_config(args.run)["data"]["arguments"]["name"]
-    images = load_data(name).test.images[: args.images]
+    data = data_of_run(args.run)
+    if data is None:
+        raise GenzooError(f"{args.run} does not say what it was trained on")
+    images = data.load().test.images[: args.images]
     options = {"chains": args.chains, "steps": args.steps, "hmc": HMC(leapfrog_steps=5)}
     iwae = model.log_likelihood(images, generator=generator).nats
     ais = annealed_importance_sampling(path_of(model, images), **options, generator=generator)
-    print(f"{len(images)} test images of {name}: IWAE-{model.samples} {iwae.mean():.3f} nats")
+    print(f"{len(images)} test images of {data.name}: IWAE-{model.samples} {iwae.mean():.3f} nats")
     print(f"AIS ({args.chains} chains, {args.steps} steps) {ais.nats.mean():.3f} nats")
     gain = ais.nats - iwae
     print(f"AIS - IWAE {gain.mean():.3f} ± {gain.std() / len(gain) ** 0.5:.3f} nats")
