@@ -71,6 +71,7 @@ def _evaluate(flags: EvaluateFlags) -> None:
 
     model = load_model(flags.run).to(flags.device)
     data = load_for(model, flags)
+    strange = None if flags.outliers is None else load_for(model, replace(flags, data=flags.outliers))
     report = measure(model, data, flags.split, seed=flags.seed, max_images=flags.max_images)
     gap = None if flags.split == "train" else generalisation_gap(model, data, report, flags.seed)
     parameters = sum(p.numel() for p in model.parameters())
@@ -86,8 +87,8 @@ def _evaluate(flags: EvaluateFlags) -> None:
     if latents:
         add_to_report(flags.run, "latents", name, latents)
         rows |= latent_rows(latents)
-    if flags.outliers is not None:
-        separation = tell_apart(model, data, flags)
+    if strange is not None:
+        separation = tell_apart(model, data, strange, flags)
         add_to_report(flags.run, "outliers", f"{name} against {flags.outliers}", separation)
         rows |= {f"AUROC by {score}": f"{value:.3f}" for score, value in separation["auroc"].items()}
     print_table(f"{flags.run} on {data.name}", rows)
@@ -170,8 +171,10 @@ def latent_rows(figures: dict[str, Any]) -> dict[str, str]:
     return rows
 
 
-def tell_apart(model: "GenerativeModel", data: "ImageData", flags: EvaluateFlags) -> dict[str, Any]:
-    """How well each outlier score tells images of `--outliers` from those of the model's own data.
+def tell_apart(
+    model: "GenerativeModel", data: "ImageData", strange: "ImageData", flags: EvaluateFlags
+) -> dict[str, Any]:
+    """How well each outlier score tells images of `strange` from those of the model's own data.
 
     Typicality is measured from the validation split's mean. Class-conditional models sum over their classes.
     """
@@ -179,8 +182,6 @@ def tell_apart(model: "GenerativeModel", data: "ImageData", flags: EvaluateFlags
     from genzoo.evaluation.outliers import outlier_scores, separation
     from genzoo.runtime import seeded
 
-    others = replace(flags, data=flags.outliers)
-    strange = load_for(model, others)
     generator = seeded(model.device, "outliers", flags.seed)
     most = flags.max_images or OUTLIER_IMAGES
     entropy = measure(model, data, "val", seed=flags.seed, max_images=most).bits_per_dim

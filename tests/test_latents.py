@@ -52,6 +52,18 @@ def test_evaluate_describes_the_latents(preset, tmp_path, capsys):
     assert outliers["images"] == [30, 30] and "AUROC by typicality" in text
 
 
+def test_outliers_that_cannot_be_had_are_named_before_anything_is_measured(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("train", "vae", "--data", "digits", "--size", "tiny", "--steps", "2", "--out", out) == 0
+    (out / "report.json").unlink()
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        run("evaluate", out, "--outliers", "digitz")
+    error = capsys.readouterr().err
+    assert "did you mean 'digits'" in error and error.count("\n") == 1
+    assert not (out / "report.json").exists()
+
+
 def test_activity_is_the_variance_of_the_means():
     means = torch.tensor([[1.0, 0.0, 2.0], [3.0, 0.0, 2.1]])
     torch.testing.assert_close(activity(means), torch.tensor([1.0, 0.0, 0.0025]))
