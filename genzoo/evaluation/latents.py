@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genzoo.checkpoint import write_atomically
 from genzoo.contract import DataSpec
-from genzoo.evaluation.likelihood import LikelihoodReport, subset
+from genzoo.evaluation.likelihood import LikelihoodReport
 from genzoo.objectives.elbo import DiagonalGaussian
 from genzoo.pictures import save_grid
 
@@ -122,5 +122,5 @@ def save_map(means: Tensor, labels: Tensor | None, path: Path) -> None:
 
 def _some(model: LatentVariableModel, split: "Split", at_most: int) -> tuple[Tensor, Tensor | None]:
     """The first images of a split and, for a conditional model, their conditions."""
-    batch = split.batch(subset(len(split), None, None)[:at_most])
+    batch = split.batch(torch.arange(min(at_most, len(split))))
     return batch.images, None if model.spec.cond is None else batch.cond

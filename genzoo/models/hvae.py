@@ -32,9 +32,10 @@ from genzoo.contract import (
 )
 from genzoo.distributions import as_images, output_distribution
 from genzoo.networks.embeddings import Condition, condition_width
-from genzoo.networks.ladder import BottomUp, LadderOptions, Level, TopDown, TopPosterior
+from genzoo.networks.ladder import NARROWING, LadderOptions, Level, TopDown, TopPosterior
 from genzoo.networks.latent_priors import gaussian_prior
 from genzoo.networks.passes import decodings_per_pass, slices
+from genzoo.networks.resnet import ConvEncoder
 from genzoo.networks.vae_nets import ScaledImages
 from genzoo.objectives.elbo import (
     ACTIVE,
@@ -125,7 +126,8 @@ class HVAE(GenerativeModel):
         self.distribution = output_distribution(config.output, spec, config.components)
         self.features = ScaledImages(spec.levels or 2)
         self.condition = Condition(spec)
-        self.encoder = BottomUp(channels, levels, config.blocks, options)
+        widths = tuple(level.width for level in levels)
+        self.encoder = ConvEncoder(channels, widths, config.blocks, cond_width, config.dropout, NARROWING)
         out, residual = channels * self.distribution.n_params, config.residual_posterior
         self.decoder = TopDown((height, width), levels, out, config.head, options, residual=residual)
         self.top = TopPosterior(levels[-1].width, self.decoder.sizes[-1], options)
@@ -181,7 +183,7 @@ class HVAE(GenerativeModel):
         return maps, [LatentGroup(z, q, p), *others]
 
     def _seen(self, images: Tensor, cond: Tensor | None) -> list[Tensor]:
-        return self.encoder(self.features(images), cond)
+        return self.encoder.maps(self.features(images), cond)
 
     def _params(self, maps: Tensor) -> Tensor:
         """`[b, c * p, h, w]` to parameters `[b, c, h, w, p]`."""

@@ -1,4 +1,4 @@
-"""Networks of a hierarchical VAE: a bottom-up pass over the image and a top-down pass through groups of latents.
+"""Networks of a hierarchical VAE: the top-down pass through groups of latents, over the maps of a `ConvEncoder`.
 
 After the ladder VAE (Sonderby et al. 2016) and VDVAE (Child 2021): the top-down pass is the decoder and holds the
 prior; the posterior of a group sees the decoder's state so far and the encoder's map of the same resolution.
@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from genzoo.networks.latent_priors import gaussian_parameters, zeroed
 from genzoo.networks.resnet import ResidualBlock, halved
 
+NARROWING = 2
+"""How much narrower than their stage the hidden layers of residual blocks are, in the encoder too."""
 Noise = Callable[[Tensor], Tensor]
 """Standard normal numbers of the shape, type and device of a tensor."""
 
@@ -49,32 +51,6 @@ class Group(NamedTuple):
     z: Tensor
     q: Normal
     p: Normal
-
-
-class BottomUp(nn.Module):
-    """Features of an image `[b, f, h, w]` to one map per resolution, the finest first."""
-
-    def __init__(self, features: int, levels: tuple[Level, ...], blocks: int, options: LadderOptions) -> None:
-        super().__init__()
-        widths = [level.width for level in levels]
-        incoming = [features, *widths[:-1]]
-        self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(incoming, widths, strict=True)
-        )
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(_residual_block(width, options) for _ in range(blocks)) for width in widths
-        )
-        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-    def forward(self, x: Tensor, cond: Tensor | None = None) -> list[Tensor]:
-        """`cond` is the embedded condition `[b, cond_width]` or None."""
-        x, maps = x.contiguous(memory_format=torch.channels_last), []
-        for down, blocks in zip(self.down, self.blocks, strict=True):
-            x = down(F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2)))
-            for block in blocks:  # pyright: ignore[reportGeneralTypeIssues]
-                x = block(x, cond)
-            maps.append(x)
-        return maps
 
 
 class TopPosterior(nn.Module):
@@ -183,6 +159,6 @@ class TopDown(nn.Module):
 
 
 def _residual_block(width: int, options: LadderOptions) -> ResidualBlock:
-    """A bottleneck of half the width."""
-    hidden = max(1, width // 2)
+    """A bottleneck."""
+    hidden = max(1, width // NARROWING)
     return ResidualBlock(width, options.cond_width, hidden=hidden, dropout=options.dropout)

@@ -49,7 +49,10 @@ class ResidualBlock(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Images' features `[b, f, h, w]` to `[b, widths[-1], h', w']`, halved once per width."""
+    """Images' features `[b, f, h, w]` to `[b, widths[-1], h', w']`, halved once per width.
+
+    The hidden layers of its blocks have the width divided by `narrowing`.
+    """
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class ConvEncoder(nn.Module):
         blocks: int,
         cond_width: int = 0,
         dropout: float = 0.0,
+        narrowing: int = 1,
     ) -> None:
         super().__init__()
         incoming = (features, *widths[:-1])
@@ -65,19 +69,27 @@ class ConvEncoder(nn.Module):
             nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(incoming, widths, strict=True)
         )
         self.blocks = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(width, cond_width, dropout=dropout) for _ in range(blocks))
+            nn.ModuleList(
+                ResidualBlock(width, cond_width, max(1, width // narrowing), dropout=dropout)
+                for _ in range(blocks)
+            )
             for width in widths
         )
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """The last stage's features."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        return self.maps(x, cond)[-1]
+
+    def maps(self, x: Tensor, cond: Tensor | None = None) -> list[Tensor]:
+        """The features of every stage, the finest first; `cond` is `[b, cond_width]` or None."""
+        x, maps = x.contiguous(memory_format=torch.channels_last), []
         for down, blocks in zip(self.down, self.blocks, strict=True):
             x = down(_evened(x))
             for block in blocks:  # pyright: ignore[reportGeneralTypeIssues]
                 x = block(x, cond)
-        return x
+            maps.append(x)
+        return maps
 
 
 class ConvDecoder(nn.Module):
