@@ -138,6 +138,31 @@ class LogLikelihood:
         """-nats / (D ln 2) `[n]`, with D the unpadded number of sub-pixels."""
         return bits_per_dim(self.nats, self.spec)
 
+    @classmethod
+    def cat(cls, parts: "list[LogLikelihood]") -> "LogLikelihood":
+        """One answer from those to successive parts of the images: the kind is the worst of them.
+
+        Details that are floats (or lists of them) become means over images, all else is protocol and kept.
+        """
+        errors = [part.stderr for part in parts if part.stderr is not None]
+        return cls(
+            torch.cat([part.nats.double().cpu() for part in parts]),
+            min(part.kind for part in parts),
+            parts[0].spec,
+            torch.cat(errors).cpu() if len(errors) == len(parts) else None,
+            {key: _mean_detail(key, parts) for key in parts[0].details},
+        )
+
+
+def _mean_detail(key: str, parts: list[LogLikelihood]) -> Any:
+    values = [part.details[key] for part in parts]
+    numbers = torch.tensor(values[0]) if isinstance(values[0], (float, list, tuple)) else None
+    if numbers is None or not numbers.is_floating_point():
+        return values[0]
+    counts = torch.tensor([float(len(part.nats)) for part in parts], dtype=torch.float64)
+    stacked = torch.tensor(values, dtype=torch.float64)  # [parts] or [parts, k]
+    return (torch.tensordot(counts, stacked, dims=1) / counts.sum().clamp(min=1)).tolist()
+
 
 class GenerativeModel(nn.Module, ABC):
     """Every family of the zoo: `fit`, `sample`, `log_likelihood`, `save`; final classes fill in the abstract part.

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from genzoo.contract import DataSpec, GenzooError, Likelihood
 from genzoo.likelihood import (
-    Dopri5,
+    DormandPrince,
     ExactDivergence,
     Hutchinson,
     OdeProtocol,
@@ -82,7 +82,7 @@ THREE = Mixture(0.6 * normal(3, 1, 2, 2, seed=1), 0.25)
 
 @pytest.mark.parametrize("data", [GAUSSIAN, THREE], ids=["gaussian", "mixture"])
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: type(p).__name__)
-@pytest.mark.parametrize("solver", [Dopri5(1e-7), RungeKutta4(64)], ids=str)
+@pytest.mark.parametrize("solver", [DormandPrince(1e-7), RungeKutta4(64)], ids=str)
 def test_density_equals_the_closed_form(path, data, solver):
     x = 0.7 * normal(8, 1, 2, 2)
     ours = ode_log_density(data.denoiser(path), path, x, first=1e-3, divergence=EXACT, solver=solver)
@@ -103,7 +103,7 @@ def test_density_is_that_of_the_flow_from_the_assumed_noise(path):
     noise = torch.distributions.Normal(0.0, path.at(torch.ones((), dtype=torch.float64)).sigma)
     expected = (noise.log_prob(x_1) + (scale[1] / scale[0]).log()).flatten(1).sum(1)
     denoise = GAUSSIAN.denoiser(path)
-    ours = ode_log_density(denoise, path, x, first=first, divergence=EXACT, solver=Dopri5(1e-8))
+    ours = ode_log_density(denoise, path, x, first=first, divergence=EXACT, solver=DormandPrince(1e-8))
     torch.testing.assert_close(ours.nats, expected, atol=1e-5, rtol=0)
 
 

@@ -31,9 +31,9 @@ from genzoo.samplers import (
     DPMSolverPP2M,
     Euler,
     Heun,
-    KarrasTimes,
-    LogSNRTimes,
-    UniformTimes,
+    KarrasGrid,
+    LogSNRGrid,
+    UniformGrid,
     guided,
     impute,
     invert,
@@ -42,7 +42,7 @@ from genzoo.samplers import (
 PATHS = [VPLinear(), VPCosine(), Trigonometric(), SubVP(), Linear(), VE()]
 FLOWS = [DDIM(), Euler(), Heun(), DPMSolverPP2M(), AdamsMoulton(), Dopri5()]
 NOISY = [Ancestral(), Ancestral(upper=1.0), DDIM(eta=0.5), DDIM(eta=1.0)]
-GRIDS = [UniformTimes(), KarrasTimes(), LogSNRTimes()]
+GRIDS = [UniformGrid(), KarrasGrid(), LogSNRGrid()]
 F64 = torch.float64
 
 
@@ -242,10 +242,10 @@ def measured_order(sampler, path, grid, steps=(40, 80, 160)):
 
 
 SMOOTH = {  # where no coefficient of the method is singular
-    VPLinear(): UniformTimes(last=0.05),
-    VPCosine(): UniformTimes(start=0.95, last=0.05),
-    Linear(): UniformTimes(start=0.95, last=0.05),
-    Trigonometric(): UniformTimes(start=0.95, last=0.05),
+    VPLinear(): UniformGrid(last=0.05),
+    VPCosine(): UniformGrid(start=0.95, last=0.05),
+    Linear(): UniformGrid(start=0.95, last=0.05),
+    Trigonometric(): UniformGrid(start=0.95, last=0.05),
 }
 
 
@@ -268,7 +268,7 @@ def test_order_of_adams_moulton(path):
 @pytest.mark.parametrize(("sampler", "order"), [(Euler(), 1), (DDIM(), 1), (Heun(), 2), (AdamsMoulton(), 3)])
 def test_order_from_pure_noise_to_clean_data(sampler, order, path):
     """alpha = 0 at the start and sigma = 0 at the end cost no order."""
-    assert measured_order(sampler, path, UniformTimes()) > order - 0.25
+    assert measured_order(sampler, path, UniformGrid()) > order - 0.25
 
 
 def test_adams_moulton_is_of_order_three_on_uneven_steps():
@@ -285,14 +285,14 @@ def test_adams_moulton_is_of_order_three_on_uneven_steps():
 @pytest.mark.parametrize("path", PATHS, ids=repr)
 def test_dopri5_keeps_its_tolerance(path):
     x, last = normal(8, 3), 0.01
-    end = Dopri5(1e-7, 1e-7).run(GAUSSIAN.denoiser(path), path, UniformTimes(last=last)(path, 1), x)
+    end = Dopri5(1e-7, 1e-7).run(GAUSSIAN.denoiser(path), path, UniformGrid(last=last)(path, 1), x)
     torch.testing.assert_close(end, GAUSSIAN.flow(path, x, 1.0, last), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("path", [VPCosine(), Linear()], ids=repr)
 def test_ten_multistep_calls_beat_a_hundred_of_ddim(path):
-    x, times = normal(64, 3), LogSNRTimes()(path, 10)
-    fine = LogSNRTimes()(path, 100)
+    x, times = normal(64, 3), LogSNRGrid()(path, 10)
+    fine = LogSNRGrid()(path, 100)
     truth = GAUSSIAN.flow(path, x, 1.0, 0.0)
     few = AdamsMoulton().run(GAUSSIAN.denoiser(path), path, times, x) - truth
     many = DDIM().run(GAUSSIAN.denoiser(path), path, fine, x) - truth
@@ -327,7 +327,7 @@ def test_a_step_leads_from_one_marginal_to_the_next(sampler, path):
 def test_mean_and_variance_of_gaussian_data(sampler, path):
     n = 4_000
     end = sampler.run(
-        GAUSSIAN.denoiser(path), path, LogSNRTimes()(path, 200), normal(n, 3), generator=seeded(2)
+        GAUSSIAN.denoiser(path), path, LogSNRGrid()(path, 200), normal(n, 3), generator=seeded(2)
     )
     z = (end - GAUSSIAN.mean) / GAUSSIAN.scale
     assert (z.mean(0).abs() < 4 / n**0.5 + 0.01).all()
@@ -336,7 +336,7 @@ def test_mean_and_variance_of_gaussian_data(sampler, path):
 
 @pytest.mark.parametrize("sampler", NOISY, ids=repr)
 def test_randomness_is_the_generators(sampler):
-    path, times, x = Linear(), UniformTimes()(Linear(), 5), normal(4, 3)
+    path, times, x = Linear(), UniformGrid()(Linear(), 5), normal(4, 3)
     before = torch.random.get_rng_state()
     ends = [sampler.run(two_modes(path), path, times, x, seeded(seed)) for seed in (0, 0, 1)]
     assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2])
@@ -373,7 +373,7 @@ def test_times_must_run_one_way():
             DDIM().run(denoise, Linear(), torch.tensor(times, dtype=F64), x)
     for sampler in NOISY:
         with pytest.raises(GenzooError, match="adds noise"):
-            invert(sampler, denoise, Linear(), UniformTimes()(Linear(), 4), x)
+            invert(sampler, denoise, Linear(), UniformGrid()(Linear(), 4), x)
     with pytest.raises(GenzooError, match="eta"):
         DDIM(eta=1.5)
     with pytest.raises(GenzooError, match="upper"):
@@ -397,16 +397,16 @@ def test_karras_times_are_equation_5():
     wanted = [
         (high ** (1 / rho) + i / (n - 1) * (low ** (1 / rho) - high ** (1 / rho))) ** rho for i in range(n)
     ]
-    at_times = VPCosine().at(KarrasTimes(sigma_min=low)(VPCosine(), n))
+    at_times = VPCosine().at(KarrasGrid(sigma_min=low)(VPCosine(), n))
     noise = (at_times.sigma / at_times.alpha)[1:-1]  # the first is t = 1 itself
     torch.testing.assert_close(noise, torch.tensor(wanted[1:], dtype=F64))
-    ends_in_noise = KarrasTimes()(VE(), n - 1)  # sigma(0) = 0.002 is as far as it goes
+    ends_in_noise = KarrasGrid()(VE(), n - 1)  # sigma(0) = 0.002 is as far as it goes
     torch.testing.assert_close(VE().at(ends_in_noise).sigma, torch.tensor(wanted, dtype=F64))
 
 
 def test_log_snr_times_are_even():
     for path, clean in ((VPLinear(), True), (VE(), False)):
-        log_snr = path.log_snr(LogSNRTimes()(path, 12))
+        log_snr = path.log_snr(LogSNRGrid()(path, 12))
         steps = (log_snr[1:-1] if clean else log_snr).diff()
         torch.testing.assert_close(steps, steps[:1].expand_as(steps))
     assert math.isclose(log_snr[-1], -2 * math.log(0.002), rel_tol=1e-9)
@@ -414,11 +414,11 @@ def test_log_snr_times_are_even():
 
 def test_grids_refuse_what_cannot_be():
     with pytest.raises(GenzooError, match="n >= 1"):
-        UniformTimes()(Linear(), 0)
+        UniformGrid()(Linear(), 0)
     with pytest.raises(GenzooError, match="last < start"):
-        KarrasTimes(start=0.3, last=0.4)(Linear(), 3)
+        KarrasGrid(start=0.3, last=0.4)(Linear(), 3)
     with pytest.raises(GenzooError, match="sigma_min < sigma_max"):
-        LogSNRTimes(sigma_min=100.0)(Linear(), 3)
+        LogSNRGrid(sigma_min=100.0)(Linear(), 3)
 
 
 # --- guidance ------------------------------------------------------------------------------------------------
@@ -483,7 +483,7 @@ def test_guidance_only_where_it_counts():
 )
 def test_inversion_and_back(sampler, within, path):
     data = torch.tensor([[0.9, -1.3], [-0.8, 0.4]], dtype=F64)
-    denoise, times = two_modes(path), LogSNRTimes(sigma_min=0.01)(path, 200)
+    denoise, times = two_modes(path), LogSNRGrid(sigma_min=0.01)(path, 200)
     noise = invert(sampler, denoise, path, times, data)
     assert (noise - data).abs().min() > 0.05
     torch.testing.assert_close(sampler.run(denoise, path, times, noise), data, atol=within, rtol=0)
@@ -492,7 +492,7 @@ def test_inversion_and_back(sampler, within, path):
 def test_inversion_finds_the_noise():
     path, z = Linear(), normal(6, 3)
     data = GAUSSIAN.flow(path, z, 1.0, 0.0)
-    noise = invert(AdamsMoulton(), GAUSSIAN.denoiser(path), path, UniformTimes()(path, 100), data)
+    noise = invert(AdamsMoulton(), GAUSSIAN.denoiser(path), path, UniformGrid()(path, 100), data)
     torch.testing.assert_close(noise, z, atol=1e-4, rtol=0)
 
 
@@ -534,7 +534,7 @@ def imputed(path, n=600, **options):
         Ancestral(),
         model.denoiser(path),
         path,
-        LogSNRTimes(sigma_min=0.03)(path, 40),
+        LogSNRGrid(sigma_min=0.03)(path, 40),
         images,
         ~known,
         generator=seeded(3),
@@ -558,4 +558,4 @@ def test_imputation_draws_from_the_conditional(path):
 def test_imputation_refuses_no_resamplings():
     x = normal(2, 3)
     with pytest.raises(GenzooError, match="resamplings"):
-        impute(DDIM(), two_modes(Linear()), Linear(), UniformTimes()(Linear(), 3), x, x > 0, resamplings=0)
+        impute(DDIM(), two_modes(Linear()), Linear(), UniformGrid()(Linear(), 3), x, x > 0, resamplings=0)

@@ -14,7 +14,6 @@ from genzoo.contract import (
     GenzooError,
     Likelihood,
     LogLikelihood,
-    bits_per_dim,
     evaluating,
 )
 
@@ -101,29 +100,18 @@ def subset(count: int, at_most: int | None, generator: torch.Generator | None) -
 
 def summarise(answers: list[LogLikelihood], seconds: float) -> LikelihoodReport:
     """One report from the answers to successive chunks; the kind is the worst among them."""
-    nats = torch.cat([answer.nats.double().cpu() for answer in answers])
-    bits = bits_per_dim(nats, answers[0].spec)
+    answer = LogLikelihood.cat(answers)
+    nats, bits = answer.nats, answer.bits_per_dim
     return LikelihoodReport(
         nats=nats.mean().item(),
         nats_stderr=_stderr(nats),
         bits_per_dim=bits.mean().item(),
         bits_per_dim_stderr=_stderr(bits),
-        kind=min(answer.kind for answer in answers),
+        kind=answer.kind,
         images=len(nats),
         seconds=seconds,
-        details={key: _mean_detail(key, answers) for key in answers[0].details},
+        details=answer.details,
     )
-
-
-def _mean_detail(key: str, answers: list[LogLikelihood]) -> Any:
-    """A detail over all chunks: floats (and lists of them) are means over images, all else is protocol."""
-    values = [answer.details[key] for answer in answers]
-    numbers = torch.tensor(values[0]) if isinstance(values[0], (float, list, tuple)) else None
-    if numbers is None or not numbers.is_floating_point():
-        return values[0]
-    counts = torch.tensor([float(len(answer.nats)) for answer in answers], dtype=torch.float64)
-    stacked = torch.tensor(values, dtype=torch.float64)  # [chunks] or [chunks, k]
-    return (torch.tensordot(counts, stacked, dims=1) / counts.sum()).tolist()
 
 
 def _stderr(values: Tensor) -> float | None:

@@ -25,10 +25,16 @@ from genzoo.likelihood.dequantisation import (
     bin_centres,
     quantise,
 )
-from genzoo.likelihood.diffusion_bound import DiffusionBound, decoder_table, diffusion_bound, level_log_probs
+from genzoo.likelihood.diffusion_bound import (
+    BoundProtocol,
+    DiffusionBound,
+    decoder_table,
+    diffusion_bound,
+    level_log_probs,
+)
 from genzoo.likelihood.divergence import Divergence, ExactDivergence, Hutchinson
 from genzoo.likelihood.ode import (
-    Dopri5,
+    DormandPrince,
     OdeDensity,
     OdeLikelihood,
     OdeProtocol,
@@ -38,14 +44,17 @@ from genzoo.likelihood.ode import (
     ode_log_density,
 )
 
+from genzoo.likelihood.protocol import Protocol, summed_over_classes
+
 __all__ = [
     "HMC",
     "AnnealingPath",
     "BidirectionalBounds",
+    "BoundProtocol",
     "Dequantisation",
     "DiffusionBound",
     "Divergence",
-    "Dopri5",
+    "DormandPrince",
     "Evidence",
     "ExactDivergence",
     "Hutchinson",
@@ -53,6 +62,7 @@ __all__ = [
     "OdeDensity",
     "OdeLikelihood",
     "OdeProtocol",
+    "Protocol",
     "RungeKutta4",
     "Sampler",
     "Solver",
@@ -71,4 +81,5 @@ __all__ = [
     "ode_log_density",
     "quantise",
     "sigmoid_temperatures",
+    "summed_over_classes",
 ]

@@ -26,6 +26,7 @@ from typing_extensions import Self
 
 from genzoo.contract import DataSpec, GenzooError, Likelihood, LogLikelihood
 from genzoo.likelihood.dequantisation import bin_centres
+from genzoo.likelihood.protocol import Protocol
 from genzoo.objectives.elbo import normal_noise
 from genzoo.paths import Denoise, GaussianPath
 
@@ -54,6 +55,40 @@ class DiffusionBound:
         """The bound as a model of `spec` reports it, with the means of its terms among the details."""
         terms = {name: getattr(self, name).mean().item() for name in ("prior", "diffusion", "decoder")}
         return LogLikelihood(self.nats, self.kind, spec, self.stderr, {**self.details, **terms})
+
+
+@dataclass(frozen=True)
+class BoundProtocol(Protocol):
+    """`diffusion_bound`, as a model is asked for it."""
+
+    first: float = 1e-4
+    """Time of the last latent, which the decoder rounds."""
+    steps: int | None = None
+    """T; None: continuous time."""
+    times: int | None = 16
+    """Network evaluations per image; None: every step once."""
+
+    @property
+    def kind(self) -> Likelihood:
+        """All terms are unbiased."""
+        return Likelihood.LOWER_BOUND
+
+    def measure(
+        self,
+        denoise: Denoise,
+        path: GaussianPath,
+        images: Tensor,
+        spec: DataSpec,
+        generator: torch.Generator | None = None,
+    ) -> LogLikelihood:
+        """In float32; raises `GenzooError` for real-valued data, which have no levels to decode."""
+        if spec.levels is None:
+            raise GenzooError("the diffusion bound needs integer images: use an OdeProtocol for real-valued data")
+        bound = diffusion_bound(
+            denoise, path, images, spec.levels, first=self.first, steps=self.steps, times=self.times,
+            generator=generator,
+        )  # fmt: skip
+        return bound.as_log_likelihood(spec)
 
 
 def diffusion_bound(

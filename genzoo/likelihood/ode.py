@@ -28,6 +28,7 @@ from typing_extensions import Self
 from genzoo.contract import DataSpec, GenzooError, Likelihood, LogLikelihood, bits_per_dim
 from genzoo.likelihood.dequantisation import Dequantisation, UniformDequantisation
 from genzoo.likelihood.divergence import Divergence, Hutchinson, velocity_and_divergence
+from genzoo.likelihood.protocol import Protocol
 from genzoo.objectives.elbo import LOG_2PI, importance_weighted_bound, importance_weighted_stderr
 from genzoo.paths import Denoise, GaussianPath, velocity_of
 
@@ -53,7 +54,7 @@ class Solver(ABC):
 
 
 @dataclass(frozen=True)
-class Dopri5(Solver):
+class DormandPrince(Solver):
     """Dormand-Prince 5(4) with adaptive steps, which all images of a batch share."""
 
     tolerance: float = 1e-5
@@ -130,12 +131,12 @@ def ode_log_density(
 ) -> OdeDensity:
     """log p_first(x) of real `x` `[n, ...]` that stand at time `first` of `path`, in the network's type.
 
-    By default one Hutchinson probe and `Dopri5`. State and divergence are integrated in float64, the network is
+    By default one Hutchinson probe and `DormandPrince`. State and divergence are integrated in float64, the network is
     asked in the type of `x`. Raises `GenzooError` where the path has no finite velocity at `first` or the
     solver fails.
     """
     directions = (divergence or Hutchinson()).directions(x, generator)
-    return _integrated(denoise, path, x, first, directions, solver or Dopri5())
+    return _integrated(denoise, path, x, first, directions, solver or DormandPrince())
 
 
 def _integrated(
@@ -180,7 +181,7 @@ def _log_noise(path: GaussianPath, x_1: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class OdeProtocol:
+class OdeProtocol(Protocol):
     """How an ODE likelihood is computed; all of it is reported with the figure.
 
     Raises `GenzooError` for importance weights without the exact divergence: Hutchinson's noise of s nats would
@@ -189,7 +190,7 @@ class OdeProtocol:
 
     first: float = 1e-5
     """Time at which the ODE starts."""
-    solver: Solver = field(default_factory=Dopri5)
+    solver: Solver = field(default_factory=DormandPrince)
     divergence: Divergence = field(default_factory=Hutchinson)
     dequantisation: Dequantisation = field(default_factory=UniformDequantisation)
     draws: int = 1
@@ -206,6 +207,24 @@ class OdeProtocol:
             raise GenzooError(
                 f"importance weights need the exact divergence, not {self.divergence}: average the draws instead"
             )
+
+    @property
+    def kind(self) -> Likelihood:
+        """The solver's error has no known sign."""
+        return Likelihood.ESTIMATE
+
+    def measure(
+        self,
+        denoise: Denoise,
+        path: GaussianPath,
+        images: Tensor,
+        spec: DataSpec,
+        generator: torch.Generator | None = None,
+    ) -> LogLikelihood:
+        """`ode_bound` in float32."""
+        return ode_bound(
+            denoise, path, images, spec.levels, protocol=self, generator=generator
+        ).as_log_likelihood(spec)
 
     def details(self, nfe: int) -> dict[str, Any]:
         """The protocol and the network evaluations per draw, as JSON-able values."""

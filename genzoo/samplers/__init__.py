@@ -2,7 +2,7 @@
 
 from genzoo.samplers.base import Sampler
 from genzoo.samplers.editing import impute, invert
-from genzoo.samplers.grids import KarrasTimes, LogSNRTimes, TimeGrid, UniformTimes
+from genzoo.samplers.grids import KarrasGrid, LogSNRGrid, TimeGrid, UniformGrid
 from genzoo.samplers.guidance import guided
 from genzoo.samplers.solvers import (
     DDIM,
@@ -22,11 +22,11 @@ __all__ = [
     "Dopri5",
     "Euler",
     "Heun",
-    "KarrasTimes",
-    "LogSNRTimes",
+    "KarrasGrid",
+    "LogSNRGrid",
     "Sampler",
     "TimeGrid",
-    "UniformTimes",
+    "UniformGrid",
     "guided",
     "impute",
     "invert",

@@ -26,11 +26,11 @@ class TimeGrid(ABC):
 
 
 @dataclass(frozen=True)
-class UniformTimes(TimeGrid):
+class UniformGrid(TimeGrid):
     """Steps of equal length in t.
 
     >>> from genzoo.paths import Linear
-    >>> UniformTimes()(Linear(), 4).tolist()
+    >>> UniformGrid()(Linear(), 4).tolist()
     [1.0, 0.75, 0.5, 0.25, 0.0]
     """
 
@@ -45,7 +45,7 @@ class UniformTimes(TimeGrid):
 
 
 @dataclass(frozen=True)
-class KarrasTimes(TimeGrid):
+class KarrasGrid(TimeGrid):
     """Even in (sigma / alpha)^(1 / rho) (Karras et al. 2022, equation 5)."""
 
     rho: float = 7.0
@@ -66,7 +66,7 @@ class KarrasTimes(TimeGrid):
 
 
 @dataclass(frozen=True)
-class LogSNRTimes(TimeGrid):
+class LogSNRGrid(TimeGrid):
     """Even in log(alpha / sigma) (Lu et al. 2022)."""
 
     sigma_min: float = 0.004

@@ -1,0 +1,311 @@
+"""Diffusion and flow matching: one network that tells data from noise along a Gaussian path.
+
+    x_t = alpha(t) x + sigma(t) eps                                            (t = 0 data, t = 1 noise)
+    loss            E_t E_eps w(t) |y - y_hat(x_t, t)|^2,  y = a x + b eps
+    sample          from N(0, sigma(1)^2) back along dx_t = x_hat d alpha + eps_hat d sigma, with or without new noise
+    log_likelihood  the variational bound (Kingma et al. 2021), or the probability-flow ODE (Song et al. 2021)
+
+The families are rows of a table; every column is an object of the configuration:
+
+    family                           path           target    weighting  times        sampler
+    DDPM (Ho et al. 2020)            DiscreteBetas  noise     simple     stratified   ancestral, DDIM, multistep
+    improved DDPM, v (Salimans 2022) VPCosine       v         target     stratified   multistep
+    VDM (Kingma et al. 2021)         VPCosine       levels    ELBO       log-SNR      ancestral
+    EDM (Karras et al. 2022)         VE             EDM's F   target     log-normal   Heun
+    flow matching (Lipman 2023)      Linear         velocity  target     logit-normal Heun, multistep
+    OT flow (Tong et al. 2024)       the same, its noise paired with the images by optimal transport
+"""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from genzoo.config import ModelConfig, TrainConfig
+from genzoo.contract import (
+    Batch,
+    DataSpec,
+    GenerativeModel,
+    GenzooError,
+    Likelihood,
+    LogLikelihood,
+    Loss,
+    check_images,
+    evaluating,
+)
+from genzoo.couplings import Coupling, Independent
+from genzoo.distributions import as_images
+from genzoo.likelihood.dequantisation import UniformDequantisation, bin_centres, quantise
+from genzoo.likelihood.diffusion_bound import BoundProtocol
+from genzoo.likelihood.protocol import Protocol, summed_over_classes
+from genzoo.networks.clocks import Clock, TimeClock
+from genzoo.networks.conv_unet import ConvUNetConfig
+from genzoo.networks.denoisers import DenoiserConfig
+from genzoo.networks.embeddings import COND_WIDTH, Condition, condition_width
+from genzoo.networks.passes import decodings_per_pass, slices
+from genzoo.objectives.denoising import TargetWeighting, Weighting, denoising_loss
+from genzoo.objectives.elbo import normal_noise
+from genzoo.objectives.levels import expected_levels
+from genzoo.objectives.times import Importance, StratifiedTimes, TimeSampler
+from genzoo.paths import DataTarget, Denoise, GaussianPath, Solved, Target, VPCosine, VTarget, solve, spread
+from genzoo.samplers import AdamsMoulton, LogSNRGrid, Sampler, TimeGrid, guided, impute, invert
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How noise is led back to data."""
+
+    sampler: Sampler = field(default_factory=AdamsMoulton)
+    """The solver."""
+    grid: TimeGrid = field(default_factory=LogSNRGrid)
+    """Where it stops on its way."""
+    steps: int = 30
+    """Steps of the grid."""
+    guidance: float = 1.0
+    """How far the condition is followed beyond what the data do; 1: as they do."""
+    guidance_from: float = 0.0
+    """Guidance holds from this time ..."""
+    guidance_to: float = 1.0
+    """... to this one."""
+
+
+@dataclass(frozen=True)
+class DiffusionConfig(ModelConfig):
+    """A row of the table."""
+
+    path: GaussianPath = field(default_factory=VPCosine)
+    """alpha and sigma."""
+    target: Target = field(default_factory=VTarget)
+    """What the network predicts."""
+    levels_head: bool = False
+    """The network predicts a distribution over the levels instead (`objectives.levels`): for likelihood."""
+    weighting: Weighting = field(default_factory=TargetWeighting)
+    """Which noise levels matter how much."""
+    times: TimeSampler | Importance = field(default_factory=StratifiedTimes)
+    """The law of training times."""
+    first: float = 0.0
+    """The smallest of them, if the path has no larger one of its own."""
+    coupling: Coupling = field(default_factory=Independent)
+    """Which noise goes with which image."""
+    dequantised: bool = False
+    """Training images are spread evenly over their bins, as the ODE likelihood wants them."""
+    network: DenoiserConfig = field(default_factory=ConvUNetConfig)
+    """The network."""
+    clock: Clock = field(default_factory=TimeClock)
+    """How it is told the time."""
+    unit_input: bool = False
+    """Its input is divided by the standard deviation that x_t has if data have `data_std`."""
+    data_std: float = 0.5
+    """Standard deviation of the data, where the range of an image is 2."""
+    null_share: float = 0.1
+    """Share of the conditions left out in training, so that guidance has something to lead away from."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How `sample` goes about it."""
+    protocol: Protocol = field(default_factory=BoundProtocol)
+    """How `log_likelihood` is come by."""
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+    def build(self, spec: DataSpec) -> "Diffusion":
+        """Raises `GenzooError` where the parts do not go with the data."""
+        if spec.levels is None and (self.levels_head or self.protocol.kind is Likelihood.LOWER_BOUND):
+            raise GenzooError(
+                "real-valued data have no levels: use levels_head=False and protocol=OdeProtocol()"
+            )
+        if self.sampling.steps < 1 or not 0 <= self.null_share < 1:
+            raise GenzooError("diffusion needs sampling.steps >= 1 and 0 <= null_share < 1")
+        per_channel = spec.levels if self.levels_head and spec.levels else 1
+        return Diffusion(
+            spec, self, self.network.build(spec.shape, spec.shape[0] * per_channel, condition_width(spec))
+        )
+
+
+class Diffusion(GenerativeModel):
+    """A path, and a network that sees through the noise on it."""
+
+    config: DiffusionConfig
+
+    def __init__(self, spec: DataSpec, config: DiffusionConfig, network: nn.Module) -> None:
+        super().__init__()
+        self.spec, self.config, self.path, self.network = spec, config, config.path, network
+        self.target = DataTarget() if config.levels_head else config.target
+        self.condition, self.times = Condition(spec), config.times.build()
+        self.null = nn.Parameter(torch.zeros(COND_WIDTH)) if spec.cond else None
+        outputs = spec.dims * (spec.levels if config.levels_head and spec.levels else 1)
+        self.chunk = decodings_per_pass(outputs)
+        """Images per pass outside of training: bounds memory."""
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """That of the protocol."""
+        return self.config.protocol.kind
+
+    # --- the network ---------------------------------------------------------------------------------------
+
+    def predict(self, x_t: Tensor, t: Tensor, embedded: Tensor | None) -> Tensor:
+        """y_hat `[b, ...]` of x_t `[b, ...]` at times float64 `[b]`; `embedded` is the condition `[b, 64]` or None."""
+        at = self.path.at(t)
+        x_in = x_t
+        if self.config.unit_input:
+            x_in = x_t / spread((at.sigma**2 + (at.alpha * self.config.data_std) ** 2).sqrt(), x_t)
+        y = self.network(x_in, self.config.clock(self.path, t).to(x_t.dtype), embedded)
+        if self.config.levels_head and self.spec.levels:
+            return expected_levels(y, x_t, at, self.spec.levels)
+        return y.to(torch.promote_types(x_t.dtype, torch.float32))
+
+    def denoiser(self, embedded: Tensor | None) -> Denoise:
+        """The network as samplers and likelihoods know it."""
+
+        def denoise(x_t: Tensor, t: Tensor) -> Solved:
+            return solve(x_t, self.predict(x_t, t, embedded), self.path.at(t), self.target)
+
+        return denoise
+
+    def to_network(self, images: Tensor) -> Tensor:
+        """Integer images `[b, ...]` as the centres of their bins in [-1, 1], float32; real data as they are."""
+        images = images.to(self.device)
+        return images.float() if self.spec.levels is None else bin_centres(images, self.spec.levels, torch.float32)
+
+    def from_network(self, x: Tensor) -> Tensor:
+        """The inverse, rounded: images as the contract wants them."""
+        return as_images(x if self.spec.levels is None else quantise(x, self.spec.levels), self.spec.levels)
+
+    # --- loss ----------------------------------------------------------------------------------------------
+
+    def loss(self, batch: Batch, turn: str = "model", *, generator: torch.Generator | None = None) -> Loss:
+        """w(t) |y - y_hat|^2 per dimension `[b]`; with the ELBO's weights, nats per dimension of the bound."""
+        self.parameters_of(turn)
+        images = check_images(batch.images, self.spec)
+        x, n = self._training_data(images, generator), len(images)
+        labels = batch.cond if self.spec.cond == "class" else None
+        eps = self.config.coupling.pair(x, normal_noise(x, generator), labels)
+        first = max(self.config.first, self.path.first)
+        drawn = self.times.draw(n, self.path, generator, first=first)
+        embedded = self._partly_null(self.condition(batch.cond, n), generator)
+        each = denoising_loss(
+            lambda x_t, t: self.predict(x_t, t, embedded),
+            x, self.path, self.target, self.config.weighting, drawn.times, eps,
+        ) / self.spec.dims  # fmt: skip
+        if self.training:
+            self.times.update(drawn, each)
+        return Loss(each * drawn.weights.to(each), {"error": each})
+
+    def _training_data(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        if not self.config.dequantised or self.spec.levels is None:
+            return self.to_network(images)
+        return UniformDequantisation().draw(images, self.spec.levels, generator)[0].float()
+
+    def _partly_null(self, embedded: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
+        """In training some conditions are left out (Ho & Salimans 2022)."""
+        if embedded is None or self.null is None or not self.training or not self.config.null_share:
+            return embedded
+        device = embedded.device if generator is None else generator.device
+        out = torch.rand(len(embedded), generator=generator, device=device) < self.config.null_share
+        return torch.where(out[:, None].to(embedded.device), self.null.to(embedded), embedded)
+
+    # --- sample --------------------------------------------------------------------------------------------
+
+    def sample(
+        self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Samples `[n, *spec.shape]` as `config.sampling` says."""
+        return self.draw(n, cond, generator=generator)
+
+    def draw(
+        self,
+        n: int,
+        cond: Tensor | None = None,
+        *,
+        sampling: Sampling | None = None,
+        weaker: "Diffusion | None" = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Samples `[n, *spec.shape]` by another `sampling` than the configuration's.
+
+        With guidance other than 1 a conditional model leads away from itself without the condition; any model from
+        `weaker`, a smaller or less trained one of the same data (Karras et al. 2024, "Guiding a Diffusion Model
+        with a Bad Version of Itself").
+        """
+        cond, parts = self.condition.or_drawn(cond, n, generator), []
+        with evaluating(self):
+            for part in slices(n, self.chunk):
+                of_part = None if cond is None else cond[part]
+                noise = torch.zeros(part.stop - part.start, *self.spec.shape, device=self.device)
+                end = self.path.at(torch.ones((), dtype=torch.float64)).sigma.to(noise)
+                x = end * normal_noise(noise, generator)
+                parts.append(self.lead_back(x, of_part, sampling, weaker, generator))
+        return self.from_network(torch.cat(parts) if parts else torch.zeros(0, *self.spec.shape))
+
+    def lead_back(
+        self,
+        x: Tensor,
+        cond: Tensor | None = None,
+        sampling: Sampling | None = None,
+        weaker: "Diffusion | None" = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Data `[b, ...]` in the network's units, from `x` `[b, ...]` at the first time of the grid."""
+        sampling = sampling or self.config.sampling
+        denoise = self._guided(cond, len(x), sampling, weaker)
+        with evaluating(self):
+            times = sampling.grid(self.path, sampling.steps)
+            x = sampling.sampler.run(denoise, self.path, times, x, generator)
+            return self._without_noise(denoise, x, times[-1])
+
+    def _without_noise(self, denoise: Denoise, x: Tensor, last: Tensor) -> Tensor:
+        """What the network sees in `x` where the path ends before the noise does."""
+        if float(self.path.at(last).sigma) < 1e-6:
+            return x
+        return denoise(x, last.to(x.device).expand(len(x))).x
+
+    def _guided(
+        self, cond: Tensor | None, n: int, sampling: Sampling, weaker: "Diffusion | None"
+    ) -> Denoise:
+        embedded = self.condition(cond, n)
+        conditional = self.denoiser(embedded)
+        if sampling.guidance == 1.0:
+            return conditional
+        if weaker is not None:
+            without = weaker.eval().denoiser(weaker.condition(cond, n))
+        elif self.null is not None:
+            without = self.denoiser(self.null.expand(n, -1))
+        else:
+            raise GenzooError(
+                "guidance needs a condition to lead away from: train with --cond class, or give a weaker model"
+            )
+        return guided(conditional, without, sampling.guidance, (sampling.guidance_from, sampling.guidance_to))
+
+    # --- likelihood ----------------------------------------------------------------------------------------
+
+    def log_likelihood(
+        self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> LogLikelihood:
+        """By the configuration's protocol, in nats, with its Monte-Carlo error.
+
+        Without `cond` a class-conditional model sums over its classes.
+        """
+        check_images(images, self.spec)
+        with evaluating(self):
+            if cond is not None or self.spec.cond != "class":
+                return self._measured(images, cond, generator)
+            classes, n = self.spec.cond_size, len(images)
+            every = torch.arange(classes).repeat_interleave(n)
+            repeated = images.repeat(classes, *[1] * (images.ndim - 1))
+            first = self._measured(repeated, every, generator)
+            fresh = self.likelihood is Likelihood.LOWER_BOUND
+            again = self._measured(repeated, every, generator) if fresh else first
+            return summed_over_classes(first, again, classes)
+
+    def _measured(
+        self, images: Tensor, cond: Tensor | None, generator: torch.Generator | None
+    ) -> LogLikelihood:
+        embedded = self.condition(cond, len(images))
+        answers = []
+        for part in slices(max(len(images), 1), self.chunk):
+            denoise = self.denoiser(None if embedded is None else embedded[part])
+            answers.append(
+                self.config.protocol.measure(
+                    denoise, self.path, images[part].to(self.device), self.spec, generator
+                )
+            )
+        answer = LogLikelihood.cat(answers)
+        return replace(answer, details={"conditional": cond is not None, **answer.details})

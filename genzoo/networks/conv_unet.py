@@ -1,0 +1,130 @@
+"""A U-Net without normalisation, made for processors: wide convolutions at low resolution, few passes over memory.
+
+Pixels are folded into channels at once, so that nothing wide runs at full resolution; a few narrow convolutions
+there add what is fine. Residual branches start at zero and their inputs are scaled by the clock, which does what
+normalisation does in the U-Nets of DDPM and costs a fraction. Maps are `[b, c, h, w]`, channels last in memory.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genzoo.contract import GenzooError
+from genzoo.networks.denoisers import ClockEmbedding, DenoiserConfig, zeroed
+from genzoo.networks.resnet import halved
+
+HEAD_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class ConvUNetConfig(DenoiserConfig):
+    """Widths per resolution, the first at full resolution."""
+
+    fine: int = 32
+    """Channels at full resolution."""
+    widths: tuple[int, ...] = (96, 192)
+    """Channels at a half, a quarter ... of the resolution."""
+    blocks: int = 2
+    """Residual blocks per resolution on the way down, and again on the way up."""
+    attention: int = 1
+    """Attention layers at the lowest resolution."""
+    dropout: float = 0.0
+    """Dropout inside the residual blocks."""
+
+    def build(self, shape: tuple[int, ...], out_channels: int, cond_width: int) -> nn.Module:
+        """Sides are rounded up on the way down; a small image has fewer resolutions."""
+        if len(shape) != 3:
+            raise GenzooError(f"a U-Net needs images, these data have shape {shape}: use another network")
+        return ConvUNet(self, shape, out_channels, cond_width)
+
+
+class ModulatedBlock(nn.Module):
+    """x + conv(relu((1 + scale) conv(relu(x)) + shift)), scale and shift from the embedding."""
+
+    def __init__(self, width: int, embedding: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * width)
+        self.dropout = nn.Dropout(dropout)
+        self.last = zeroed(nn.Conv2d(width, width, 3, padding=1))
+
+    def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
+        """`[b, c, h, w]` and `[b, embedding]` to `[b, c, h, w]`."""
+        scale, shift = self.modulation(embedded)[..., None, None].chunk(2, 1)
+        y = torch.addcmul(shift, self.first(F.relu(x)), 1 + scale)
+        return x + self.last(self.dropout(F.relu(y)))
+
+
+class Attention(nn.Module):
+    """Self-attention over all places, residual and zero at the start."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = max(1, width // HEAD_WIDTH)
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = zeroed(nn.Linear(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[b, c, h, w]` to the same."""
+        tokens = x.flatten(2).mT
+        q, k, v = self.qkv(self.norm(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + self.out(y).mT.view_as(x)
+
+
+class ConvUNet(nn.Module):
+    """`(x, clock, cond)` to `[b, out, h, w]`."""
+
+    def __init__(
+        self, config: ConvUNetConfig, shape: tuple[int, ...], out_channels: int, cond_width: int
+    ) -> None:
+        super().__init__()
+        channels, *size = shape
+        useful = 1 + max(max(size) - 1, 1).bit_length()
+        widths = (config.fine, *config.widths)[:useful]
+        self.sizes = [halved((size[0], size[1]), n) for n in range(len(widths))]
+        embedding = 2 * max(widths)
+        self.embed = ClockEmbedding(embedding, cond_width)
+        self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.down = nn.ModuleList(nn.Conv2d(4 * a, b, 3, padding=1) for a, b in pairs)
+        self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 3, padding=1) for a, b in pairs)
+        counts = [1 if n == 0 else config.blocks for n in range(len(widths))]
+
+        def stage(width: int, count: int) -> nn.ModuleList:
+            return nn.ModuleList(ModulatedBlock(width, embedding, config.dropout) for _ in range(count))
+
+        self.descent = nn.ModuleList(stage(w, n if i else 0) for i, (w, n) in enumerate(zip(widths, counts, strict=True)))
+        self.ascent = nn.ModuleList(stage(w, n) for w, n in zip(widths, counts, strict=True))
+        self.attention = nn.ModuleList(Attention(widths[-1]) for _ in range(config.attention))
+        self.exit = zeroed(nn.Conv2d(widths[0], out_channels, 3, padding=1))
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def forward(self, x: Tensor, clock: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Down, across, up."""
+        embedded = self.embed(clock, cond)
+        x, skips = self.enter(x.contiguous(memory_format=torch.channels_last)), []
+        for level, blocks in enumerate(self.descent):
+            if level:
+                x = self.down[level - 1](_folded(x))
+            for block in blocks:
+                x = block(x, embedded)
+            skips.append(x)
+        for layer in self.attention:
+            x = layer(x)
+        for level in reversed(range(len(skips))):
+            for block in self.ascent[level]:
+                x = block(x, embedded)
+            if level:
+                height, width = self.sizes[level - 1]
+                x = F.pixel_shuffle(self.up[level - 1](x), 2)[..., :height, :width] + skips[level - 1]
+        return self.exit(F.relu(x))
+
+
+def _folded(x: Tensor) -> Tensor:
+    """Each 2x2 block of pixels as channels, zeros beyond the right and lower edges: `[b, 4c, h', w']`."""
+    height, width = x.shape[2:]
+    return F.pixel_unshuffle(F.pad(x, (0, width % 2, 0, height % 2)), 2)
