@@ -26,7 +26,8 @@ from genzoo import DataSpec, create, list_models
 from genzoo.config import TrainConfig
 from genzoo.contract import Batch, GenerativeModel
 from genzoo.models.autoregressive import AutoregressiveModel
-from genzoo.optim import keep_freed_memory, make_optimizer, trains_in_bf16
+from genzoo.networks.passes import runs_in_bf16
+from genzoo.optim import keep_freed_memory, make_optimizer
 
 SPECS = {
     "digits": DataSpec((1, 8, 8), 17),
@@ -71,7 +72,7 @@ def measure(preset: str, data: str, size: str, seconds: float) -> Row:
     spec = SPECS[data]
     model = create(preset, spec, size)
     config: TrainConfig = model.config.training
-    bf16 = trains_in_bf16(config.precision, torch.device("cpu"))
+    bf16 = runs_in_bf16(config.precision, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(spec.levels or 2, (config.batch_size, *spec.shape), generator=generator)
     step = training_step(model, Batch(images.to(torch.uint8)), bf16=bf16)

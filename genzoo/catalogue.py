@@ -7,6 +7,12 @@ DESCRIPTIONS: dict[str, str] = {
     "hvae": "Hierarchical VAE: groups of latents from coarse to fine, likelihood by importance sampling",
     "vqvae": "VQ-VAE: an image as a small grid of codes, with a simple prior; two-part code length",
     "vq-transformer": "VQ-VAE, then a causal transformer over its codes, in one run",
+    "ddpm": "DDPM with the cosine schedule and v-prediction, for samples; likelihood by the variational bound",
+    "ddpm-likelihood": "Variational diffusion that predicts levels, for likelihood; variational bound",
+    "edm": "EDM: preconditioned denoising on the variance-exploding path; likelihood by the variational bound",
+    "flow": "Flow matching on straight paths, for samples; likelihood by the ODE",
+    "flow-likelihood": "Flow matching on dequantised images, for likelihood; likelihood by the ODE",
+    "ot-flow": "Flow matching with optimal-transport pairs of noise and images; likelihood by the ODE",
 }
 """Preset name to description; `genzoo.presets` holds the recipe that goes with each name."""
 

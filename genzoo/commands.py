@@ -180,9 +180,15 @@ def set_id(data: "ImageData", split: str) -> str:
 
 
 def measure(
-    model: "GenerativeModel", data: "ImageData", split: str, *, seed: int = 0, max_images: int | None = None
+    model: "GenerativeModel",
+    data: "ImageData",
+    split: str,
+    *,
+    seed: int = 0,
+    max_images: int | None = None,
+    max_seconds: float | None = None,
 ) -> "LikelihoodReport":
-    """The likelihood of one split of `data`, with a progress bar.
+    """The likelihood of one split of `data`, with a progress bar; what came in time with `max_seconds`.
 
     Raises `NoLikelihood` where the family has none, `GenzooError` where there are no images.
     """
@@ -193,7 +199,12 @@ def measure(
     generator = seeded(model.device, "evaluate", seed, split)
     with progress_bar(f"{split} likelihood", min(len(images), max_images or len(images))) as progress:
         return evaluate_likelihood(
-            model, images, max_images=max_images, generator=generator, progress=progress
+            model,
+            images,
+            max_images=max_images,
+            max_seconds=max_seconds,
+            generator=generator,
+            progress=progress,
         )
 
 

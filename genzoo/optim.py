@@ -258,21 +258,6 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     return nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
 
 
-def trains_in_bf16(precision: str, device: torch.device) -> bool:
-    """Whether training runs under bf16 autocast: "auto" says yes where that pays.
-
-    It pays on CPUs with AMX tiles and on GPUs with bf16; elsewhere CPUs emulate it slowly.
-    """
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)  # absent in some builds
-    return bool(supported and supported())
-
-
 def keep_freed_memory() -> bool:
     """Tells glibc to keep freed activations for the next step; returns whether it could be told.
 

@@ -11,21 +11,40 @@ from typing import Any
 
 import torch
 
+from genzoo.betas import CosineBetas
 from genzoo.catalogue import DESCRIPTIONS
 from genzoo.config import ModelConfig, TrainConfig
 from genzoo.contract import DataSpec, GenerativeModel, GenzooError
+from genzoo.couplings import ClassAwareOptimalTransport, Independent, OptimalTransport
+from genzoo.likelihood import BoundProtocol, OdeProtocol, RungeKutta4
 from genzoo.models.autoregressive import HeadConfig, PixelCNNConfig, PixelTransformerConfig
+from genzoo.models.diffusion import DiffusionConfig
 from genzoo.models.hvae import HVAEConfig
 from genzoo.models.latent import LatentConfig
 from genzoo.models.vae import VAEConfig
 from genzoo.models.vqvae import VQVAEConfig
+from genzoo.networks.clocks import LogSNRClock, TimeClock
+from genzoo.networks.conv_unet import ConvUNetConfig
+from genzoo.networks.mlp import MLPConfig
 from genzoo.networks.quantisers import QuantiserConfig
+from genzoo.objectives.denoising import ELBOWeighting
+from genzoo.objectives.times import LogitNormal, LogNormalSigma, StratifiedTimes, UniformLogSNR
+from genzoo.paths import VE, DiscreteBetas, EDMTarget, Linear, VelocityTarget, VPCosine, VTarget
+from genzoo.samplers import Heun, KarrasGrid, Sampling
 
+VECTORS = "vectors"
+REAL = "real-valued"
+CLASSES = "classes"
+COND_VECTORS = "condition vectors"
 LOW_RESOLUTION = "up to 16 pixels"
 MANY_LEVELS = "more than 32 levels"
 COLOUR = "colour"
 
 TRAITS = {
+    VECTORS: lambda spec: len(spec.shape) != 3,
+    REAL: lambda spec: spec.levels is None,
+    CLASSES: lambda spec: spec.cond == "class",
+    COND_VECTORS: lambda spec: spec.cond == "vector",
     LOW_RESOLUTION: lambda spec: len(spec.shape) == 3 and max(spec.shape[1:]) <= 16,
     MANY_LEVELS: lambda spec: spec.levels is not None and spec.levels > 32,
     COLOUR: lambda spec: spec.shape[0] > 1,
@@ -67,6 +86,44 @@ def _token_prior(width: int, blocks: int, dropout: float = 0.1) -> PixelTransfor
     """Over codes, which are names and not amounts."""
     head = HeadConfig(code_width=32, output="categorical")
     return PixelTransformerConfig(group=1, width=width, blocks=blocks, dropout=dropout, head=head)
+
+
+# --- diffusion and flow matching: rows of `genzoo.models.diffusion`'s table ------------------------------------
+
+_DENOISING = TrainConfig(batch_size=64, learning_rate=1e-3)
+_ODE = OdeProtocol(first=0.0, solver=RungeKutta4(10), draws=2)
+_DDPM = DiffusionConfig(
+    path=DiscreteBetas(CosineBetas()),
+    target=VTarget(),
+    clock=TimeClock(1000.0, -1.0),
+    protocol=BoundProtocol(first=1e-3),
+)
+_VDM = DiffusionConfig(
+    path=VPCosine(), levels_head=True, weighting=ELBOWeighting(), times=UniformLogSNR(), first=2e-5,
+    clock=LogSNRClock(), protocol=BoundProtocol(first=2e-5),
+)  # fmt: skip
+_EDM = DiffusionConfig(
+    path=VE(), target=EDMTarget(), times=LogNormalSigma(), clock=LogSNRClock(), unit_input=True,
+    sampling=Sampling(Heun(), KarrasGrid(), steps=18), protocol=BoundProtocol(first=0.0),
+)  # fmt: skip
+_FLOW = DiffusionConfig(path=Linear(), target=VelocityTarget(), times=LogitNormal(), protocol=_ODE)
+
+
+def _denoisers(recipe: DiffusionConfig, adjustments: Mapping[str, Mapping[str, Any]] | None = None) -> Preset:
+    """The recipe on networks of four sizes; vectors get a perceptron, real-valued data the ODE."""
+    networks = {
+        "tiny": ConvUNetConfig(fine=16, widths=(32, 64), blocks=1, attention=0),
+        "small": ConvUNetConfig(fine=32, widths=(64, 128)),
+        "base": ConvUNetConfig(fine=48, widths=(128, 256), blocks=3),
+        "large": ConvUNetConfig(fine=64, widths=(192, 384, 512), blocks=4, attention=2),
+    }
+    rates = {"tiny": 2e-3, "small": 1e-3, "base": 5e-4, "large": 3e-4}
+    sizes = {
+        size: replace(recipe, network=network, training=replace(_DENOISING, learning_rate=rates[size]))
+        for size, network in networks.items()
+    }
+    without_levels = {"levels_head": False, "dequantised": False, "protocol": OdeProtocol(draws=2)}
+    return Preset(sizes, {VECTORS: {"network": MLPConfig()}, REAL: without_levels, **(adjustments or {})})
 
 
 PRESETS: dict[str, Preset] = {
@@ -152,6 +209,16 @@ PRESETS: dict[str, Preset] = {
                 training=replace(_STEADY, batch_size=128, learning_rate=5e-4),
             ),
         },
+    ),
+    "ddpm": _denoisers(_DDPM),
+    "ddpm-likelihood": _denoisers(_VDM),
+    "edm": _denoisers(_EDM),
+    "flow": _denoisers(_FLOW),
+    "flow-likelihood": _denoisers(replace(_FLOW, times=StratifiedTimes(), dequantised=True)),
+    "ot-flow": _denoisers(
+        replace(_FLOW, coupling=OptimalTransport()),
+        # pairs over a whole batch would tell the noise about its condition
+        {CLASSES: {"coupling": ClassAwareOptimalTransport()}, COND_VECTORS: {"coupling": Independent()}},
     ),
 }  # fmt: skip
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from genzoo.config import TrainConfig
 from genzoo.contract import Batch, GenerativeModel, Loss
-from genzoo.optim import clip_gradients, make_optimizer, rate_factor, set_rate, trains_in_bf16
+from genzoo.networks.passes import runs_in_bf16
+from genzoo.optim import clip_gradients, make_optimizer, rate_factor, set_rate
 from genzoo.runtime import Processes
 
 
@@ -49,7 +50,7 @@ class Stepper:
 
     def __init__(self, model: GenerativeModel, config: TrainConfig, processes: Processes) -> None:
         self.model, self.config, self.processes = model, config, processes
-        self.bf16 = trains_in_bf16(config.precision, processes.device)
+        self.bf16 = runs_in_bf16(config.precision, processes.device)
         self.turns = [
             Turn(name, model, [p for p in model.parameters_of(name) if p.requires_grad], config)
             for name in model.turns

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PROG = "genzoo train"
 DEFAULT_MINUTES = 1.5
 TEST_IMAGES = 2000  # at most, after training; `genzoo evaluate` takes them all
+TEST_SECONDS = 60.0  # and no more time than this, which counts where a likelihood is slow
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,9 @@ def _test_rows(model: "GenerativeModel", plan: Plan) -> dict[str, str]:
     from genzoo.contract import NoLikelihood
 
     try:
-        report = measure(model, plan.data, "test", seed=plan.flags.seed, max_images=TEST_IMAGES)
+        report = measure(
+            model, plan.data, "test", seed=plan.flags.seed, max_images=TEST_IMAGES, max_seconds=TEST_SECONDS
+        )
     except NoLikelihood as reason:
         return {"likelihood": f"none: {reason}"}
     add_to_report(plan.out, "likelihood", set_id(plan.data, "test"), report.to_json())

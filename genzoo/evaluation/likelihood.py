@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,23 +65,30 @@ def evaluate_likelihood(
     *,
     chunk: int = 100,
     max_images: int | None = None,
+    max_seconds: float | None = None,
     generator: torch.Generator | None = None,
     progress: Callable[[int], None] = lambda images: None,
 ) -> LikelihoodReport:
     """The mean log-likelihood of `split`, `chunk` images at a time.
 
-    With `max_images` a random subset of that size is taken. A conditional model is given the split's labels.
-    `generator` (on the model's device) decides the subset and what is random in the likelihood. `progress`
+    With `max_images` a random subset of that size is taken; with `max_seconds` no further chunk is begun after that
+    time, and chunks start small, so that what is judged is a smaller random subset. A conditional
+    model is given the split's labels. `generator` (on the model's device) decides the subset and what is random in the likelihood. `progress`
     is called with the number of images of every finished chunk.
 
     Raises `NoLikelihood` where the family has none, `GenzooError` where there are no images.
     """
-    indices = subset(len(split), max_images, None if generator is None else _on_cpu(generator))
+    order = None if generator is None else _on_cpu(generator)
+    indices = subset(len(split), max_images, order)
+    if max_seconds is not None:  # whatever comes first must be no special part of it
+        indices = indices[torch.randperm(len(indices), generator=order)]
     if len(indices) == 0:
         raise GenzooError("there are no images to evaluate: the split is empty or --max-images is below 1")
     start, answers = time.perf_counter(), []
     with evaluating(model):
-        for part in indices.split(chunk):
+        for part in _chunks(indices, chunk, rising=max_seconds is not None):
+            if answers and max_seconds is not None and time.perf_counter() - start > max_seconds:
+                break
             images, cond = split.batch(
                 part
             )  # without a generator: the fixed draw, as every reader will see it
@@ -89,6 +96,14 @@ def evaluate_likelihood(
             answers.append(model.log_likelihood(images.to(model.device), cond, generator=generator))
             progress(len(part))
     return summarise(answers, time.perf_counter() - start)
+
+
+def _chunks(indices: Tensor, most: int, *, rising: bool) -> Iterator[Tensor]:
+    """Parts of at most `most` images; rising ones start with ten and double."""
+    size = min(10, most) if rising else most
+    while len(indices):
+        yield indices[:size]
+        indices, size = indices[size:], min(2 * size, most)
 
 
 def subset(count: int, at_most: int | None, generator: torch.Generator | None) -> Tensor:

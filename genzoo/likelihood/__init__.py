@@ -43,7 +43,6 @@ from genzoo.likelihood.ode import (
     ode_bound,
     ode_log_density,
 )
-
 from genzoo.likelihood.protocol import Protocol, summed_over_classes
 
 __all__ = [

@@ -83,7 +83,9 @@ class BoundProtocol(Protocol):
     ) -> LogLikelihood:
         """In float32; raises `GenzooError` for real-valued data, which have no levels to decode."""
         if spec.levels is None:
-            raise GenzooError("the diffusion bound needs integer images: use an OdeProtocol for real-valued data")
+            raise GenzooError(
+                "the diffusion bound needs integer images: use an OdeProtocol for real-valued data"
+            )
         bound = diffusion_bound(
             denoise, path, images, spec.levels, first=self.first, steps=self.steps, times=self.times,
             generator=generator,

@@ -1,13 +1,74 @@
 """The families, one file each, and the configuration types that a run folder may name."""
 
+from genzoo.betas import CosineBetas, GivenBetas, LinearBetas
 from genzoo.config import TrainConfig
+from genzoo.couplings import ClassAwareOptimalTransport, Independent, OptimalTransport
+from genzoo.likelihood import (
+    BoundProtocol,
+    DormandPrince,
+    ExactDivergence,
+    Hutchinson,
+    OdeProtocol,
+    RungeKutta4,
+    TruncatedNormalDequantisation,
+    UniformDequantisation,
+)
 from genzoo.models.autoregressive import HeadConfig, PixelCNNConfig, PixelTransformerConfig
+from genzoo.models.diffusion import DiffusionConfig
 from genzoo.models.hvae import HVAEConfig
 from genzoo.models.latent import LatentConfig
 from genzoo.models.vae import VAEConfig
 from genzoo.models.vqvae import VQVAEConfig
+from genzoo.networks.clocks import LogSNRClock, TimeClock
+from genzoo.networks.conv_unet import ConvUNetConfig
+from genzoo.networks.mlp import MLPConfig
+from genzoo.networks.patch_transformer import PatchTransformerConfig
 from genzoo.networks.quantisers import QuantiserConfig
+from genzoo.networks.unet import UNetConfig
+from genzoo.objectives.denoising import (
+    EDMWeighting,
+    ELBOWeighting,
+    MinSNR,
+    SigmoidWeighting,
+    SimpleNoise,
+    TargetWeighting,
+)
 from genzoo.objectives.elbo import Balanced, Capacity, ConstantBeta, Cyclical, FreeBits, WarmUp
+from genzoo.objectives.times import (
+    Importance,
+    LogitNormal,
+    LogNormalSigma,
+    StratifiedTimes,
+    UniformLogSNR,
+    UniformTimes,
+)
+from genzoo.paths import (
+    VE,
+    DataTarget,
+    DiscreteBetas,
+    EDMTarget,
+    Linear,
+    NoiseTarget,
+    SubVP,
+    Trigonometric,
+    VelocityTarget,
+    VPCosine,
+    VPLinear,
+    VTarget,
+)
+from genzoo.samplers import (
+    DDIM,
+    AdamsMoulton,
+    Ancestral,
+    Dopri5,
+    DPMSolverPP2M,
+    Euler,
+    Heun,
+    KarrasGrid,
+    LogSNRGrid,
+    Sampling,
+    UniformGrid,
+)
 
 CONFIG_TYPES: tuple[type, ...] = (
     TrainConfig,
@@ -25,4 +86,17 @@ CONFIG_TYPES: tuple[type, ...] = (
     QuantiserConfig,
     VQVAEConfig,
     LatentConfig,
+    *(DiffusionConfig, Sampling),
+    *(VPLinear, VPCosine, Trigonometric, SubVP, DiscreteBetas, Linear, VE),
+    *(LinearBetas, CosineBetas, GivenBetas),
+    *(NoiseTarget, DataTarget, VTarget, VelocityTarget, EDMTarget),
+    *(SimpleNoise, TargetWeighting, MinSNR, EDMWeighting, ELBOWeighting, SigmoidWeighting),
+    *(UniformTimes, StratifiedTimes, UniformLogSNR, LogitNormal, LogNormalSigma, Importance),
+    *(Independent, OptimalTransport, ClassAwareOptimalTransport),
+    *(ConvUNetConfig, UNetConfig, PatchTransformerConfig, MLPConfig),
+    *(TimeClock, LogSNRClock),
+    *(Ancestral, DDIM, Euler, Heun, DPMSolverPP2M, AdamsMoulton, Dopri5),
+    *(UniformGrid, KarrasGrid, LogSNRGrid),
+    *(BoundProtocol, OdeProtocol, DormandPrince, RungeKutta4, ExactDivergence, Hutchinson),
+    *(UniformDequantisation, TruncatedNormalDequantisation),
 )

@@ -41,32 +41,16 @@ from genzoo.likelihood.protocol import Protocol, summed_over_classes
 from genzoo.networks.clocks import Clock, TimeClock
 from genzoo.networks.conv_unet import ConvUNetConfig
 from genzoo.networks.denoisers import DenoiserConfig
-from genzoo.networks.embeddings import COND_WIDTH, Condition, condition_width
-from genzoo.networks.passes import decodings_per_pass, slices
+from genzoo.networks.embeddings import COND_WIDTH, Condition, check_condition, condition_width
+from genzoo.networks.latent_paths import interpolate_spherically
+from genzoo.networks.passes import decodings_per_pass, runs_in_bf16, slices
 from genzoo.objectives.denoising import TargetWeighting, Weighting, denoising_loss
 from genzoo.objectives.elbo import normal_noise
 from genzoo.objectives.levels import expected_levels
 from genzoo.objectives.times import Importance, StratifiedTimes, TimeSampler
 from genzoo.paths import DataTarget, Denoise, GaussianPath, Solved, Target, VPCosine, VTarget, solve, spread
-from genzoo.samplers import AdamsMoulton, LogSNRGrid, Sampler, TimeGrid, guided, impute, invert
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How noise is led back to data."""
-
-    sampler: Sampler = field(default_factory=AdamsMoulton)
-    """The solver."""
-    grid: TimeGrid = field(default_factory=LogSNRGrid)
-    """Where it stops on its way."""
-    steps: int = 30
-    """Steps of the grid."""
-    guidance: float = 1.0
-    """How far the condition is followed beyond what the data do; 1: as they do."""
-    guidance_from: float = 0.0
-    """Guidance holds from this time ..."""
-    guidance_to: float = 1.0
-    """... to this one."""
+from genzoo.samplers import AdamsMoulton, Ancestral, LogSNRGrid, Sampling, guided, impute, invert
+from genzoo.samplers.base import is_clean
 
 
 @dataclass(frozen=True)
@@ -152,18 +136,26 @@ class Diffusion(GenerativeModel):
             return expected_levels(y, x_t, at, self.spec.levels)
         return y.to(torch.promote_types(x_t.dtype, torch.float32))
 
-    def denoiser(self, embedded: Tensor | None) -> Denoise:
-        """The network as samplers and likelihoods know it."""
+    def denoiser(self, embedded: Tensor | None, precision: str = "fp32") -> Denoise:
+        """The network as samplers and likelihoods know it; `embedded` is the condition `[b, 64]` or None."""
+        device = self.device.type
+        bf16 = runs_in_bf16(precision, self.device)
 
         def denoise(x_t: Tensor, t: Tensor) -> Solved:
-            return solve(x_t, self.predict(x_t, t, embedded), self.path.at(t), self.target)
+            with torch.autocast(device, torch.bfloat16, enabled=bf16):
+                y = self.predict(x_t, t, embedded)
+            return solve(x_t, y, self.path.at(t), self.target)
 
         return denoise
 
     def to_network(self, images: Tensor) -> Tensor:
         """Integer images `[b, ...]` as the centres of their bins in [-1, 1], float32; real data as they are."""
         images = images.to(self.device)
-        return images.float() if self.spec.levels is None else bin_centres(images, self.spec.levels, torch.float32)
+        return (
+            images.float()
+            if self.spec.levels is None
+            else bin_centres(images, self.spec.levels, torch.float32)
+        )
 
     def from_network(self, x: Tensor) -> Tensor:
         """The inverse, rounded: images as the contract wants them."""
@@ -223,56 +215,133 @@ class Diffusion(GenerativeModel):
 
         With guidance other than 1 a conditional model leads away from itself without the condition; any model from
         `weaker`, a smaller or less trained one of the same data (Karras et al. 2024, "Guiding a Diffusion Model
-        with a Bad Version of Itself").
+        with a Bad Version of Itself"). Raises `GenzooError` where there is neither.
         """
-        cond, parts = self.condition.or_drawn(cond, n, generator), []
-        with evaluating(self):
-            for part in slices(n, self.chunk):
-                of_part = None if cond is None else cond[part]
-                noise = torch.zeros(part.stop - part.start, *self.spec.shape, device=self.device)
-                end = self.path.at(torch.ones((), dtype=torch.float64)).sigma.to(noise)
-                x = end * normal_noise(noise, generator)
-                parts.append(self.lead_back(x, of_part, sampling, weaker, generator))
-        return self.from_network(torch.cat(parts) if parts else torch.zeros(0, *self.spec.shape))
+        cond = self.condition.or_drawn(cond, n, generator)
+        return self.decode(
+            self.noise(n, generator), cond, sampling=sampling, weaker=weaker, generator=generator
+        )
 
-    def lead_back(
+    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """x_1 `[n, *spec.shape]` ~ N(0, sigma(1)^2)."""
+        x = torch.zeros(n, *self.spec.shape, device=self.device)
+        return self.path.at(torch.ones((), dtype=torch.float64)).sigma.to(x) * normal_noise(x, generator)
+
+    def decode(
         self,
-        x: Tensor,
+        x_1: Tensor,
         cond: Tensor | None = None,
+        *,
         sampling: Sampling | None = None,
         weaker: "Diffusion | None" = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Data `[b, ...]` in the network's units, from `x` `[b, ...]` at the first time of the grid."""
-        sampling = sampling or self.config.sampling
-        denoise = self._guided(cond, len(x), sampling, weaker)
+        """Images `[n, *spec.shape]` from `x_1` `[n, ...]` at the first time of the grid."""
+        check_condition(cond, self.spec, len(x_1))
+        sampling, parts = sampling or self.config.sampling, [x_1[:0]]
         with evaluating(self):
             times = sampling.grid(self.path, sampling.steps)
-            x = sampling.sampler.run(denoise, self.path, times, x, generator)
-            return self._without_noise(denoise, x, times[-1])
+            for part in slices(len(x_1), self.chunk):
+                of_part = None if cond is None else cond[part]
+                denoise = self._guided(of_part, part.stop - part.start, sampling, weaker)
+                x = sampling.sampler.run(denoise, self.path, times, x_1[part], generator)
+                parts.append(self._without_noise(denoise, x, times[-1]))
+        return self.from_network(torch.cat(parts))
 
     def _without_noise(self, denoise: Denoise, x: Tensor, last: Tensor) -> Tensor:
         """What the network sees in `x` where the path ends before the noise does."""
-        if float(self.path.at(last).sigma) < 1e-6:
+        if is_clean(self.path.at(last)):
             return x
         return denoise(x, last.to(x.device).expand(len(x))).x
 
-    def _guided(
-        self, cond: Tensor | None, n: int, sampling: Sampling, weaker: "Diffusion | None"
-    ) -> Denoise:
-        embedded = self.condition(cond, n)
-        conditional = self.denoiser(embedded)
+    def _guided(self, cond: Tensor | None, n: int, sampling: Sampling, weaker: "Diffusion | None") -> Denoise:
+        conditional = self.denoiser(self.condition(cond, n), sampling.precision)
         if sampling.guidance == 1.0:
             return conditional
         if weaker is not None:
-            without = weaker.eval().denoiser(weaker.condition(cond, n))
+            without = weaker.eval().denoiser(weaker.condition(cond, n), sampling.precision)
         elif self.null is not None:
-            without = self.denoiser(self.null.expand(n, -1))
+            without = self.denoiser(self.null.expand(n, -1), sampling.precision)
         else:
             raise GenzooError(
                 "guidance needs a condition to lead away from: train with --cond class, or give a weaker model"
             )
         return guided(conditional, without, sampling.guidance, (sampling.guidance_from, sampling.guidance_to))
+
+    # --- images in, images out -----------------------------------------------------------------------------
+
+    def vary(
+        self,
+        images: Tensor,
+        strength: float = 0.5,
+        cond: Tensor | None = None,
+        *,
+        sampling: Sampling | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Variations `[n, ...]` of `images`: noised to time `strength` in (0, 1], and led back (SDEdit, Meng 2022)."""
+        check_images(images, self.spec)
+        sampling = sampling or self.config.sampling
+        sampling = replace(sampling, grid=replace(sampling.grid, start=strength))  # pyright: ignore
+        x = self.to_network(images)
+        start = torch.full((), strength, dtype=torch.float64)
+        x_t = self.path.mix(x, normal_noise(x, generator), start)
+        return self.decode(x_t, cond, sampling=sampling, generator=generator)
+
+    def encode(self, images: Tensor, cond: Tensor | None = None, *, steps: int = 100) -> Tensor:
+        """The noise x_1 `[n, ...]` from which the ODE leads to `images`: DDIM inversion, by the multistep solver."""
+        check_images(images, self.spec)
+        check_condition(cond, self.spec, len(images))
+        with evaluating(self):
+            x, parts = self.to_network(images), []
+            times = LogSNRGrid(last=max(self.path.first, 1e-4))(self.path, steps)
+            for part in slices(len(x), self.chunk):
+                of_part = None if cond is None else cond[part]
+                denoise = self.denoiser(self.condition(of_part, part.stop - part.start))
+                alpha = self.path.at(times[-1]).alpha.to(x)
+                parts.append(invert(AdamsMoulton(), denoise, self.path, times, alpha * x[part]))
+        return torch.cat(parts) if parts else x
+
+    def interpolate(
+        self, x_0: Tensor, x_1: Tensor, n: int, cond: Tensor | None = None, *, steps: int = 100
+    ) -> Tensor:
+        """`[b, n, *spec.shape]`: images along the great circle between the noises of `x_0` and `x_1` `[b, ...]`."""
+        z_0, z_1 = (self.encode(x, cond, steps=steps) for x in (x_0, x_1))
+        z = interpolate_spherically(z_0.flatten(1), z_1.flatten(1), n)
+        repeated = None if cond is None else cond.repeat_interleave(n, 0)
+        sampling = Sampling(steps=steps, precision="fp32")
+        images = self.decode(z.reshape(-1, *self.spec.shape), repeated, sampling=sampling)
+        return images.view(len(x_0), n, *self.spec.shape)
+
+    def impute(
+        self,
+        images: Tensor,
+        missing: Tensor,
+        cond: Tensor | None = None,
+        *,
+        resamplings: int = 10,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """`images` `[n, ...]` with the pixels where `missing` (bool, broadcastable) is True drawn anew.
+
+        By RePaint, see `genzoo.samplers.impute`: the more `resamplings`, the better the new pixels fit the known.
+        """
+        check_images(images, self.spec)
+        check_condition(cond, self.spec, len(images))
+        missing, sampling = missing.to(torch.bool).expand(images.shape), self.config.sampling
+        filled = [images[:0]]
+        with evaluating(self):
+            times = sampling.grid(self.path, sampling.steps)
+            for part in slices(len(images), self.chunk):
+                of_part, gaps = None if cond is None else cond[part], missing[part].to(self.device)
+                denoise = self._guided(of_part, len(gaps), sampling, None)
+                x = impute(
+                    Ancestral(), denoise, self.path, times, self.to_network(images[part]), gaps,
+                    resamplings=resamplings, generator=generator,
+                )  # fmt: skip
+                drawn = self.from_network(self._without_noise(denoise, x, times[-1]))
+                filled.append(torch.where(gaps, drawn, images[part].to(drawn)))
+        return torch.cat([part.to(filled[-1]) for part in filled])
 
     # --- likelihood ----------------------------------------------------------------------------------------
 

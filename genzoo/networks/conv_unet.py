@@ -6,6 +6,7 @@ normalisation does in the U-Nets of DDPM and costs a fraction. Maps are `[b, c, 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class ConvUNetConfig(DenoiserConfig):
 
 
 class ModulatedBlock(nn.Module):
-    """x + conv(relu((1 + scale) conv(relu(x)) + shift)), scale and shift from the embedding."""
+    """x + conv(silu((1 + scale) conv(silu(x)) + shift)), scale and shift from the embedding."""
 
     def __init__(self, width: int, embedding: int, dropout: float) -> None:
         super().__init__()
@@ -53,8 +54,8 @@ class ModulatedBlock(nn.Module):
     def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
         """`[b, c, h, w]` and `[b, embedding]` to `[b, c, h, w]`."""
         scale, shift = self.modulation(embedded)[..., None, None].chunk(2, 1)
-        y = torch.addcmul(shift, self.first(F.relu(x)), 1 + scale)
-        return x + self.last(self.dropout(F.relu(y)))
+        y = torch.addcmul(shift, self.first(F.silu(x)), 1 + scale)
+        return x + self.last(self.dropout(F.silu(y)))
 
 
 class Attention(nn.Module):
@@ -89,7 +90,7 @@ class ConvUNet(nn.Module):
         embedding = 2 * max(widths)
         self.embed = ClockEmbedding(embedding, cond_width)
         self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.down = nn.ModuleList(nn.Conv2d(4 * a, b, 3, padding=1) for a, b in pairs)
         self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 3, padding=1) for a, b in pairs)
         counts = [1 if n == 0 else config.blocks for n in range(len(widths))]
@@ -97,7 +98,9 @@ class ConvUNet(nn.Module):
         def stage(width: int, count: int) -> nn.ModuleList:
             return nn.ModuleList(ModulatedBlock(width, embedding, config.dropout) for _ in range(count))
 
-        self.descent = nn.ModuleList(stage(w, n if i else 0) for i, (w, n) in enumerate(zip(widths, counts, strict=True)))
+        self.descent = nn.ModuleList(
+            stage(w, n if i else 0) for i, (w, n) in enumerate(zip(widths, counts, strict=True))
+        )
         self.ascent = nn.ModuleList(stage(w, n) for w, n in zip(widths, counts, strict=True))
         self.attention = nn.ModuleList(Attention(widths[-1]) for _ in range(config.attention))
         self.exit = zeroed(nn.Conv2d(widths[0], out_channels, 3, padding=1))
@@ -121,7 +124,7 @@ class ConvUNet(nn.Module):
             if level:
                 height, width = self.sizes[level - 1]
                 x = F.pixel_shuffle(self.up[level - 1](x), 2)[..., :height, :width] + skips[level - 1]
-        return self.exit(F.relu(x))
+        return self.exit(F.silu(x))
 
 
 def _folded(x: Tensor) -> Tensor:

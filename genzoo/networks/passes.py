@@ -1,6 +1,8 @@
-"""How much goes through a network at once outside of training: bounds memory."""
+"""How networks are run: how much goes through one at once outside of training, and in which precision."""
 
 from collections.abc import Iterator
+
+import torch
 
 MOST_ROWS = 256
 MOST_PARAMETERS = 2**23
@@ -22,3 +24,18 @@ def decodings_per_pass(parameters: int) -> int:
     (256, 91)
     """
     return max(1, min(MOST_ROWS, MOST_PARAMETERS // parameters))
+
+
+def runs_in_bf16(precision: str, device: torch.device) -> bool:
+    """Whether a network runs under bf16 autocast: "auto" says yes where that pays.
+
+    It pays on CPUs with AMX tiles and on GPUs with bf16; elsewhere CPUs emulate it slowly.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)  # absent in some builds
+    return bool(supported and supported())

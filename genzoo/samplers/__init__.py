@@ -4,6 +4,7 @@ from genzoo.samplers.base import Sampler
 from genzoo.samplers.editing import impute, invert
 from genzoo.samplers.grids import KarrasGrid, LogSNRGrid, TimeGrid, UniformGrid
 from genzoo.samplers.guidance import guided
+from genzoo.samplers.sampling import Sampling
 from genzoo.samplers.solvers import (
     DDIM,
     AdamsMoulton,
@@ -25,6 +26,7 @@ __all__ = [
     "KarrasGrid",
     "LogSNRGrid",
     "Sampler",
+    "Sampling",
     "TimeGrid",
     "UniformGrid",
     "guided",

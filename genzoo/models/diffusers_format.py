@@ -1,0 +1,382 @@
+"""diffusers' folders: a diffusion model of genzoo as a pipeline, and pipelines as models with a likelihood.
+
+    genzoo                            diffusers
+    DiscreteBetas, T states           DDPMScheduler with the same betas             timestep i is t = (i + 1) / T
+    VPCosine, VPLinear                DDPMScheduler with trained_betas, T = 1000    timestep i is t = (i + 1) / T
+    Linear                            FlowMatchEulerDiscreteScheduler               timestep 1000 t, output eps - x
+    noise, data, v; velocity          epsilon, sample, v_prediction; (flow)
+
+Weights are safetensors and configurations are JSON built from known types: opening a folder executes nothing in it.
+
+diffusers scales a pixel k of 256 to 2 k / 255 - 1 where genzoo takes the centre of its bin, (2 k + 1) / 256 - 1. They
+are half a grey level apart at most, and rounding leads back to the same k; likelihoods are bounds all the same.
+"""
+
+import copy
+import json
+import textwrap
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
+from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from safetensors import SafetensorError
+from torch import Tensor
+
+from genzoo.betas import Betas, CosineBetas, GivenBetas, LinearBetas
+from genzoo.contract import DataSpec, GenzooError
+from genzoo.likelihood.diffusion_bound import BoundProtocol
+from genzoo.models.diffusion import Diffusion, DiffusionConfig
+from genzoo.networks.clocks import TimeClock
+from genzoo.networks.saved_unet import SavedUNetConfig
+from genzoo.networks.unet import UNetDenoiser
+from genzoo.paths import (
+    DataTarget,
+    DiscreteBetas,
+    GaussianPath,
+    Linear,
+    NoiseTarget,
+    Target,
+    VelocityTarget,
+    VPCosine,
+    VPLinear,
+    VTarget,
+    solve,
+)
+
+STEPS = 1000
+"""Timesteps of what has none of its own: continuous paths and flows."""
+DEFAULTS: dict[str, Any] = {
+    "num_train_timesteps": STEPS,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "prediction_type": "epsilon",
+}
+"""What the schedulers below take for granted where a configuration does not say."""
+DDPM_SCHEDULERS = (
+    "DDPMScheduler",
+    "DDIMScheduler",
+    "PNDMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "UniPCMultistepScheduler",
+)
+"""Solvers of the same networks: they share the fields that name the betas and the prediction."""
+FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
+TARGETS: dict[str, Target] = {"epsilon": NoiseTarget(), "sample": DataTarget(), "v_prediction": VTarget()}
+"""Their prediction types."""
+
+
+# --- from genzoo ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Convention:
+    """What a scheduler of diffusers tells its network and wants from it."""
+
+    clock: TimeClock
+    """Times to timesteps."""
+    target: Target
+    """What the network's output means."""
+
+    @classmethod
+    def of(cls, path: GaussianPath, target: Target) -> "_Convention":
+        """That of the scheduler for `path`, nearest to `target`; raises `GenzooError` where there is none."""
+        if isinstance(path, Linear):
+            return cls(TimeClock(STEPS, 0.0), VelocityTarget())
+        if not isinstance(path, (DiscreteBetas, VPCosine, VPLinear)):
+            raise GenzooError(
+                f"a model on the path {type(path).__name__} cannot be exported to diffusers: only those on "
+                "DiscreteBetas, VPCosine, VPLinear and Linear have a scheduler there"
+            )
+        steps = path.steps if isinstance(path, DiscreteBetas) else STEPS
+        return cls(TimeClock(float(steps), -1.0), target if target in TARGETS.values() else VTarget())
+
+    def time_of(self, timestep: Tensor) -> Tensor:
+        """Times float64 of timesteps."""
+        return (timestep.double() - self.clock.offset) / self.clock.scale
+
+    def scheduler(self, path: GaussianPath) -> DDPMScheduler | FlowMatchEulerDiscreteScheduler:
+        """Few steps of it start from noise ("trailing"), and nothing is clipped: genzoo's samplers do neither."""
+        if isinstance(path, Linear):
+            return FlowMatchEulerDiscreteScheduler(num_train_timesteps=STEPS)
+        kinds = {target: kind for kind, target in TARGETS.items()}
+        fields: dict[str, Any] = {
+            "num_train_timesteps": int(self.clock.scale),
+            "prediction_type": kinds[self.target],
+            "clip_sample": False,
+            "timestep_spacing": "trailing",
+        }
+        return DDPMScheduler(**fields, **_beta_fields(path, int(self.clock.scale)))
+
+
+def _beta_fields(path: GaussianPath, steps: int) -> dict[str, Any]:
+    """A scheduler's fields for the variances between the states t = 1 / steps, 2 / steps ... 1 of `path`."""
+    betas = path.betas if isinstance(path, DiscreteBetas) else None
+    if isinstance(betas, LinearBetas):
+        return {"beta_schedule": "linear", "beta_start": betas.start, "beta_end": betas.end}
+    if betas == CosineBetas(steps):
+        return {"beta_schedule": "squaredcos_cap_v2"}
+    if betas is not None:
+        return {"trained_betas": betas.values().tolist()}
+    log_alpha = path.at(torch.arange(steps + 1, dtype=torch.float64) / steps).alpha.log()
+    return {"trained_betas": (-torch.expm1(2 * log_alpha.diff())).tolist()}
+
+
+class DiffusersDenoiser(ModelMixin, ConfigMixin):
+    """A model of genzoo as the network of a pipeline, for all that a plain `UNet2DModel` cannot hold.
+
+    `sample_size` and `in_channels` are what `DDPMPipeline` asks for; `genzoo` is what `genzoo.checkpoint.describe`
+    tells of the model, which is rebuilt from it.
+    """
+
+    @register_to_config
+    def __init__(self, sample_size: tuple[int, int], in_channels: int, genzoo: dict[str, Any]) -> None:
+        """Raises `GenzooError` where `genzoo` describes no diffusion model of this zoo."""
+        from genzoo.checkpoint import build_model  # late: it lies above the models
+
+        super().__init__()
+        model = build_model(genzoo, Path("of a DiffusersDenoiser"))
+        if not isinstance(model, Diffusion):
+            raise GenzooError(f"a DiffusersDenoiser holds a diffusion model, not a {type(model).__name__}")
+        self.model = model
+        self._convention = _Convention.of(model.path, model.target)
+
+    @classmethod
+    def of(cls, model: Diffusion) -> "DiffusersDenoiser":
+        """A copy of `model`."""
+        from genzoo.checkpoint import describe
+
+        channels, height, width = model.spec.shape
+        wrapped = cls(sample_size=(height, width), in_channels=channels, genzoo=describe(model))
+        wrapped.model.load_state_dict(model.state_dict())
+        return wrapped
+
+    def forward(
+        self, sample: Tensor, timestep: Tensor | float, return_dict: bool = True
+    ) -> UNet2DOutput | tuple[Tensor]:
+        """What the scheduler expects of `sample` `[b, c, h, w]` at its `timestep`, a number or `[b]`."""
+        t = self._convention.time_of(torch.as_tensor(timestep, device=sample.device))
+        t = t.flatten().expand(len(sample))
+        y, at = self.model.predict(sample, t, None), self.model.path.at(t)
+        if self._convention.target != self.model.target:
+            y = self._convention.target.of(*solve(sample, y, at, self.model.target), at)
+        y = y.to(sample.dtype)
+        return UNet2DOutput(sample=y) if return_dict else (y,)
+
+
+def to_diffusers(model: Diffusion, path: str | Path) -> None:
+    """Writes the folder `path`, which `diffusers.DDPMPipeline.from_pretrained` opens and samples from.
+
+    A `UNetConfig` network without patches or padding, which predicts what the scheduler expects (noise, data or v, the
+    velocity on `Linear`) on a `TimeClock` of the scheduler's scale, becomes a plain `UNet2DModel`: nothing of genzoo
+    is needed to load it. Any other model becomes a `DiffusersDenoiser`. diffusers imports no module because a folder
+    names one, so that these want `import genzoo.models.diffusers_format` before `from_pretrained`.
+
+    Linear paths get a flow scheduler; `DDPMPipeline` runs it too, and says that it expected another. Images come out
+    of the pipeline in 0 .. 1, a pixel k as (k + 1/2) / levels. Raises `GenzooError` for conditional models, data that
+    are no images, other paths and folders that cannot be written.
+    """
+    from genzoo.checkpoint import explained_errors
+
+    path = Path(path)
+    _check_exportable(model, path)
+    convention = _Convention.of(model.path, model.target)
+    unet = _plain_unet(model, convention) or DiffusersDenoiser.of(model)
+    pipeline = DDPMPipeline(unet=unet, scheduler=convention.scheduler(model.path))  # pyright: ignore[reportArgumentType]
+    with explained_errors(path):
+        pipeline.save_pretrained(path)
+
+
+def _check_exportable(model: Diffusion, path: Path) -> None:
+    if model.spec.cond is not None:
+        raise GenzooError(
+            "diffusers' unconditional pipelines have no place for a condition: only models without one are exported"
+        )
+    if len(model.spec.shape) != 3:
+        raise GenzooError(f"diffusers' pipelines make images, these data have shape {model.spec.shape}")
+    if path.exists() and not path.is_dir():
+        raise GenzooError(f"{path} is a file; choose another folder")
+
+
+def _plain_unet(model: Diffusion, convention: _Convention) -> UNet2DModel | None:
+    """The U-Net itself, where the scheduler asks it just what genzoo would; None where it takes more than that."""
+    network, config = model.network, model.config
+    if not isinstance(network, UNetDenoiser) or network.patch > 1:
+        return None
+    padded = any(side % network.multiple for side in model.spec.shape[1:])
+    if padded or config.levels_head or config.unit_input or model.target != convention.target:
+        return None
+    if not isinstance(config.clock, TimeClock) or config.clock.scale != convention.clock.scale:
+        return None
+    unet = copy.deepcopy(network.unet)
+    _turn_embedding(unet, config.clock.offset - convention.clock.offset)
+    return unet
+
+
+def _turn_embedding(unet: UNet2DModel, late: float) -> None:
+    """Makes `unet` see at timestep i what it saw at i + `late`.
+
+    Its clock comes in as sines and cosines, and sin(f (i + late)) is a rotation of sin(f i) and cos(f i), which goes
+    into the linear layer behind them. The frequencies f, at most 1, are read off at timestep 1.
+    """
+    cos_first, weight = unet.config["flip_sin_to_cos"], unet.time_embedding.linear_1.weight
+    waves = unet.time_proj(torch.ones(1))[0].double().to(weight.device)
+    half = len(waves) // 2
+    with torch.no_grad():
+        one, other = waves[:half], waves[half : 2 * half]
+        angle = late * (torch.atan2(other, one) if cos_first else torch.atan2(one, other))
+        parts = weight.double()[:, :half], weight.double()[:, half : 2 * half]
+        cos, sin = parts if cos_first else parts[::-1]
+        turned = cos * angle.cos() + sin * angle.sin(), sin * angle.cos() - cos * angle.sin()
+        weight[:, : 2 * half] = torch.cat(turned if cos_first else turned[::-1], 1).to(weight)
+
+
+# --- to genzoo -----------------------------------------------------------------------------------------------
+
+
+def from_diffusers(path: str | Path) -> Diffusion:
+    """The model of a folder that `DDPMPipeline.save_pretrained` or `UNet2DModel.save_pretrained` wrote.
+
+    A pipeline's `unet/` is an unconditional `UNet2DModel` for images of 256 levels, or what `to_diffusers` made of a
+    model, which comes back as it was. Its `scheduler/` is one of DDPM's family (of whose fields the betas and the
+    prediction type count) or the Euler scheduler of flow matching. For a bare `UNet2DModel` folder DDPM's are assumed:
+    1000 linear betas from 1e-4 to 0.02, noise predicted. The answer samples by genzoo's solvers, without the
+    scheduler's clipping, and bounds likelihoods in the pipeline's own steps (`protocol`: DDPM's T states, or
+    continuous time from 1 / T for a flow), 16 of them drawn per image.
+
+    Raises `GenzooError` where something is missing, damaged, only pickled, or of another kind; conditional U-Nets and
+    those that predict a variance too are of another kind.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise GenzooError(f"no folder at {root}: give one that a diffusers pipeline was saved to")
+    nested = (root / "unet").is_dir()
+    folder = root / "unet" if nested else root
+    settings = _read_json(folder / "config.json")
+    kind = settings.get("_class_name")
+    if kind == DiffusersDenoiser.__name__:
+        return _opened(DiffusersDenoiser, folder).model.eval()
+    if kind != UNet2DModel.__name__:
+        raise GenzooError(
+            f"{folder} holds a {kind or 'network of no name'}: only a UNet2DModel can be opened"
+        )
+    scheduler = {"_class_name": "DDPMScheduler"}
+    if nested:
+        scheduler = _read_json(root / "scheduler" / "scheduler_config.json")
+    try:
+        spec, recipe = _spec_of(settings, folder), _recipe_of(scheduler)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise GenzooError(
+            f"{root} has settings of a wrong kind: {textwrap.shorten(str(error), 200)}"
+        ) from error
+    return _model_of(recipe, spec, _opened(UNet2DModel, folder))
+
+
+def _model_of(recipe: DiffusionConfig, spec: DataSpec, unet: UNet2DModel) -> Diffusion:
+    with torch.random.fork_rng():
+        model = replace(recipe, network=SavedUNetConfig.of(unet)).build(spec)
+    assert isinstance(model.network, UNetDenoiser)
+    model.network.unet.load_state_dict(unet.state_dict())
+    return model.eval()
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise GenzooError(f"{file} is missing: give a folder that a diffusers pipeline was saved to")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise GenzooError(f"{file} cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise GenzooError(f"{file} is no configuration of diffusers")
+    return content
+
+
+def _spec_of(settings: dict[str, Any], folder: Path) -> DataSpec:
+    if settings.get("class_embed_type") is not None or settings.get("num_class_embeds") is not None:
+        raise GenzooError(f"{folder} is class-conditional: only unconditional U-Nets can be opened")
+    size = settings.get("sample_size")
+    sides = [size, size] if isinstance(size, int) else size
+    if not sides:
+        raise GenzooError(f"{folder} does not say the size of its images: set sample_size in config.json")
+    channels, out = settings.get("in_channels", 3), settings.get("out_channels", 3)
+    if out == 2 * channels:
+        raise GenzooError(f"{folder} predicts a variance too: only U-Nets with a fixed one can be opened")
+    return DataSpec((channels, *sides), levels=256)
+
+
+def _opened(kind: Any, folder: Path) -> Any:
+    """The network of `folder`, which is of the class `kind`, all of whose weights must be there."""
+    try:
+        with torch.random.fork_rng():
+            network, info = kind.from_pretrained(
+                folder, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False,
+                output_loading_info=True,
+            )  # fmt: skip
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        reason = textwrap.shorten(str(error), 300)
+        raise GenzooError(
+            f"{folder} cannot be opened, its weights must be safetensors and fit config.json: {reason}"
+        ) from error
+    wrong = [*info["missing_keys"], *info["unexpected_keys"]]
+    if wrong:
+        raise GenzooError(f"{folder} cannot be opened: config.json and weights disagree about {wrong[0]}")
+    return network
+
+
+def _recipe_of(scheduler: dict[str, Any]) -> DiffusionConfig:
+    """Path, target, clock and protocol that go with a scheduler's configuration."""
+    name, fields = scheduler.get("_class_name"), {**DEFAULTS, **scheduler}
+    if name == FLOW_SCHEDULER and not fields.get("invert_sigmas"):
+        steps = float(fields["num_train_timesteps"])
+        return DiffusionConfig(
+            path=Linear(),
+            target=VelocityTarget(),
+            clock=TimeClock(steps, 0.0),
+            protocol=BoundProtocol(first=1 / steps),
+        )
+    if name not in DDPM_SCHEDULERS:
+        raise GenzooError(
+            f"the scheduler {name} is not supported: use one of {', '.join(DDPM_SCHEDULERS)} or {FLOW_SCHEDULER} "
+            "(without invert_sigmas)"
+        )
+    kind = fields["prediction_type"]
+    if kind not in TARGETS:
+        raise GenzooError(f"the prediction type {kind!r} is not supported: use one of {', '.join(TARGETS)}")
+    path = DiscreteBetas(_betas_of(fields))
+    return DiffusionConfig(
+        path=path,
+        target=TARGETS[kind],
+        clock=TimeClock(float(path.steps), -1.0),
+        protocol=BoundProtocol(first=1 / path.steps, steps=path.steps - 1, times=16),
+    )
+
+
+def _betas_of(fields: dict[str, Any]) -> Betas:
+    steps, start, end = (fields[k] for k in ("num_train_timesteps", "beta_start", "beta_end"))
+    if fields.get("rescale_betas_zero_snr"):
+        raise GenzooError(
+            "a scheduler with rescale_betas_zero_snr leaves no data at its last step: not supported"
+        )
+    if fields.get("trained_betas") is not None:
+        return GivenBetas(tuple(float(beta) for beta in fields["trained_betas"]))
+    if fields["beta_schedule"] == "linear":
+        return LinearBetas(steps, start, end)
+    if fields["beta_schedule"] == "squaredcos_cap_v2":
+        return CosineBetas(steps)
+    if fields["beta_schedule"] == "scaled_linear":
+        roots = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64)
+        return GivenBetas(tuple((roots**2).tolist()))
+    raise GenzooError(
+        f"the beta schedule {fields['beta_schedule']!r} is not supported: use linear, scaled_linear, "
+        "squaredcos_cap_v2 or trained_betas"
+    )

@@ -1,0 +1,475 @@
+"""Folders of diffusers: stock pipelines in, models out and back, against diffusers' own networks and steps."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import (
+    DDIMPipeline,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UNet2DModel,
+    UniPCMultistepScheduler,
+)
+from safetensors.torch import load_file, save_file
+
+from genzoo.betas import CosineBetas, GivenBetas, LinearBetas
+from genzoo.checkpoint import load_model, save_model
+from genzoo.contract import DataSpec, GenzooError, Likelihood
+from genzoo.models.diffusers_format import DiffusersDenoiser, from_diffusers, to_diffusers
+from genzoo.models.diffusion import DiffusionConfig
+from genzoo.networks.clocks import LogSNRClock, TimeClock
+from genzoo.networks.conv_unet import ConvUNetConfig
+from genzoo.networks.patch_transformer import PatchTransformerConfig
+from genzoo.networks.saved_unet import SavedUNetConfig
+from genzoo.networks.unet import UNetConfig
+from genzoo.paths import (
+    VE,
+    DataTarget,
+    DiscreteBetas,
+    EDMTarget,
+    Linear,
+    NoiseTarget,
+    VelocityTarget,
+    VPCosine,
+    VPLinear,
+    VTarget,
+)
+from genzoo.samplers import DDIM, Euler, Sampling
+
+CONV = ConvUNetConfig(fine=4, widths=(8, 8), blocks=1)
+UNET = UNetConfig(widths=(8, 16), layers=1, attention=1, norm_groups=4)
+STEPS = 40
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def perturbed(module, seed=1):
+    """Nothing is zero any more."""
+    g = generator(seed)
+    with torch.no_grad():
+        for p in module.parameters():
+            p += 0.1 * torch.randn(p.shape, generator=g)
+    return module.eval()
+
+
+def noise(*shape, seed=3):
+    return torch.randn(*shape, generator=generator(seed))
+
+
+def stock_unet(channels=3, size=8, **changes):
+    settings = {
+        "sample_size": size, "in_channels": channels, "out_channels": channels, "block_out_channels": (8, 16),
+        "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 8,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    }  # fmt: skip
+    return perturbed(UNet2DModel(**{**settings, **changes}))
+
+
+def ddpm(**fields):
+    return DDPMScheduler(**{"num_train_timesteps": STEPS, "beta_end": 0.2, "clip_sample": False, **fields})
+
+
+def saved(folder, scheduler, unet=None):
+    unet = unet or stock_unet()
+    DDPMPipeline(unet=unet, scheduler=scheduler).save_pretrained(folder)
+    return unet
+
+
+def built(config, shape=(1, 8, 8), levels=256):
+    return perturbed(config.build(DataSpec(shape, levels)))
+
+
+def one_line(error):
+    text = str(error.value)
+    assert "\n" not in text and len(text) > 20
+    return text
+
+
+# --- stock pipelines in --------------------------------------------------------------------------------------
+
+SCHEDULERS = {
+    "linear": ddpm(),
+    "scaled-linear-x": ddpm(beta_schedule="scaled_linear", prediction_type="sample"),
+    "cosine-v": DDIMScheduler(
+        num_train_timesteps=STEPS, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"
+    ),
+    "trained-dpm-solver": DPMSolverMultistepScheduler(
+        num_train_timesteps=4, trained_betas=[0.1, 0.2, 0.3, 0.4], prediction_type="v_prediction"
+    ),
+    "unipc": UniPCMultistepScheduler(num_train_timesteps=STEPS, beta_end=0.1),
+}
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS.keys())
+def test_stock_pipelines_come_in_with_their_betas_and_predictions(tmp_path, scheduler):
+    unet = saved(tmp_path, scheduler)
+    model = from_diffusers(tmp_path)
+    steps = len(scheduler.alphas_cumprod)
+    assert model.spec == DataSpec((3, 8, 8), 256) and not model.training
+    t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+    torch.testing.assert_close(
+        model.path.at(t).alpha ** 2, scheduler.alphas_cumprod.double(), rtol=2e-5, atol=1e-7
+    )
+    i, x = torch.tensor([0, steps // 2, steps - 1]), noise(3, 3, 8, 8)
+    with torch.no_grad():
+        expected = unet(x, i).sample
+        y = model.predict(x, (i + 1).double() / steps, None)
+        solved = model.denoiser(None)(x, t[i])
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+    # diffusers' own reading of the same output
+    alpha = scheduler.alphas_cumprod[i].sqrt()[:, None, None, None]
+    sigma = (1 - alpha**2).sqrt()
+    kind = scheduler.config.prediction_type
+    of_data = {
+        "epsilon": (x - sigma * expected) / alpha,
+        "sample": expected,
+        "v_prediction": alpha * x - sigma * expected,
+    }
+    torch.testing.assert_close(solved.x, of_data[kind], rtol=1e-3, atol=1e-3)
+
+
+def test_ddim_steps_are_those_of_the_pipeline(tmp_path):
+    scheduler = DDIMScheduler(num_train_timesteps=STEPS, beta_end=0.2, clip_sample=False)
+    pipeline = DDIMPipeline(unet=stock_unet(), scheduler=scheduler)
+    pipeline.save_pretrained(tmp_path)
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(batch_size=2, num_inference_steps=5, generator=generator(7), output_type="pt").images
+    states = pipeline.scheduler.timesteps.double() + 1
+    times = torch.cat([states / STEPS, torch.zeros(1, dtype=torch.float64)])
+    model = from_diffusers(tmp_path)
+    with torch.no_grad():
+        ours = DDIM().run(model.denoiser(None), model.path, times, noise(2, 3, 8, 8, seed=7))
+    torch.testing.assert_close((ours / 2 + 0.5).clamp(0, 1), theirs, rtol=0, atol=1e-4)
+    assert theirs.std() > 0.05
+
+
+@pytest.mark.parametrize("scheduler", [ddpm(), FlowMatchEulerDiscreteScheduler()], ids=["ddpm", "flow"])
+def test_a_stock_pipeline_gets_samples_and_likelihoods_that_survive_a_run_folder(tmp_path, scheduler):
+    before = torch.get_rng_state()
+    saved(tmp_path / "pipeline", scheduler)
+    torch.set_rng_state(before)
+    model = from_diffusers(tmp_path / "pipeline")
+    assert torch.equal(torch.get_rng_state(), before)
+    images = torch.randint(256, (2, 3, 8, 8), generator=generator())
+    answer = model.log_likelihood(images, generator=generator())
+    assert answer.kind is Likelihood.LOWER_BOUND and answer.nats.isfinite().all()
+    samples = model.draw(2, sampling=Sampling(steps=3), generator=generator())
+    assert samples.shape == (2, 3, 8, 8) and samples.dtype == torch.uint8 and samples.double().std() > 0
+    save_model(model, tmp_path / "run")
+    loaded = load_model(tmp_path / "run", types=[SavedUNetConfig])
+    assert loaded.config == model.config
+    assert torch.equal(loaded.log_likelihood(images, generator=generator()).nats, answer.nats)
+
+
+def test_every_step_once_is_the_bound_in_the_pipelines_own_steps(tmp_path):
+    saved(tmp_path, DDPMScheduler(trained_betas=[0.02, 0.3, 0.5, 0.8], num_train_timesteps=4))
+    protocol = from_diffusers(tmp_path).config.protocol
+    assert (protocol.first, protocol.steps, protocol.times) == (0.25, 3, 16)
+
+
+def test_flow_pipelines_come_in(tmp_path):
+    unet = saved(tmp_path, FlowMatchEulerDiscreteScheduler(shift=3.0))
+    model, x = from_diffusers(tmp_path), noise(2, 3, 8, 8)
+    assert model.path == Linear() and model.target == VelocityTarget()
+    t = torch.tensor([0.25, 1.0], dtype=torch.float64)
+    with torch.no_grad():
+        solved, expected = model.denoiser(None)(x, t), unet(x, 1000 * t).sample
+    torch.testing.assert_close(solved.eps - solved.x, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_bare_unet_is_taken_for_ddpms(tmp_path):
+    unet = stock_unet(size=[8, 6])
+    unet.save_pretrained(tmp_path)
+    model = from_diffusers(tmp_path)
+    assert model.path == DiscreteBetas(LinearBetas(1000, 1e-4, 0.02)) and model.target == NoiseTarget()
+    assert model.spec.shape == (3, 8, 6)
+
+
+# --- models out, and back ------------------------------------------------------------------------------------
+
+UNET_CLASS, OWN_CLASS = ["diffusers", "UNet2DModel"], ["genzoo.models.diffusers_format", "DiffusersDenoiser"]
+LINEAR_BETAS = DiscreteBetas(LinearBetas(STEPS, 1e-3, 0.2))
+DDPM_CLOCK = TimeClock(STEPS, -1)
+NOISE = DiffusionConfig(path=LINEAR_BETAS, target=NoiseTarget(), network=UNET, clock=DDPM_CLOCK)
+V = DiffusionConfig(path=VPCosine(), target=VTarget(), network=UNET)
+FLOW = DiffusionConfig(path=Linear(), target=VelocityTarget(), network=UNET)
+PLAIN = {
+    "noise": NOISE,
+    "cosine-betas-x": replace(
+        NOISE, path=DiscreteBetas(CosineBetas(STEPS)), target=DataTarget(), clock=TimeClock(STEPS, 2.5)
+    ),
+    "given-betas": replace(
+        NOISE, path=DiscreteBetas(GivenBetas((0.1, 0.2, 0.3, 0.4))), clock=TimeClock(4, -1)
+    ),
+    "v": V,
+    "vp-linear-v": replace(V, path=VPLinear()),
+    "velocity": FLOW,
+    "velocity-late-clock": replace(FLOW, clock=TimeClock(1000, -7)),
+}
+OWN = {
+    "conv-noise": replace(NOISE, network=CONV),
+    "conv-v": replace(V, network=CONV, clock=LogSNRClock()),
+    "conv-velocity": replace(FLOW, network=CONV, data_std=0.4, unit_input=True),
+    "levels-head": replace(V, network=CONV, levels_head=True),
+    "unet-other-clock": replace(NOISE, clock=TimeClock(1000, 0)),
+    "transformer": replace(V, network=PatchTransformerConfig(width=32, blocks=1, head_width=16)),
+    "unet-patch": replace(V, network=replace(UNET, patch=2)),
+    "unet-edm": replace(V, target=EDMTarget()),
+    "velocity-on-vp": replace(NOISE, target=VelocityTarget()),
+    "v-on-linear": replace(FLOW, target=VTarget()),
+}
+
+
+def expected_output(model, pipeline, x, timesteps):
+    """What the scheduler must be told, from our reading of the data and the noise in x."""
+    flow = isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler)
+    t = timesteps.double() / 1000 if flow else (timesteps.double() + 1) / len(pipeline.scheduler.betas)
+    solved, at = model.denoiser(None)(x, t), model.path.at(t)
+    if flow:
+        return solved.eps - solved.x
+    alpha, sigma = (c.float()[:, None, None, None] for c in at[:2])
+    kinds = {"epsilon": solved.eps, "sample": solved.x, "v_prediction": alpha * solved.eps - sigma * solved.x}
+    return kinds[pipeline.scheduler.config.prediction_type]
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [(c, UNET_CLASS) for c in PLAIN.values()] + [(c, OWN_CLASS) for c in OWN.values()],
+    ids=[*PLAIN, *OWN],
+)
+def test_models_go_out_and_come_back(tmp_path, config, kind):
+    model = built(config)
+    to_diffusers(model, tmp_path)
+    assert json.loads((tmp_path / "model_index.json").read_text())["unet"] == kind
+    pipeline = DDPMPipeline.from_pretrained(tmp_path)
+    pipeline.set_progress_bar_config(disable=True)
+    timesteps = pipeline.scheduler.timesteps
+    chosen = timesteps[[0, len(timesteps) // 2, -2]]
+    x = noise(3, 1, 8, 8)
+    with torch.no_grad():
+        expected = expected_output(model, pipeline, x, chosen)
+        assert expected.std() > 0.01
+        torch.testing.assert_close(pipeline.unet(x, chosen).sample, expected, rtol=2e-4, atol=2e-4)
+        one = pipeline.unet(x[:1], chosen[0], return_dict=False)[0]
+        torch.testing.assert_close(one, expected[:1], rtol=2e-4, atol=2e-4)
+        back = from_diffusers(tmp_path)
+        torch.testing.assert_close(expected_output(back, pipeline, x, chosen), expected, rtol=5e-4, atol=5e-4)
+    images = pipeline(batch_size=2, num_inference_steps=3, output_type="np", generator=generator()).images
+    assert images.shape == (2, 8, 8, 1) and ((images >= 0) & (images <= 1)).all() and images.std() > 0
+    if kind == OWN_CLASS:
+        assert back.config == model.config
+
+
+def test_the_schedulers_alphas_are_the_paths(tmp_path):
+    for name, config in PLAIN.items():
+        to_diffusers(built(config), tmp_path / name)
+        scheduler = DDPMPipeline.from_pretrained(tmp_path / name).scheduler
+        if config.path == Linear():
+            continue
+        t = torch.arange(1, len(scheduler.betas) + 1, dtype=torch.float64) / len(scheduler.betas)
+        kept = config.path.at(t).alpha ** 2
+        torch.testing.assert_close(scheduler.alphas_cumprod.double(), kept, rtol=1e-3, atol=1e-6)
+    schedule = {name: read(tmp_path / name / "scheduler" / "scheduler_config.json") for name in PLAIN}
+    assert schedule["noise"]["beta_schedule"] == "linear" and schedule["noise"]["trained_betas"] is None
+    assert schedule["cosine-betas-x"]["beta_schedule"] == "squaredcos_cap_v2"
+    assert schedule["given-betas"]["trained_betas"] == [0.1, 0.2, 0.3, 0.4]
+
+
+@pytest.mark.parametrize("network", [UNET, CONV], ids=["unet", "conv"])
+def test_euler_steps_of_the_flow_pipeline_are_ours(tmp_path, network):
+    model = built(replace(FLOW, network=network))
+    to_diffusers(model, tmp_path)
+    pipeline = DDPMPipeline.from_pretrained(tmp_path)
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(batch_size=2, num_inference_steps=6, generator=generator(5), output_type="pt").images
+    times = pipeline.scheduler.sigmas.double()
+    with torch.no_grad():
+        ours = Euler().run(model.denoiser(None), model.path, times, noise(2, 1, 8, 8, seed=5))
+    torch.testing.assert_close((ours / 2 + 0.5).clamp(0, 1), theirs, rtol=0, atol=1e-4)
+    assert theirs.std() > 0.05
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"flip_sin_to_cos": False, "freq_shift": 1}], ids=["cos-sin", "sin-cos"]
+)
+def test_a_late_clock_goes_into_the_weights(tmp_path, changes):
+    unet = saved(tmp_path / "in", FlowMatchEulerDiscreteScheduler(), stock_unet(**changes))
+    model = from_diffusers(tmp_path / "in")
+    model.config = replace(model.config, clock=TimeClock(1000, 300))
+    to_diffusers(model, tmp_path / "out")
+    moved, x, i = (
+        UNet2DModel.from_pretrained(tmp_path / "out" / "unet"),
+        noise(3, 3, 8, 8),
+        torch.tensor([1, 30, 700]),
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(moved(x, i).sample, unet(x, i + 300).sample, rtol=1e-4, atol=1e-4)
+        assert (moved(x, i).sample - unet(x, i).sample).abs().max() > 1e-3
+
+
+def test_exporting_leaves_the_model_alone(tmp_path):
+    for network in (UNET, CONV):
+        model = built(replace(V, network=network, clock=TimeClock(1000, 5)))
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        rng = torch.get_rng_state()
+        to_diffusers(model, tmp_path)
+        assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+        assert torch.equal(torch.get_rng_state(), rng)
+
+
+def test_our_component_wants_its_module_imported(tmp_path, monkeypatch):
+    """As the docstring of `to_diffusers` says: diffusers imports nothing because a folder names it."""
+    to_diffusers(built(FLOW), tmp_path / "plain")
+    to_diffusers(built(OWN["conv-v"]), tmp_path / "own")
+    monkeypatch.delitem(sys.modules, OWN_CLASS[0])
+    DDPMPipeline.from_pretrained(tmp_path / "plain")
+    with pytest.raises(ValueError, match=f"import {OWN_CLASS[0]} before"):
+        DDPMPipeline.from_pretrained(tmp_path / "own")
+
+
+def test_an_image_of_any_shape_goes_out(tmp_path):
+    model = built(V, shape=(3, 7, 5))  # padded inside, which a plain U-Net would not do
+    to_diffusers(model, tmp_path)
+    pipeline = DDPMPipeline.from_pretrained(tmp_path)
+    pipeline.set_progress_bar_config(disable=True)
+    assert isinstance(pipeline.unet, DiffusersDenoiser)
+    assert pipeline(num_inference_steps=2, output_type="np", generator=generator()).images.shape == (
+        1,
+        7,
+        5,
+        3,
+    )
+
+
+def test_pixels_leave_the_pipeline_as_the_levels_that_they_are():
+    levels = torch.arange(256)
+    shown = (((2 * levels + 1) / 256 - 1) / 2 + 0.5).numpy()
+    (image,) = DDPMPipeline.numpy_to_pil(shown.reshape(1, 16, 16, 1))
+    assert list(image.tobytes()) == levels.tolist()
+
+
+# --- mistakes ------------------------------------------------------------------------------------------------
+
+
+def read(file):
+    return json.loads(file.read_text())
+
+
+def edit(file, **changes):
+    file.write_text(json.dumps({**read(file), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "words"),
+    [
+        ("scheduler/scheduler_config.json", {"_class_name": "EulerDiscreteScheduler"}, "EulerDiscreteScheduler"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "flow_prediction"}, "flow_prediction"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "laplace"}, "laplace"),
+        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "zero_snr"),
+        ("scheduler/scheduler_config.json", {"trained_betas": [0.1, 1.5]}, "betas"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": "many"}, "wrong kind"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 0}, "betas"),
+        ("unet/config.json", {"sample_size": [8, 0]}, "wrong kind"),
+        ("unet/config.json", {"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
+        ("unet/config.json", {"num_class_embeds": 10}, "class-conditional"),
+        ("unet/config.json", {"out_channels": 6}, "variance"),
+        ("unet/config.json", {"out_channels": 4}, "conv_out"),
+        ("unet/config.json", {"block_out_channels": "wide"}, "cannot be opened"),
+        ("unet/config.json", {"sample_size": None}, "sample_size"),
+        ("unet/config.json", {"layers_per_block": 2}, "up_blocks"),
+        ("unet/config.json", {"layers_per_block": 0}, "cannot be opened"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_opened_is_told(tmp_path, file, changes, words):
+    saved(tmp_path, ddpm())
+    edit(tmp_path / file, **changes)
+    with pytest.raises(GenzooError) as error:
+        from_diffusers(tmp_path)
+    assert words in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"), [({"time_embedding_type": "fourier"}, "fourier"), ({"in_channels": 4}, "channels")]
+)
+def test_other_networks_are_told(tmp_path, changes, words):
+    saved(tmp_path, ddpm(), stock_unet(**changes))
+    with pytest.raises(GenzooError, match=words) as error:
+        from_diffusers(tmp_path)
+    one_line(error)
+
+
+def test_missing_and_damaged_files_are_told(tmp_path):
+    with pytest.raises(GenzooError, match="no folder at"):
+        from_diffusers(tmp_path / "nowhere")
+    with pytest.raises(GenzooError, match=r"config\.json is missing"):
+        from_diffusers(tmp_path)
+    unet = saved(tmp_path, ddpm())
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    save_file({k: v for k, v in tensors.items() if k != "conv_out.bias"}, weights)
+    with pytest.raises(GenzooError, match=r"conv_out\.bias") as error:
+        from_diffusers(tmp_path)
+    one_line(error)
+    save_file({**tensors, "more": torch.ones(1)}, weights)
+    with pytest.raises(GenzooError, match="more") as error:
+        from_diffusers(tmp_path)
+    one_line(error)
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(GenzooError, match="safetensors") as error:
+        from_diffusers(tmp_path)
+    one_line(error)
+    weights.unlink()
+    torch.save(unet.state_dict(), tmp_path / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(GenzooError, match="safetensors") as error:
+        from_diffusers(tmp_path)
+    one_line(error)
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text("{")
+    with pytest.raises(GenzooError, match="JSON"):
+        from_diffusers(tmp_path)
+
+
+def test_our_own_component_builds_known_types_only(tmp_path):
+    to_diffusers(built(OWN["conv-v"]), tmp_path)
+    content = read(tmp_path / "unet" / "config.json")["genzoo"]
+    content["config"]["network"]["type"] = "Popen"
+    edit(tmp_path / "unet" / "config.json", genzoo=content)
+    with pytest.raises(GenzooError, match="Popen"):
+        from_diffusers(tmp_path)
+    edit(tmp_path / "unet" / "config.json", genzoo={})
+    with pytest.raises(GenzooError, match="spec"):
+        from_diffusers(tmp_path)
+
+
+def test_what_cannot_be_exported_is_told(tmp_path):
+    conditional = DiffusionConfig(network=CONV).build(DataSpec((1, 8, 8), 256, "class", 10))
+    for model, words in [
+        (built(replace(V, path=VE())), "VE"),
+        (conditional, "condition"),
+    ]:
+        with pytest.raises(GenzooError, match=words) as error:
+            to_diffusers(model, tmp_path / "out")
+        one_line(error)
+        assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GenzooError, match="is a file"):
+        to_diffusers(built(V), tmp_path / "file")
+
+
+def test_a_saved_unet_keeps_to_its_channels():
+    config = SavedUNetConfig.of(stock_unet())
+    assert config.build((3, 16, 16), 3, 0)(noise(1, 3, 16, 16), torch.zeros(1)).shape == (1, 3, 16, 16)
+    for shape, out, cond, words in [
+        ((1, 8, 8), 1, 0, "channels"),
+        ((3, 8, 8), 3, 64, "condition"),
+        ((4,), 4, 0, "images"),
+    ]:
+        with pytest.raises(GenzooError, match=words):
+            config.build(shape, out, cond)
