@@ -20,11 +20,13 @@ if TYPE_CHECKING:
         bits_per_dim,
     )
     from genzoo.data import ImageData, load_data
+    from genzoo.models.diffusers_format import from_diffusers
     from genzoo.presets import create, list_models
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "from_diffusers": ("genzoo.models.diffusers_format", "from_diffusers"),
     "load": ("genzoo.checkpoint", "load_model"),
     "create": ("genzoo.presets", "create"),
     "list_models": ("genzoo.presets", "list_models"),
@@ -51,6 +53,7 @@ __all__ = [
     "NoLikelihood",
     "bits_per_dim",
     "create",
+    "from_diffusers",
     "list_models",
     "load",
     "load_data",

@@ -13,6 +13,7 @@ DESCRIPTIONS: dict[str, str] = {
     "flow": "Flow matching on straight paths, for samples; likelihood by the ODE",
     "flow-likelihood": "Flow matching on dequantised images, for likelihood; likelihood by the ODE",
     "ot-flow": "Flow matching with optimal-transport pairs of noise and images; likelihood by the ODE",
+    "shortcut": "Shortcut model: a flow that knows how far it steps, draws in one to four network calls; ODE",
 }
 """Preset name to description; `genzoo.presets` holds the recipe that goes with each name."""
 

@@ -21,6 +21,7 @@ from genzoo.models.autoregressive import HeadConfig, PixelCNNConfig, PixelTransf
 from genzoo.models.diffusion import DiffusionConfig
 from genzoo.models.hvae import HVAEConfig
 from genzoo.models.latent import LatentConfig
+from genzoo.models.shortcut import ShortcutConfig
 from genzoo.models.vae import VAEConfig
 from genzoo.models.vqvae import VQVAEConfig
 from genzoo.networks.clocks import LogSNRClock, TimeClock
@@ -122,7 +123,9 @@ def _denoisers(recipe: DiffusionConfig, adjustments: Mapping[str, Mapping[str, A
         size: replace(recipe, network=network, training=replace(_DENOISING, learning_rate=rates[size]))
         for size, network in networks.items()
     }
-    without_levels = {"levels_head": False, "dequantised": False, "protocol": OdeProtocol(draws=2)}
+    without_levels: dict[str, Any] = {"protocol": OdeProtocol(draws=2)}
+    if isinstance(recipe, DiffusionConfig):
+        without_levels |= {"levels_head": False}
     return Preset(sizes, {VECTORS: {"network": MLPConfig()}, REAL: without_levels, **(adjustments or {})})
 
 
@@ -220,6 +223,7 @@ PRESETS: dict[str, Preset] = {
         # pairs over a whole batch would tell the noise about its condition
         {CLASSES: {"coupling": ClassAwareOptimalTransport()}, COND_VECTORS: {"coupling": Independent()}},
     ),
+    "shortcut": _denoisers(ShortcutConfig(protocol=_ODE)),
 }  # fmt: skip
 
 

@@ -2,14 +2,17 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from genzoo import parsing
 from genzoo.commands import class_condition, draw_grid, guarded
+
+if TYPE_CHECKING:
+    from genzoo.contract import GenerativeModel
 
 PROG = "genzoo sample"
 
@@ -24,6 +27,10 @@ class SampleFlags:
     """How many images."""
     cond: str | None = None
     """A class such as 3, or several such as 0,1,2, of a model that was trained with --cond class."""
+    steps: int | None = None
+    """Steps of a diffusion or flow model's sampler; else those of its configuration."""
+    guidance: float | None = None
+    """How far such a model follows --cond beyond what its data do; 1: as they do."""
     seed: int = 0
     """Decides the images."""
     out: Path | None = None
@@ -48,16 +55,33 @@ def _sample(flags: SampleFlags) -> None:
     cond = None if flags.cond is None else class_condition(flags.cond, flags.n, model.spec)
     if model.spec.cond == "vector":
         raise GenzooError("this model draws for given vectors; use model.sample(n, cond=vectors) in Python")
+    _change_sampling(model, flags)
     drawn = draw_grid(
         model.to(flags.device), flags.out or _default_out(flags), n=flags.n, cond=cond, seed=flags.seed
     )
     print(f"{flags.n} images, {drawn.images_per_second:.1f} images/s: {drawn.path}")
 
 
+def _change_sampling(model: "GenerativeModel", flags: SampleFlags) -> None:
+    """Sets what the flags say of a diffusion model's sampler; raises `GenzooError` for other families."""
+    from genzoo.contract import GenzooError
+    from genzoo.samplers import Sampling
+
+    changes = {"steps": flags.steps, "guidance": flags.guidance}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    sampling = getattr(model.config, "sampling", None)
+    if changes and not isinstance(sampling, Sampling):
+        raise GenzooError(f"--{next(iter(changes))} is for diffusion and flow models; leave it out")
+    if isinstance(sampling, Sampling):
+        model.config = replace(model.config, sampling=replace(sampling, **changes))  # pyright: ignore
+
+
 def _default_out(flags: SampleFlags) -> Path:
     """A name that tells the flags, so that other flags do not overwrite it."""
-    cond = "" if flags.cond is None else f"-cond{flags.cond.replace(',', '_')}"
-    return flags.run / "samples" / f"n{flags.n}{cond}-seed{flags.seed}.png"
+    options = "" if flags.cond is None else f"-cond{flags.cond.replace(',', '_')}"
+    options += "" if flags.steps is None else f"-steps{flags.steps}"
+    options += "" if flags.guidance is None else f"-guidance{flags.guidance:g}"
+    return flags.run / "samples" / f"n{flags.n}{options}-seed{flags.seed}.png"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Shortcut models: the dyadic grid, self-consistency in closed form, and that long steps are learnt."""
 
+import copy
 import math
 
 import pytest
@@ -13,6 +14,7 @@ from genzoo.models.diffusion import DiffusionConfig, Sampling
 from genzoo.models.shortcut import ShortcutConfig
 from genzoo.networks.conv_unet import ConvUNetConfig
 from genzoo.networks.mlp import MLPConfig
+from genzoo.objectives.elbo import normal_noise
 from genzoo.objectives.shortcut import (
     Stretches,
     asked_length,
@@ -21,6 +23,7 @@ from genzoo.objectives.shortcut import (
     draw_stretches,
     lead_back,
 )
+from genzoo.objectives.times import StratifiedTimes
 from genzoo.paths import Linear, VelocityTarget
 from genzoo.presets import build
 from genzoo.samplers import Euler, UniformGrid
@@ -254,14 +257,29 @@ def test_untrained_the_flow_loss_is_the_targets_square():
     assert not parts["consistency"].any()
 
 
-def test_the_gradient_is_that_of_the_prediction_alone():
-    model = perturbed(build(VECTORS, DataSpec((3,), levels=None)))
-    x, eps = noise(32, 3).float(), noise(32, 3, seed=1).float()
-    stretches = draw_stretches(32, 128, generator())
-    x_t, average = Linear().mix(x, eps, stretches.times), model.average(None)
-    target = bootstrap_target(average, x_t, stretches, 128)
-    assert not target.requires_grad and target.abs().max() > 1e-2
-    assert average(x_t, *stretches).requires_grad
+def test_the_loss_and_its_gradient_written_out():
+    """With a frozen copy for a teacher: nothing flows back through the target."""
+    model, g = perturbed(build(VECTORS, DataSpec((3,), levels=None))), generator(5)
+    teacher, x = copy.deepcopy(model).average(None), noise(32, 3).float()
+    loss = model.loss(Batch(x), generator=generator(5))
+    eps, rows = normal_noise(x, g), draw_rows(32, 0.25, g)
+    instants, (times, lengths) = StratifiedTimes().draw(32, Linear(), g).times, draw_stretches(32, 128, g)
+    expected = []
+    for i in range(32):
+        t, d = (times[i : i + 1], lengths[i : i + 1]) if rows[i] else (instants[i : i + 1], full(0.0, 1))
+        x_t = ((1 - t) * x[i] + t * eps[i]).float()[None]
+        y = eps[i] - x[i]
+        if rows[i]:
+            half = torch.where(d > 1 / 64, d / 2, 0.0)
+            first = teacher(x_t, t, half)
+            second = teacher(x_t - (d / 2).float() * first, t - d / 2, half)
+            y = ((first + second) / 2).detach()
+        expected.append((model.average(None)(x_t, t, d) - y).square().mean())
+    torch.testing.assert_close(loss.total, torch.stack(expected), rtol=1e-4, atol=1e-6)
+    parameters = list(model.parameters())
+    ours = torch.autograd.grad(loss.total.sum(), parameters)
+    for a, b in zip(ours, torch.autograd.grad(sum(expected), parameters), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
@@ -364,6 +382,5 @@ def test_one_step_draws_what_a_flow_needs_many_for():
         return energy_distance(samples, fresh)
 
     ours = {steps: distance(model.draw(1500, steps=steps, generator=generator(2))) for steps in (1, 4)}
-
     assert max(ours.values()) < 0.03
     assert distance(flow.sample(1500, generator=generator(2))) > 10 * max(ours.values())

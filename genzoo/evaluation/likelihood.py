@@ -73,8 +73,8 @@ def evaluate_likelihood(
 
     With `max_images` a random subset of that size is taken; with `max_seconds` no further chunk is begun after that
     time, and chunks start small, so that what is judged is a smaller random subset. A conditional
-    model is given the split's labels. `generator` (on the model's device) decides the subset and what is random in the likelihood. `progress`
-    is called with the number of images of every finished chunk.
+    model is given the split's labels. `generator` (on the model's device) decides the subset and what is random in
+    the likelihood. `progress` is called with the number of images of every finished chunk.
 
     Raises `NoLikelihood` where the family has none, `GenzooError` where there are no images.
     """

@@ -43,7 +43,8 @@ from genzoo.likelihood.ode import (
     ode_bound,
     ode_log_density,
 )
-from genzoo.likelihood.protocol import Protocol, summed_over_classes
+from genzoo.likelihood.protocol import Protocol, measured, summed_over_classes
+from genzoo.likelihood.scale import Scale
 
 __all__ = [
     "HMC",
@@ -64,6 +65,7 @@ __all__ = [
     "Protocol",
     "RungeKutta4",
     "Sampler",
+    "Scale",
     "Solver",
     "Trajectory",
     "TruncatedNormalDequantisation",
@@ -76,6 +78,7 @@ __all__ = [
     "hmc_transition",
     "leapfrog",
     "level_log_probs",
+    "measured",
     "ode_bound",
     "ode_log_density",
     "quantise",

@@ -1,11 +1,15 @@
 """What a diffusion or flow model is asked for its likelihood by: a bound, or an ODE; and the sum over classes."""
 
+import typing
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from genzoo.contract import DataSpec, Likelihood, LogLikelihood
+from genzoo.networks.embeddings import Condition
+from genzoo.networks.passes import slices
 from genzoo.paths import Denoise, GaussianPath
 
 
@@ -42,3 +46,58 @@ def summed_over_classes(first: LogLikelihood, again: LogLikelihood, classes: int
     total = (q * (nats - log_q)).sum(0) - uniform
     stderr = None if again.stderr is None else (q * again.stderr.view(classes, -1)).square().sum(0).sqrt()
     return LogLikelihood(total, again.kind, again.spec, stderr, again.details)
+
+
+class DenoisingModel(typing.Protocol):
+    """What a model must have to be asked by a protocol."""
+
+    spec: DataSpec
+    path: GaussianPath
+    condition: Condition
+    chunk: int
+    """Images per pass."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        ...
+
+    def denoiser(self, embedded: Tensor | None) -> Denoise:
+        """The network under the conditions `embedded` `[b, 64]`, or None."""
+        ...
+
+
+def measured(
+    model: DenoisingModel,
+    protocol: Protocol,
+    images: Tensor,
+    cond: Tensor | None,
+    generator: torch.Generator | None,
+) -> LogLikelihood:
+    """log P(images | cond) `[n]` in passes of `model.chunk`; summed over the classes where `cond` is not told."""
+    if cond is not None or model.spec.cond != "class":
+        return _measured(model, protocol, images, cond, generator)
+    classes = model.spec.cond_size
+    every = torch.arange(classes).repeat_interleave(len(images))
+    repeated = images.repeat(classes, *[1] * (images.ndim - 1))
+    first = _measured(model, protocol, repeated, every, generator)
+    fresh = protocol.kind is Likelihood.LOWER_BOUND
+    again = _measured(model, protocol, repeated, every, generator) if fresh else first
+    total = summed_over_classes(first, again, classes)
+    return replace(total, details={**total.details, "conditional": False})
+
+
+def _measured(
+    model: DenoisingModel,
+    protocol: Protocol,
+    images: Tensor,
+    cond: Tensor | None,
+    generator: torch.Generator | None,
+) -> LogLikelihood:
+    embedded, answers = model.condition(cond, len(images)), []
+    for part in slices(max(len(images), 1), model.chunk):
+        denoise = model.denoiser(None if embedded is None else embedded[part])
+        of_part = images[part].to(model.device)
+        answers.append(protocol.measure(denoise, model.path, of_part, model.spec, generator))
+    answer = LogLikelihood.cat(answers)
+    return replace(answer, details={"conditional": cond is not None, **answer.details})

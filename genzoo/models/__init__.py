@@ -17,6 +17,7 @@ from genzoo.models.autoregressive import HeadConfig, PixelCNNConfig, PixelTransf
 from genzoo.models.diffusion import DiffusionConfig
 from genzoo.models.hvae import HVAEConfig
 from genzoo.models.latent import LatentConfig
+from genzoo.models.shortcut import ShortcutConfig
 from genzoo.models.vae import VAEConfig
 from genzoo.models.vqvae import VQVAEConfig
 from genzoo.networks.clocks import LogSNRClock, TimeClock
@@ -24,6 +25,7 @@ from genzoo.networks.conv_unet import ConvUNetConfig
 from genzoo.networks.mlp import MLPConfig
 from genzoo.networks.patch_transformer import PatchTransformerConfig
 from genzoo.networks.quantisers import QuantiserConfig
+from genzoo.networks.saved_unet import SavedUNetConfig
 from genzoo.networks.unet import UNetConfig
 from genzoo.objectives.denoising import (
     EDMWeighting,
@@ -86,14 +88,14 @@ CONFIG_TYPES: tuple[type, ...] = (
     QuantiserConfig,
     VQVAEConfig,
     LatentConfig,
-    *(DiffusionConfig, Sampling),
+    *(DiffusionConfig, Sampling, ShortcutConfig),
     *(VPLinear, VPCosine, Trigonometric, SubVP, DiscreteBetas, Linear, VE),
     *(LinearBetas, CosineBetas, GivenBetas),
     *(NoiseTarget, DataTarget, VTarget, VelocityTarget, EDMTarget),
     *(SimpleNoise, TargetWeighting, MinSNR, EDMWeighting, ELBOWeighting, SigmoidWeighting),
     *(UniformTimes, StratifiedTimes, UniformLogSNR, LogitNormal, LogNormalSigma, Importance),
     *(Independent, OptimalTransport, ClassAwareOptimalTransport),
-    *(ConvUNetConfig, UNetConfig, PatchTransformerConfig, MLPConfig),
+    *(ConvUNetConfig, UNetConfig, SavedUNetConfig, PatchTransformerConfig, MLPConfig),
     *(TimeClock, LogSNRClock),
     *(Ancestral, DDIM, Euler, Heun, DPMSolverPP2M, AdamsMoulton, Dopri5),
     *(UniformGrid, KarrasGrid, LogSNRGrid),

@@ -17,6 +17,7 @@ The families are rows of a table; every column is an object of the configuration
 """
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -34,10 +35,9 @@ from genzoo.contract import (
     evaluating,
 )
 from genzoo.couplings import Coupling, Independent
-from genzoo.distributions import as_images
-from genzoo.likelihood.dequantisation import UniformDequantisation, bin_centres, quantise
 from genzoo.likelihood.diffusion_bound import BoundProtocol
-from genzoo.likelihood.protocol import Protocol, summed_over_classes
+from genzoo.likelihood.protocol import Protocol, measured
+from genzoo.likelihood.scale import Scale
 from genzoo.networks.clocks import Clock, TimeClock
 from genzoo.networks.conv_unet import ConvUNetConfig
 from genzoo.networks.denoisers import DenoiserConfig
@@ -111,6 +111,7 @@ class Diffusion(GenerativeModel):
     def __init__(self, spec: DataSpec, config: DiffusionConfig, network: nn.Module) -> None:
         super().__init__()
         self.spec, self.config, self.path, self.network = spec, config, config.path, network
+        self.scale = Scale(spec)
         self.target = DataTarget() if config.levels_head else config.target
         self.condition, self.times = Condition(spec), config.times.build()
         self.null = nn.Parameter(torch.zeros(COND_WIDTH)) if spec.cond else None
@@ -148,26 +149,13 @@ class Diffusion(GenerativeModel):
 
         return denoise
 
-    def to_network(self, images: Tensor) -> Tensor:
-        """Integer images `[b, ...]` as the centres of their bins in [-1, 1], float32; real data as they are."""
-        images = images.to(self.device)
-        return (
-            images.float()
-            if self.spec.levels is None
-            else bin_centres(images, self.spec.levels, torch.float32)
-        )
-
-    def from_network(self, x: Tensor) -> Tensor:
-        """The inverse, rounded: images as the contract wants them."""
-        return as_images(x if self.spec.levels is None else quantise(x, self.spec.levels), self.spec.levels)
-
     # --- loss ----------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch, turn: str = "model", *, generator: torch.Generator | None = None) -> Loss:
         """w(t) |y - y_hat|^2 per dimension `[b]`; with the ELBO's weights, nats per dimension of the bound."""
         self.parameters_of(turn)
-        images = check_images(batch.images, self.spec)
-        x, n = self._training_data(images, generator), len(images)
+        images, n = check_images(batch.images, self.spec), len(batch.images)
+        x = self.scale.spread(images, generator) if self.config.dequantised else self.scale.centres(images)
         labels = batch.cond if self.spec.cond == "class" else None
         eps = self.config.coupling.pair(x, normal_noise(x, generator), labels)
         first = max(self.config.first, self.path.first)
@@ -180,11 +168,6 @@ class Diffusion(GenerativeModel):
         if self.training:
             self.times.update(drawn, each)
         return Loss(each * drawn.weights.to(each), {"error": each})
-
-    def _training_data(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        if not self.config.dequantised or self.spec.levels is None:
-            return self.to_network(images)
-        return UniformDequantisation().draw(images, self.spec.levels, generator)[0].float()
 
     def _partly_null(self, embedded: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
         """In training some conditions are left out (Ho & Salimans 2022)."""
@@ -246,7 +229,7 @@ class Diffusion(GenerativeModel):
                 denoise = self._guided(of_part, part.stop - part.start, sampling, weaker)
                 x = sampling.sampler.run(denoise, self.path, times, x_1[part], generator)
                 parts.append(self._without_noise(denoise, x, times[-1]))
-        return self.from_network(torch.cat(parts))
+        return self.scale.images(torch.cat(parts))
 
     def _without_noise(self, denoise: Denoise, x: Tensor, last: Tensor) -> Tensor:
         """What the network sees in `x` where the path ends before the noise does."""
@@ -283,7 +266,7 @@ class Diffusion(GenerativeModel):
         check_images(images, self.spec)
         sampling = sampling or self.config.sampling
         sampling = replace(sampling, grid=replace(sampling.grid, start=strength))  # pyright: ignore
-        x = self.to_network(images)
+        x = self.scale.centres(images.to(self.device))
         start = torch.full((), strength, dtype=torch.float64)
         x_t = self.path.mix(x, normal_noise(x, generator), start)
         return self.decode(x_t, cond, sampling=sampling, generator=generator)
@@ -293,7 +276,7 @@ class Diffusion(GenerativeModel):
         check_images(images, self.spec)
         check_condition(cond, self.spec, len(images))
         with evaluating(self):
-            x, parts = self.to_network(images), []
+            x, parts = self.scale.centres(images.to(self.device)), []
             times = LogSNRGrid(last=max(self.path.first, 1e-4))(self.path, steps)
             for part in slices(len(x), self.chunk):
                 of_part = None if cond is None else cond[part]
@@ -336,10 +319,10 @@ class Diffusion(GenerativeModel):
                 of_part, gaps = None if cond is None else cond[part], missing[part].to(self.device)
                 denoise = self._guided(of_part, len(gaps), sampling, None)
                 x = impute(
-                    Ancestral(), denoise, self.path, times, self.to_network(images[part]), gaps,
+                    Ancestral(), denoise, self.path, times, self.scale.centres(images[part].to(self.device)), gaps,
                     resamplings=resamplings, generator=generator,
                 )  # fmt: skip
-                drawn = self.from_network(self._without_noise(denoise, x, times[-1]))
+                drawn = self.scale.images(self._without_noise(denoise, x, times[-1]))
                 filled.append(torch.where(gaps, drawn, images[part].to(drawn)))
         return torch.cat([part.to(filled[-1]) for part in filled])
 
@@ -354,27 +337,12 @@ class Diffusion(GenerativeModel):
         """
         check_images(images, self.spec)
         with evaluating(self):
-            if cond is not None or self.spec.cond != "class":
-                return self._measured(images, cond, generator)
-            classes, n = self.spec.cond_size, len(images)
-            every = torch.arange(classes).repeat_interleave(n)
-            repeated = images.repeat(classes, *[1] * (images.ndim - 1))
-            first = self._measured(repeated, every, generator)
-            fresh = self.likelihood is Likelihood.LOWER_BOUND
-            again = self._measured(repeated, every, generator) if fresh else first
-            return summed_over_classes(first, again, classes)
+            return measured(self, self.config.protocol, images, cond, generator)
 
-    def _measured(
-        self, images: Tensor, cond: Tensor | None, generator: torch.Generator | None
-    ) -> LogLikelihood:
-        embedded = self.condition(cond, len(images))
-        answers = []
-        for part in slices(max(len(images), 1), self.chunk):
-            denoise = self.denoiser(None if embedded is None else embedded[part])
-            answers.append(
-                self.config.protocol.measure(
-                    denoise, self.path, images[part].to(self.device), self.spec, generator
-                )
-            )
-        answer = LogLikelihood.cat(answers)
-        return replace(answer, details={"conditional": cond is not None, **answer.details})
+    # --- other libraries -----------------------------------------------------------------------------------
+
+    def to_diffusers(self, path: str | Path) -> None:
+        """Writes a folder that `diffusers.DDPMPipeline.from_pretrained` loads; see `genzoo.models.diffusers_format`."""
+        from genzoo.models.diffusers_format import to_diffusers  # late: diffusers takes seconds to import
+
+        to_diffusers(self, path)

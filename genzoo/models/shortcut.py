@@ -12,7 +12,7 @@ training run and one network. Half steps are taken by the network itself, withou
 paper uses an average of its weights.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +29,9 @@ from genzoo.contract import (
     check_images,
     evaluating,
 )
-from genzoo.distributions import as_images
-from genzoo.likelihood.dequantisation import UniformDequantisation, bin_centres, quantise
 from genzoo.likelihood.ode import OdeProtocol
-from genzoo.likelihood.protocol import Protocol, summed_over_classes
+from genzoo.likelihood.protocol import Protocol, measured
+from genzoo.likelihood.scale import Scale
 from genzoo.networks.clocks import Clock, TimeClock
 from genzoo.networks.conv_unet import ConvUNetConfig
 from genzoo.networks.denoisers import ClockEmbedding, DenoiserConfig
@@ -91,7 +90,7 @@ class Shortcut(GenerativeModel):
     def __init__(self, spec: DataSpec, config: ShortcutConfig, network: nn.Module) -> None:
         super().__init__()
         self.spec, self.config, self.network = spec, config, network
-        self.path, self.target = Linear(), VelocityTarget()
+        self.path, self.target, self.scale = Linear(), VelocityTarget(), Scale(spec)
         self.condition = Condition(spec)
         self.length = ClockEmbedding(COND_WIDTH, condition_width(spec))
         """Length and condition as the one vector that any network takes for a condition."""
@@ -129,26 +128,13 @@ class Shortcut(GenerativeModel):
 
         return denoise
 
-    def to_network(self, images: Tensor) -> Tensor:
-        """Integer images `[b, ...]` as the centres of their bins in [-1, 1], float32; real data as they are."""
-        images = images.to(self.device)
-        return (
-            images.float()
-            if self.spec.levels is None
-            else bin_centres(images, self.spec.levels, torch.float32)
-        )
-
-    def from_network(self, x: Tensor) -> Tensor:
-        """The inverse, rounded: images as the contract wants them."""
-        return as_images(x if self.spec.levels is None else quantise(x, self.spec.levels), self.spec.levels)
-
     # --- loss ----------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch, turn: str = "model", *, generator: torch.Generator | None = None) -> Loss:
         """|s - target|^2 per dimension `[b]`; each part is scaled so that its mean is that over its own share."""
         self.parameters_of(turn)
-        n = len(check_images(batch.images, self.spec))
-        x = self._training_data(batch.images, generator)
+        n, images = len(batch.images), check_images(batch.images, self.spec)
+        x = self.scale.spread(images, generator) if self.config.dequantised else self.scale.centres(images)
         eps = normal_noise(x, generator)
         rows = draw_rows(n, self.config.bootstrap_share, generator).to(x.device)
         times, lengths = self._stretches(rows, generator)
@@ -166,12 +152,6 @@ class Shortcut(GenerativeModel):
         """Asked without dropout."""
         with evaluating(self):
             return bootstrap_target(self.average(embedded), x_t, stretches, self.config.finest)
-
-    def _training_data(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        if not self.config.dequantised or self.spec.levels is None:
-            return self.to_network(images)
-        drawn, _ = UniformDequantisation().draw(images.to(self.device), self.spec.levels, generator)
-        return drawn.float()
 
     def _stretches(self, rows: Tensor, generator: torch.Generator | None) -> Stretches:
         """Of the dyadic grid for `rows`, instants at uniform times for all else."""
@@ -208,7 +188,7 @@ class Shortcut(GenerativeModel):
                 average = self.average(None if embedded is None else embedded[part])
                 noise = torch.zeros(part.stop - part.start, *self.spec.shape, device=self.device)
                 parts.append(lead_back(average, normal_noise(noise, generator), steps, self.config.finest))
-        return self.from_network(torch.cat(parts) if parts else torch.zeros(0, *self.spec.shape))
+        return self.scale.images(torch.cat(parts) if parts else torch.zeros(0, *self.spec.shape))
 
     # --- likelihood ----------------------------------------------------------------------------------------
 
@@ -221,26 +201,7 @@ class Shortcut(GenerativeModel):
         """
         check_images(images, self.spec)
         with evaluating(self):
-            if cond is not None or self.spec.cond != "class":
-                return self._measured(images, cond, generator)
-            classes, n = self.spec.cond_size, len(images)
-            every = torch.arange(classes).repeat_interleave(n)
-            repeated = images.repeat(classes, *[1] * (images.ndim - 1))
-            first = self._measured(repeated, every, generator)
-            fresh = self.likelihood is Likelihood.LOWER_BOUND
-            again = self._measured(repeated, every, generator) if fresh else first
-            return summed_over_classes(first, again, classes)
-
-    def _measured(
-        self, images: Tensor, cond: Tensor | None, generator: torch.Generator | None
-    ) -> LogLikelihood:
-        embedded, answers = self.condition(cond, len(images)), []
-        for part in slices(max(len(images), 1), self.chunk):
-            denoise = self.denoiser(None if embedded is None else embedded[part])
-            of_part = images[part].to(self.device)
-            answers.append(self.config.protocol.measure(denoise, self.path, of_part, self.spec, generator))
-        answer = LogLikelihood.cat(answers)
-        return replace(answer, details={"conditional": cond is not None, **answer.details})
+            return measured(self, self.config.protocol, images, cond, generator)
 
 
 def _of_share(each: Tensor, rows: Tensor) -> Tensor:

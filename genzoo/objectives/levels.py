@@ -29,29 +29,30 @@ def expected_levels(logits: Tensor, x_t: Tensor, path: Coefficients, levels: int
     wide = torch.promote_types(x_t.dtype, torch.float32)
     centres = bin_centres(torch.arange(levels, device=x_t.device), levels, dtype=wide)
     grouped = logits.unflatten(1, (x_t.shape[1], levels)).movedim(2, -1)
-    precision = (path.alpha / path.sigma) ** 2
-    seen = x_t / spread(path.alpha, x_t)
+    alpha, precision = spread(path.alpha, x_t).to(wide), spread(path.sigma**-2, x_t).to(wide)
     with torch.autocast(x_t.device.type, enabled=False):  # the product with the centres needs all digits
-        return _PosteriorMean.apply(grouped, seen.to(wide), spread(precision, seen).to(wide), centres)
+        return _PosteriorMean.apply(grouped, x_t.to(wide), alpha, precision, centres)
 
 
 class _PosteriorMean(torch.autograd.Function):
     """Written out, because autograd would keep and pass over `[b, c, ..., levels]` twice as often."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, seen: Tensor, precision: Tensor, centres: Tensor) -> Tensor:
-        """Mean `[...]` of `centres` `[levels]` under exp(logits - precision (seen - centres)^2 / 2)."""
-        energy = (seen[..., None] - centres).square_().mul_(-0.5 * precision[..., None])
+    def forward(
+        ctx: Any, logits: Tensor, x_t: Tensor, alpha: Tensor, precision: Tensor, centres: Tensor
+    ) -> Tensor:
+        """Mean `[...]` of `centres` c `[levels]` under exp(logits - precision (x_t - alpha c)^2 / 2)."""
+        energy = (x_t[..., None] - alpha[..., None] * centres).square_().mul_(-0.5 * precision[..., None])
         p = energy.add_(logits).softmax(-1)
         mean = p @ centres
-        ctx.save_for_backward(p, mean, seen, precision, centres)
+        ctx.save_for_backward(p, mean, alpha * precision, centres)
         ctx.dtype = logits.dtype
         return mean
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """d mean / d logit_k = p_k (c_k - mean); d mean / d seen = precision times the posterior variance."""
-        p, mean, _, precision, centres = ctx.saved_tensors
+        """d mean / d logit_k = p_k (c_k - mean); d mean / d x_t = alpha precision times the posterior variance."""
+        p, mean, gain, centres = ctx.saved_tensors
         by_logit = (centres - mean[..., None]).mul_(p)
-        of_seen = (by_logit @ centres) * precision * grad if ctx.needs_input_grad[1] else None
-        return by_logit.mul_(grad[..., None]).to(ctx.dtype), of_seen, None, None
+        of_x_t = (by_logit @ centres) * gain * grad if ctx.needs_input_grad[1] else None
+        return by_logit.mul_(grad[..., None]).to(ctx.dtype), of_x_t, None, None, None

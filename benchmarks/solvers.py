@@ -1,0 +1,295 @@
+"""How few network calls do samples need? `python -m benchmarks.solvers RUN --n 2000`.
+
+A trained model of the diffusion family draws n images from the same start noise by every solver and grid. Printed are
+the network's calls per image, the seconds, the Fréchet distance to the validation images, and how far pixels are from
+those of a fine solution from the same noise. The distance is in two feature spaces that no model had a part in: the
+first 64 principal components of training images, and a convolutional network with random weights from a fixed seed.
+Validation images took no part in the choice of solvers (training may have chosen its best weights by them); the floor
+is the distance to them of n training images. Figures are means ± standard deviations over seeds of the start noise,
+the ratio to the plain method's (Euler with 200 steps) is taken seed by seed.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import genzoo
+from genzoo.commands import DataArguments, data_of_run
+from genzoo.contract import GenzooError
+from genzoo.data import ImageData
+from genzoo.data.split import Split
+from genzoo.evaluation.frechet import frechet_distance
+from genzoo.models.diffusion import Diffusion
+from genzoo.samplers import (
+    DDIM,
+    AdamsMoulton,
+    DPMSolverPP2M,
+    Euler,
+    Heun,
+    KarrasGrid,
+    LogSNRGrid,
+    Sampler,
+    Sampling,
+    TimeGrid,
+    UniformGrid,
+)
+from genzoo.samplers.base import is_clean
+
+COMPONENTS = 64
+BASIS_IMAGES = 10_000
+CANDIDATES: list[tuple[Sampler, list[TimeGrid]]] = [
+    (Euler(), [UniformGrid()]),
+    (Heun(), [UniformGrid(), KarrasGrid()]),
+    (DDIM(), [UniformGrid(), LogSNRGrid()]),
+    (DPMSolverPP2M(), [UniformGrid(), LogSNRGrid(), KarrasGrid()]),
+    (AdamsMoulton(), [UniformGrid(), LogSNRGrid(), KarrasGrid()]),
+]
+
+
+# --- feature spaces --------------------------------------------------------------------------------------------
+
+
+class RandomConvolutions(nn.Module):
+    """Images `[n, c, h, w]` in [-1, 1] to `[n, 64]`: three strided layers with orthogonal weights, never trained."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        widths = [channels, 32, 64, COMPONENTS]
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        for layer in self.layers:
+            nn.init.orthogonal_(layer.weight, gain=2**0.5)  # pyright: ignore
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mean over places of the last layer."""
+        for layer in self.layers:
+            x = F.relu(layer(x))
+        return x.mean((2, 3))
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """A fixed map from integer images `[n, c, h, w]` to features `[n, 64]`, scaled to unit mean variance on data."""
+
+    name: str
+    network: nn.Module
+    largest: float
+    scale: float = 1.0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Float64 on the processor."""
+        with torch.no_grad():
+            parts = [self.network(2 * part.float() / self.largest - 1) for part in images.cpu().split(512)]
+        return torch.cat(parts).double() * self.scale
+
+    @classmethod
+    def all_for(cls, train: Split) -> "list[FeatureSpace]":
+        """Both spaces; their scale and the principal components come from 10,000 training images."""
+        images = some_images(train, BASIS_IMAGES, seed=0)
+        largest = float(max(1, int(images.max())))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            random = RandomConvolutions(images.shape[1])
+        rows = (2 * images.float() / largest - 1).flatten(1).double()
+        _, _, basis = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
+        principal = nn.Linear(rows.shape[1], min(COMPONENTS, len(basis)), bias=False)
+        principal.weight.data = basis[:COMPONENTS].float()
+        spaces = [
+            cls("pixel components", nn.Sequential(nn.Flatten(), principal), largest),
+            cls("random convolutions", random, largest),
+        ]
+        return [replace(s, scale=s(images).var(0).mean().rsqrt().item()) for s in spaces]
+
+
+def some_images(split: Split, n: int, seed: int) -> Tensor:
+    """`n` images of the split (all, if it has fewer) in a fixed random order."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:n]
+    return split.batch(order).images
+
+
+# --- drawing ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def counted_calls(model: Diffusion) -> Iterator[list[int]]:
+    """Collects the batch size of every call of the network."""
+    sizes: list[int] = []
+    handle = model.network.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    try:
+        yield sizes
+    finally:
+        handle.remove()
+
+
+def steps_for(sampler: Sampler, calls: int, model: Diffusion) -> int:
+    """The most steps that stay within `calls`: a path that ends in noise has one more at its end."""
+    clean = is_clean(model.path.at(torch.tensor(model.path.first, dtype=torch.float64)))
+    calls = calls if clean else calls - 1
+    return (calls + clean) // 2 if isinstance(sampler, Heun) else calls
+
+
+def entrants(model: Diffusion, budgets: list[int], plain_steps: int) -> Iterator[Sampling]:
+    """The plain method first, then every solver with every grid that suits it for each budget of calls."""
+    yield Sampling(Euler(), UniformGrid(), steps=plain_steps)
+    for calls in budgets:
+        for sampler, grids in CANDIDATES:
+            for grid in grids:
+                yield Sampling(sampler, grid, steps=steps_for(sampler, calls, model))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a solver made of one seed's noise."""
+
+    calls: float
+    seconds: float
+    distances: list[float]
+    pixel_error: float
+
+
+def draw(model: Diffusion, sampling: Sampling, noise: Tensor, cond: Tensor | None) -> tuple[Tensor, int, float]:
+    """Images `[n, ...]`, the network's calls per image, and the seconds."""
+    with counted_calls(model) as sizes:
+        start = time.perf_counter()
+        images = model.decode(noise, cond, sampling=sampling)
+        seconds = time.perf_counter() - start
+    return images, round(sum(sizes) / len(noise)), seconds
+
+
+def name_of(sampling: Sampling) -> tuple[str, str, str]:
+    """Solver, grid, steps."""
+    return type(sampling.sampler).__name__, type(sampling.grid).__name__, str(sampling.steps)
+
+
+def compare(
+    model: Diffusion, data: ImageData, args: argparse.Namespace
+) -> tuple[list[Sampling], list[list[Drawn]], list[tuple[str, float]]]:
+    """Every entrant, its draws by seed, and the floor per feature space."""
+    spaces = FeatureSpace.all_for(data.train)
+    judged = some_images(data.val, len(data.val), seed=1)
+    real = [space(judged) for space in spaces]
+    train = some_images(data.train, BASIS_IMAGES + args.n, seed=0)[BASIS_IMAGES:]  # not those of the basis
+    train = train if len(train) > 1 else some_images(data.train, args.n, seed=1)
+    floor = [(s.name, frechet_distance(s(train), r)) for s, r in zip(spaces, real, strict=True)]
+    samplings = [
+        replace(s, precision=args.precision) for s in entrants(model, args.calls, args.plain_steps)
+    ]
+    results: list[list[Drawn]] = [[] for _ in samplings]
+    for seed in range(args.seeds):
+        generator = torch.Generator().manual_seed(seed)
+        cond = model.condition.or_drawn(None, args.n, generator)
+        noise = model.noise(args.n, generator)
+        few = min(args.n, args.reference_images)
+        fine = Sampling(AdamsMoulton(), UniformGrid(), steps=args.reference_steps, precision=args.precision)
+        reference, _, _ = draw(model, fine, noise[:few], None if cond is None else cond[:few])
+        for sampling, drawn in zip(samplings, results, strict=True):
+            images, calls, seconds = draw(model, sampling, noise, cond)
+            error = (images[:few].float() - reference.float()).abs().mean().item()
+            distances = [frechet_distance(s(images), r) for s, r in zip(spaces, real, strict=True)]
+            drawn.append(Drawn(calls, seconds, distances, error))
+    return samplings, results, floor
+
+
+# --- figures ---------------------------------------------------------------------------------------------------
+
+
+def mean_and_sd(values: list[float], digits: int = 3) -> str:
+    """Over seeds."""
+    t = torch.tensor(values, dtype=torch.float64)
+    return f"{t.mean():.{digits}f}" + (f" ± {t.std():.{digits}f}" if len(t) > 1 else "")
+
+
+def ratios(drawn: list[Drawn], plain: list[Drawn], space: int) -> list[float]:
+    """Of distances, seed by seed."""
+    return [d.distances[space] / p.distances[space] for d, p in zip(drawn, plain, strict=True)]
+
+
+def table(
+    samplings: list[Sampling], results: list[list[Drawn]], floor: list[tuple[str, float]], title: str
+) -> Table:
+    """A row per solver and grid."""
+    result = Table(title=title)
+    for name in ["solver", "grid", "steps", "calls", "seconds"]:
+        result.add_column(name, justify="left" if name in ("solver", "grid") else "right")
+    for name, _ in floor:
+        result.add_column(f"Fréchet, {name}", justify="right")
+        result.add_column("/ plain", justify="right")
+    result.add_column("pixel error", justify="right")
+    for sampling, drawn in zip(samplings, results, strict=True):
+        figures = []
+        for space in range(len(floor)):
+            figures.append(mean_and_sd([d.distances[space] for d in drawn]))
+            figures.append(mean_and_sd(ratios(drawn, results[0], space)))
+        seconds = mean_and_sd([d.seconds for d in drawn], 1)
+        errors = mean_and_sd([d.pixel_error for d in drawn], 2)
+        result.add_row(*name_of(sampling), f"{drawn[0].calls:g}", seconds, *figures, errors)
+    result.add_section()
+    floors = [cell for _, distance in floor for cell in (f"{distance:.3f}", "")]
+    result.add_row("training images", "", "", "", "", *floors, "")
+    return result
+
+
+def load_model(args: argparse.Namespace) -> tuple[Diffusion, ImageData]:
+    """The run's model and its data; raises `GenzooError` for another family."""
+    model = genzoo.load(args.run)
+    if not isinstance(model, Diffusion) or model.spec.levels is None or len(model.spec.shape) != 3:
+        raise GenzooError(f"{args.run} holds no diffusion or flow model of images: give a run of that family")
+    named = DataArguments(args.data) if args.data else data_of_run(args.run)
+    if named is None:
+        raise GenzooError(f"{args.run} does not say what it was trained on: give --data")
+    return model.eval().requires_grad_(False), named.load()
+
+
+def main() -> None:
+    """Prints the table and, last, one line of JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="the run folder of a diffusion or flow model")
+    parser.add_argument("--data", default=None, help="its data, where the run does not say")
+    parser.add_argument("--n", type=int, default=2000, help="samples per solver and seed")
+    parser.add_argument("--seeds", type=int, default=3, help="of the start noise")
+    parser.add_argument("--calls", type=int, nargs="+", default=[10, 20], help="budgets of network calls")
+    parser.add_argument("--plain-steps", type=int, default=200, help="of Euler, which the others are held against")
+    parser.add_argument("--reference-steps", type=int, default=500, help="of the fine solution")
+    parser.add_argument("--reference-images", type=int, default=256, help="drawn by it, of each seed")
+    parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")
+    args = parser.parse_args()
+    model, data = load_model(args)
+    samplings, results, floor = compare(model, data, args)
+    title = (
+        f"{args.run.name}: {args.n} samples, {args.seeds} seed(s), against {len(data.val)} images of "
+        f"{data.name}/val; pixel error in grey levels against {args.reference_steps} steps"
+    )
+    Console(width=None if sys.stdout.isatty() else 170).print(table(samplings, results, floor, title))
+    for space, (name, _) in enumerate(floor):
+        short = [i for i, drawn in enumerate(results) if i and drawn[0].calls <= min(args.calls)]
+        scores = {i: sum(ratios(results[i], results[0], space)) / args.seeds for i in short}
+        best = min(scores, key=scores.__getitem__)
+        print(
+            f"{name}: best within {min(args.calls)} calls is {' '.join(name_of(samplings[best])[:2])} at "
+            f"{scores[best]:.3f} of the plain method's distance (bar: at most 1.05)"
+        )
+    rows = [
+        {"solver": name_of(s), "calls": d[0].calls, "seconds": [r.seconds for r in d],
+         "distances": [r.distances for r in d], "pixel_error": [r.pixel_error for r in d]}
+        for s, d in zip(samplings, results, strict=True)
+    ]  # fmt: skip
+    machine = {"threads": torch.get_num_threads(), "torch": torch.__version__, "n": args.n, "floor": floor}
+    print(json.dumps({**machine, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

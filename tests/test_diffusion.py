@@ -1,0 +1,438 @@
+"""The diffusion model against Gaussian data, where the best network is known, and its promises one by one."""
+
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from enumeration import perturbed
+from torch import nn
+from torch.distributions import MultivariateNormal
+
+from genzoo import create, load, load_data
+from genzoo.config import TrainConfig, from_json, to_json
+from genzoo.contract import Batch, DataSpec, GenzooError, Likelihood, LogLikelihood
+from genzoo.couplings import ClassAwareOptimalTransport, Independent, OptimalTransport
+from genzoo.data import TensorSplit
+from genzoo.evaluation.likelihood import evaluate_likelihood
+from genzoo.likelihood import (
+    BoundProtocol,
+    ExactDivergence,
+    OdeProtocol,
+    RungeKutta4,
+    bin_centres,
+    quantise,
+    summed_over_classes,
+)
+from genzoo.models import CONFIG_TYPES
+from genzoo.models.diffusion import DiffusionConfig
+from genzoo.networks.clocks import TimeClock
+from genzoo.networks.mlp import MLPConfig
+from genzoo.objectives.denoising import ELBOWeighting
+from genzoo.objectives.elbo import normal_noise
+from genzoo.objectives.times import StratifiedTimes, UniformLogSNR
+from genzoo.paths import (
+    VE,
+    DataTarget,
+    EDMTarget,
+    Linear,
+    NoiseTarget,
+    Trigonometric,
+    VelocityTarget,
+    VPCosine,
+    VPLinear,
+    VTarget,
+)
+from genzoo.presets import PRESETS, build
+from genzoo.samplers import Ancestral, Sampling
+
+F64 = torch.float64
+DIFFUSION = [name for name, preset in PRESETS.items() if isinstance(preset.sizes["tiny"], DiffusionConfig)]
+SMALL = MLPConfig(width=16, blocks=1)
+REAL = DataSpec((3,), levels=None)
+GREY = DataSpec((1, 2, 2), levels=17)
+MEAN = torch.tensor([0.5, -0.3, 0.2], dtype=F64)
+COVARIANCE = torch.tensor([[0.5, 0.3, -0.1], [0.3, 0.4, 0.1], [-0.1, 0.1, 0.3]], dtype=F64)
+DATA = MultivariateNormal(MEAN, COVARIANCE)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def gaussian(n, seed=0):
+    """Draws of `DATA`, float32 `[n, 3]`."""
+    eps = torch.randn(n, 3, generator=rng(seed), dtype=F64)
+    return (MEAN + eps @ torch.linalg.cholesky(COVARIANCE).T).float()
+
+
+def exact_ode(first=0.0, steps=48):
+    return OdeProtocol(first=first, solver=RungeKutta4(steps), divergence=ExactDivergence())
+
+
+# --- networks whose truth is known -----------------------------------------------------------------------------
+
+
+class Optimal(nn.Module):
+    """E[y | x_t] of N(mean, covariance); with a condition its embedding's first entries are added to the mean."""
+
+    def __init__(self, config, mean, covariance):
+        super().__init__()
+        self.config, self.covariance = config, covariance.double()
+        self.mean = nn.Parameter(mean.double())
+
+    def forward(self, x, clock, cond=None):
+        t = clock.double() / 1000
+        at, shape = self.config.path.at(t), x.shape
+        alpha, sigma, x_t = at.alpha[:, None], at.sigma[:, None], x.double().flatten(1)
+        if self.config.unit_input:
+            x_t = x_t * (sigma**2 + (alpha * self.config.data_std) ** 2).sqrt()
+        mean = self.mean if cond is None else self.mean + cond[:, : x_t.shape[1]].double()
+        marginal = alpha[:, :, None] ** 2 * self.covariance + torch.diag_embed(sigma.expand_as(x_t) ** 2)
+        white = torch.linalg.solve(marginal, x_t - alpha * mean)
+        a, b = self.config.target.coefficients(at)
+        y = a[:, None] * (mean + alpha * white @ self.covariance) + b[:, None] * sigma * white
+        return y.view(shape).to(x.dtype)
+
+
+class Recorder(nn.Module):
+    """Says nothing and remembers what it was shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x, clock, cond=None):
+        self.x, self.t, self.cond = x, clock.double() / 1000, cond
+        return self.nothing * x
+
+
+class Blind(nn.Module):
+    """The same logits whatever it sees."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, x, clock, cond=None):
+        return self.logits.expand(len(x), *self.logits.shape)
+
+
+def optimal_model(spec=REAL, mean=MEAN, covariance=COVARIANCE, **options):
+    """A model of Gaussian data; flow matching unless told otherwise."""
+    flow = {
+        "path": Linear(),
+        "target": VelocityTarget(),
+        "clock": TimeClock(),
+        "network": SMALL,
+        "times": StratifiedTimes(),
+        "sampling": Sampling(steps=40, precision="fp32"),
+        "protocol": exact_ode(),
+    }
+    model = build(DiffusionConfig(**{**flow, **options}), spec)
+    model.network = Optimal(model.config, mean, covariance)
+    return model.eval()
+
+
+def recording(name, spec, **options):
+    model = create(name, spec, "tiny", **options)
+    model.network = Recorder()
+    return model
+
+
+ROWS = {
+    "noise": {"path": VPLinear(beta_max=40.0), "target": NoiseTarget(), "protocol": exact_ode(1e-5)},
+    "data": {"path": Linear(), "target": DataTarget(), "protocol": exact_ode(1e-3), "first": 0.01},
+    "v": {"path": Trigonometric(), "target": VTarget()},
+    "velocity": {},
+    "F": {"path": VE(), "target": EDMTarget(), "unit_input": True},
+}
+rows = pytest.mark.parametrize("row", ROWS)
+
+
+# --- Gaussian data ---------------------------------------------------------------------------------------------
+
+
+@rows
+def test_the_likelihood_is_the_closed_form(row):
+    x = gaussian(16)
+    answer = optimal_model(**ROWS[row]).log_likelihood(x, generator=rng())
+    assert (answer.nats - DATA.log_prob(x.double())).abs().max() < 3e-4  # 1e-4 per dimension
+    assert answer.kind is Likelihood.ESTIMATE and answer.details["conditional"] is False
+
+
+@rows
+@pytest.mark.parametrize("noisy", [False, True])
+def test_samples_have_the_mean_and_the_covariance(row, noisy):
+    n, model = 6000, optimal_model(**ROWS[row])
+    sampling = replace(model.config.sampling, steps=80, **({"sampler": Ancestral()} if noisy else {}))
+    x = model.draw(n, sampling=sampling, generator=rng()).double()
+    scale = COVARIANCE.diag()
+    assert ((x.mean(0) - MEAN).abs() < 4 * (scale / n).sqrt()).all()
+    spread = ((scale[:, None] * scale + COVARIANCE**2) / n).sqrt()
+    assert ((x.T.cov() - COVARIANCE).abs() < 4 * spread + 0.01 * noisy).all()  # noisy steps have a bias
+
+
+@rows
+def test_the_loss_is_the_error_that_nobody_can_avoid(row):
+    """tr Var(y | x_t) = (a - b alpha / sigma)^2 tr (C^-1 + SNR)^-1, whatever the weights."""
+    n, model = 20_000, optimal_model(**ROWS[row])
+    first = max(model.config.first, model.path.first)
+    t = first + (1 - first) * (torch.arange(20_000, dtype=F64) + 0.5) / 20_000
+    at = model.path.at(t)
+    a, b = model.target.coefficients(at)
+    snr = (at.alpha / at.sigma) ** 2
+    left = (1 / (1 / torch.linalg.eigvalsh(COVARIANCE) + snr[:, None])).sum(1)
+    expected = (1 - first) * ((a - b * at.alpha / at.sigma) ** 2 * left).mean() / 3
+    loss = model.loss(Batch(gaussian(n)), generator=rng(1)).total
+    assert abs(loss.mean() - expected) < 4 * loss.std() / n**0.5 < 0.05 * expected
+
+
+def test_the_elbo_loss_of_levels_is_the_bound_itself():
+    """With logits that are blind, -log of their probability: from the first step on every bit counts."""
+    n, levels = 6000, GREY.levels
+    model = create("ddpm-likelihood", GREY, "tiny", protocol=BoundProtocol(first=2e-5, times=32))
+    logits = torch.randn(levels, 2, 2, generator=rng())
+    model.network = Blind(logits)
+    images = torch.randint(levels, (n, 1, 2, 2), generator=rng(1), dtype=torch.uint8)
+    truth = logits.double().log_softmax(0).gather(0, images[:, 0].long()).flatten(1).sum(1)
+    loss = model.loss(Batch(images), generator=rng(2)).total.double() * GREY.dims
+    for ours, least in ((loss, 0.1), (-model.log_likelihood(images[:1500], generator=rng(3)).nats, 0.05)):
+        gap = ours + truth[: len(ours)]
+        assert abs(gap.mean()) < 4 * gap.std() / len(gap) ** 0.5 < -least * truth.mean()
+
+
+def test_a_flow_learns_a_mixture_and_is_no_better_than_the_truth():
+    data = load_data("toy:gaussian-mixture")
+    training = TrainConfig(batch_size=256, learning_rate=4e-3, precision="fp32")
+    model = create("flow", data.spec, "tiny", training=training, protocol=exact_ode(steps=24))
+    model.fit(data.train, steps=500, progress=False)
+    images = data.test.images[:500]
+    excess = data.log_prob(images) - model.log_likelihood(images).nats
+    assert -3 * excess.std() / len(images) ** 0.5 < excess.mean() < 0.3
+
+
+# --- coupling --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cond", "size", "coupling"),
+    [(None, 0, OptimalTransport()), ("class", 3, ClassAwareOptimalTransport()), ("vector", 2, Independent())],
+)
+def test_the_network_regresses_the_noise_it_was_paired_with(cond, size, coupling):
+    spec, n = DataSpec((4,), None, cond, size), 24
+    model = recording("ot-flow", spec)
+    x, labels = 2 * torch.randn(n, 4, generator=rng()), torch.arange(n) % 3
+    given = {None: None, "class": labels, "vector": torch.randn(n, 2, generator=rng(1))}[cond]
+    loss = model.loss(Batch(x, given), generator=rng(7))
+    drawn = normal_noise(x, rng(7))  # the first that the loss draws
+    paired = coupling.pair(x, drawn, labels)
+    assert model.config.coupling == coupling and (torch.equal(paired, drawn) == (cond == "vector"))
+    t = model.network.t[:, None]
+    expected = ((1 - t) * x + t * paired).float()
+    torch.testing.assert_close(model.network.x, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(loss.total, (paired - x).square().mean(1))
+
+
+# --- conditions ------------------------------------------------------------------------------------------------
+
+CLASSES = DataSpec((3,), None, "class", 3)
+PLACES = torch.tensor([[1.0, 0, 0], [-1, 0.5, 0], [0, -1, 1]])
+
+
+def conditional_model(**options):
+    """N(MEAN + PLACES[y], COVARIANCE) for class y, and N(MEAN, COVARIANCE) without one."""
+    model = optimal_model(CLASSES, **options)
+    with torch.no_grad():
+        model.condition.embed.weight.zero_()[:, :3] = PLACES
+    return model
+
+
+def test_conditions_are_left_out_in_training_only():
+    n, model = 4000, recording("flow", CLASSES, null_share=0.25)
+    batch = Batch(torch.zeros(n, 3), torch.arange(n) % 3)
+    nn.init.constant_(model.null, 7.0)
+    for training, share in ((True, 0.25), (False, 0.0)):
+        model.train(training).loss(batch, generator=rng())
+        out = (model.network.cond == 7).all(1)
+        assert abs(out.double().mean() - share) <= 4 * (share * (1 - share) / n) ** 0.5
+        assert torch.equal(model.network.cond[~out], model.condition(batch.cond, n)[~out])
+
+
+def test_classes_are_summed_over_exactly():
+    x, model = gaussian(8), conditional_model()
+    model.chunk = 5
+    each = torch.stack([DATA.log_prob(x.double() - place) for place in PLACES.double()])
+    expected = each.logsumexp(0) - math.log(3)
+    torch.testing.assert_close(model.log_likelihood(x).nats, expected, rtol=0, atol=1e-3)
+    y = torch.arange(8) % 3
+    given = model.log_likelihood(x, y)
+    torch.testing.assert_close(given.nats, each.gather(0, y[None])[0], rtol=0, atol=1e-3)
+    assert given.details["conditional"] is True
+
+
+def test_a_sum_of_noisy_figures_stays_a_lower_bound():
+    n, scale = 40_000, 1.5
+    true = torch.tensor([-3.0, -3.5, -6.0, -4.0], dtype=F64)[:, None].expand(4, n)
+
+    def figures(nats, stderr=None):
+        return LogLikelihood(nats.flatten(), Likelihood.LOWER_BOUND, REAL, stderr)
+
+    noisy = [true + scale * torch.randn(4, n, generator=rng(s), dtype=F64) for s in (0, 1)]
+    first, again = figures(noisy[0]), figures(noisy[1], torch.full((4 * n,), scale, dtype=F64))
+    truth = true[:, 0].logsumexp(0) - math.log(4)
+    total, plain = summed_over_classes(first, again, 4), summed_over_classes(first, first, 4).nats
+    mean, error = total.nats.mean(), total.nats.std() / n**0.5
+    assert mean + 3 * error < truth and plain.mean() > truth + 0.2
+    torch.testing.assert_close(plain, noisy[0].logsumexp(0) - math.log(4))
+    q = noisy[0].softmax(0)
+    centre = (q * (true - q.log())).sum(0) - math.log(4)
+    assert abs(((total.nats - centre) / total.stderr).var() - 1) < 0.05
+    sure = figures(true)
+    torch.testing.assert_close(summed_over_classes(sure, sure, 4).nats, truth.expand(n))
+
+
+def test_a_bound_over_classes_takes_fresh_noise_for_its_second_figures(monkeypatch):
+    asked, plain = [], BoundProtocol.measure
+    monkeypatch.setattr(BoundProtocol, "measure", lambda *a: asked.append(plain(*a)) or asked[-1])
+    model = create("ddpm", replace(GREY, cond="class", cond_size=3), "tiny")
+    answer = model.log_likelihood(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), generator=rng())
+    first, again = asked
+    assert answer.nats.shape == answer.stderr.shape == (2,) and answer.kind is Likelihood.LOWER_BOUND
+    assert not torch.equal(first.nats, again.nats)
+
+
+def test_guidance():
+    model = conditional_model()
+    y, x_1 = torch.arange(12) % 3, model.noise(12, rng())
+
+    def drawn(weaker=None, **options):
+        sampling = Sampling(steps=8, precision="fp32", **options)
+        return model.decode(x_1, y, sampling=sampling, weaker=weaker)
+
+    plain, strong = drawn(), drawn(guidance=3.0)
+    assert torch.equal(plain, drawn(guidance=1.0))
+    assert ((strong - plain) * PLACES[y]).sum(1).min() > 0.1  # further from where nothing is said
+    assert torch.equal(strong, drawn(guidance=3.0, guidance_from=0.0, guidance_to=1.0))
+    assert torch.equal(plain, drawn(guidance=3.0, guidance_from=0.1, guidance_to=0.1))
+    some = drawn(guidance=3.0, guidance_from=0.2, guidance_to=0.6)
+    assert not torch.allclose(some, plain, atol=1e-3) and not torch.allclose(some, strong, atol=1e-3)
+    assert torch.equal(drawn(model, guidance=3.0), plain)  # it is no better than itself
+    other = drawn(conditional_model(covariance=2 * COVARIANCE), guidance=3.0)
+    assert other.isfinite().all() and not torch.allclose(other, strong, atol=1e-2)
+
+
+def test_guidance_without_a_condition_needs_a_weaker_model():
+    model, sampling = optimal_model(), Sampling(steps=4, guidance=2.0)
+    with pytest.raises(GenzooError, match="--cond class, or give a weaker model"):
+        model.draw(2, sampling=sampling)
+    guided = model.draw(2, sampling=sampling, weaker=optimal_model(mean=0 * MEAN), generator=rng())
+    assert not torch.allclose(guided, model.draw(2, generator=rng()), atol=1e-2)
+
+
+# --- images in, images out -------------------------------------------------------------------------------------
+
+
+def grey_model(**options):
+    """Gaussian grey images: neighbours are alike."""
+    line = torch.arange(4, dtype=F64)
+    covariance = 0.09 * torch.exp(-(line[:, None] - line).abs() / 3) + 0.002 * torch.eye(4, dtype=F64)
+    return optimal_model(GREY, torch.zeros(4), covariance, **options)
+
+
+@pytest.mark.parametrize("spec", [REAL, GREY])
+def test_imputation_keeps_what_is_known(spec):
+    model = perturbed(build(DiffusionConfig(network=SMALL, sampling=Sampling(steps=4), protocol=exact_ode()), spec)) \
+        if spec is REAL else create("ddpm-likelihood", GREY, "tiny", sampling=Sampling(steps=4))  # fmt: skip
+    images = gaussian(7) if spec is REAL else torch.full((7, 1, 2, 2), 16, dtype=torch.uint8)
+    missing = torch.zeros(spec.shape, dtype=torch.bool)
+    missing[..., 1:] = True
+    model.chunk = 3
+    filled = model.impute(images, missing, resamplings=2, generator=rng())
+    assert filled.shape == images.shape and filled.dtype == images.dtype
+    assert torch.equal(filled[..., :1], images[..., :1])
+    assert (filled[..., 1:] != images[..., 1:]).any(1).all()
+
+
+def test_imputation_draws_from_the_conditional():
+    n, model = 2000, optimal_model(sampling=Sampling(steps=25, precision="fp32"))
+    known = torch.tensor([1.2, -9.0, -0.4]).expand(n, 3)  # the middle one must not be read
+    drawn = model.impute(known, torch.tensor([False, True, False]), resamplings=10, generator=rng())[:, 1]
+    keep = torch.tensor([0, 2])
+    gain = torch.linalg.solve(COVARIANCE[keep][:, keep], COVARIANCE[keep, 1])
+    mean = MEAN[1] + (known[0, keep].double() - MEAN[keep]) @ gain
+    variance = COVARIANCE[1, 1] - COVARIANCE[1, keep] @ gain
+    assert abs(drawn.mean() - mean) < 0.08 * variance.sqrt() + 3 * (variance / n).sqrt()
+    assert drawn.var() == pytest.approx(variance.item(), rel=0.2)
+
+
+@pytest.mark.parametrize("path", [Linear(), Trigonometric()], ids=repr)
+def test_variations_are_as_different_as_asked(path):
+    model, x = optimal_model(path=path), gaussian(2000)
+    correlations = []
+    for strength in (0.02, 0.5, 1.0):
+        varied = model.vary(x, strength, generator=rng(1))
+        pairs = torch.stack([x.flatten() - x.mean(), varied.flatten() - varied.mean()])
+        correlations.append(torch.corrcoef(torch.stack([x[:, 0], varied[:, 0]]))[0, 1].item())
+        assert pairs[1].std() == pytest.approx(pairs[0].std().item(), rel=0.1)
+    assert correlations[0] > 0.99 > 0.9 > correlations[1] > 0.2 and abs(correlations[2]) < 0.08
+    for strength in (0.0, 1.5):
+        with pytest.raises(GenzooError):
+            model.vary(x, strength)
+
+
+def test_encoding_finds_the_noise():
+    """The flow of a Gaussian on the linear path is x_1 = C^(-1/2) (x - mean)."""
+    x, (values, vectors) = gaussian(9), torch.linalg.eigh(COVARIANCE)
+    model = optimal_model()
+    model.chunk = 4
+    expected = (x.double() - MEAN) @ vectors @ torch.diag(values**-0.5) @ vectors.T
+    torch.testing.assert_close(model.encode(x).double(), expected, rtol=0, atol=3e-3)
+
+
+@pytest.mark.parametrize("options", [{}, {"path": VPCosine(), "target": VTarget()}, ROWS["F"]], ids=["", "v", "F"])
+def test_images_come_back_from_their_noise(options):
+    model, there_and_back = grey_model(**options), Sampling(steps=100, precision="fp32")
+    images = model.sample(100, generator=rng())
+    again = model.decode(model.encode(images), sampling=there_and_back)
+    assert again.dtype == torch.uint8 and (again == images).double().mean() > 0.98
+    assert images.double().std() > 1
+
+
+def test_interpolations_end_at_the_images():
+    model = grey_model()
+    images = model.sample(6, generator=rng())
+    between = model.interpolate(images[:3], images[3:], 5)
+    assert between.shape == (3, 5, 1, 2, 2) and between.dtype == torch.uint8
+    for end, wanted in ((between[:, 0], images[:3]), (between[:, -1], images[3:])):
+        assert (end.long() - wanted).abs().max() <= 1
+    steps = between.long().diff(dim=1).abs().amax((1, 2, 3, 4))
+    assert (steps < (images[:3].long() - images[3:]).abs().amax((1, 2, 3)).clamp(min=2)).all()
+
+
+# --- units -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_images_as_the_network_sees_them(levels):
+    model = create("flow-likelihood", DataSpec((1, 1, levels), levels), "tiny")
+    images = torch.arange(levels, dtype=torch.uint8).view(1, 1, 1, levels).expand(500, -1, -1, -1)
+    x = model.to_network(images)
+    assert x.dtype == torch.float32 and -1 < x.min() and x.max() < 1
+    torch.testing.assert_close(x, bin_centres(images, levels, torch.float32))
+    assert torch.equal(model.from_network(x), images)
+    assert model.from_network(torch.tensor([[-1.5, 1.5]])).tolist() == [[0, levels - 1]]
+    model.network = Recorder()
+    model.loss(Batch(images), generator=rng())
+    t = model.network.t.view(-1, 1, 1, 1)
+    clean = model.predict  # the loss takes its data from here:
+    spread = model._training_data(images, rng())
+    assert torch.equal(model.from_network(spread), images) and clean and t.shape[0] == 500
+    assert ((spread - x) * levels).var() == pytest.approx(1 / 3, rel=0.05)  # all over the bin
+    assert torch.equal(quantise(spread, levels), images.long())
+
+
+def test_real_data_are_taken_as_they_are():
+    model, x = optimal_model(dequantised=True), 5 * gaussian(4)
+    assert torch.equal(model.to_network(x), x) and torch.equal(model.from_network(x), x)
+    assert torch.equal(model._training_data(x, rng()), x)

@@ -1,0 +1,127 @@
+"""The Fréchet distance against its closed forms, SciPy's matrix square root, and what must not change it."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+
+from genzoo.contract import GenzooError
+from genzoo.evaluation.frechet import frechet_distance
+
+
+def normal(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def correlated(n, d, seed):
+    """Rows with features of unequal size, mixed, around a mean of their own."""
+    mix = normal(d, d, seed=1000 + seed)
+    return normal(n, d, seed=seed) * torch.logspace(-1, 1, d, dtype=torch.float64) @ mix + normal(
+        d, seed=2000 + seed
+    )
+
+
+def by_matrix_root(a, b):
+    """The formula as it stands."""
+    a, b = a.numpy(), b.numpy()
+    s_a, s_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = sqrtm(s_a @ s_b)
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s_a) + np.trace(s_b) - 2 * np.trace(root).real
+
+
+def with_moments(mean, deviations, n=101):
+    """Rows `[n, d]` whose empirical mean and (diagonal) covariance are exactly these."""
+    rows = normal(n, len(mean), seed=5)
+    q, _ = torch.linalg.qr(rows - rows.mean(0))  # orthonormal columns, each of mean 0
+    return q * (n - 1) ** 0.5 * torch.tensor(deviations) + torch.tensor(mean)
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(400, 300, 8), (60, 500, 32)])
+def test_equals_the_formula_with_a_matrix_square_root(n, m, d):
+    a, b = correlated(n, d, seed=1), correlated(m, d, seed=2)
+    assert frechet_distance(a, b) == pytest.approx(by_matrix_root(a, b), rel=1e-7)
+
+
+def test_closed_form_of_diagonal_covariances():
+    """sum of (difference of means)^2 and (difference of standard deviations)^2"""
+    a = with_moments([0.0, 1.0, -2.0], [1.0, 2.0, 0.5])
+    b = with_moments([0.5, 1.0, 1.0], [3.0, 2.0, 0.0], n=57)
+    truth = 0.5**2 + 3.0**2 + (3 - 1) ** 2 + 0.5**2
+    assert frechet_distance(a, b) == pytest.approx(truth, rel=1e-12)
+
+
+@pytest.mark.parametrize(("n", "d"), [(400, 32), (40, 64), (2, 5)])
+def test_no_distance_to_oneself(n, d):
+    a = correlated(n, d, seed=3)
+    size = a.var(0).sum().item()
+    assert 0 <= frechet_distance(a, a) <= 1e-12 * size
+    assert frechet_distance(a, a.flip(0)) <= 1e-12 * size
+
+
+def test_features_of_very_unequal_size():
+    """Covariances with a condition number of 1e16, which a matrix square root no longer resolves."""
+    scales = torch.logspace(-4, 4, 32, dtype=torch.float64)
+    a, b = normal(400, 32, seed=1) * scales, normal(400, 32, seed=2) * scales
+    size = a.var(0).sum().item()
+    assert frechet_distance(a, a) <= 1e-12 * size
+    small = slice(0, 8)  # the small features alone: 1e-4 and more, told apart as well as large ones
+    expected = frechet_distance(a[:, small] * 1e4, b[:, small] * 1e4)
+    assert frechet_distance(a[:, small], b[:, small]) == pytest.approx(expected * 1e-8, rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "d"), [(200, 16), (30, 64)])
+def test_symmetric_and_blind_to_rotation_shift_and_order(n, d):
+    a, b = correlated(n, d, seed=6), correlated(2 * n, d, seed=7)
+    truth = frechet_distance(a, b)
+    rotation, _ = torch.linalg.qr(normal(d, d, seed=8))
+    shift = normal(d, seed=9)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    assert truth > 0.1
+    assert frechet_distance(b, a) == pytest.approx(truth, rel=1e-9)
+    assert frechet_distance(a @ rotation + shift, b @ rotation + shift) == pytest.approx(truth, rel=1e-9)
+    assert frechet_distance(a[order], b) == pytest.approx(truth, rel=1e-9)
+
+
+def test_fewer_samples_than_features():
+    """Rows in a subspace: turned into it, the features that are always 0 drop out, and the formula applies."""
+    a, b = correlated(30, 6, seed=10), correlated(40, 6, seed=11)
+    rotation, _ = torch.linalg.qr(normal(64, 64, seed=12))
+    turned = [torch.cat([x, torch.zeros(len(x), 58, dtype=torch.float64)], 1) @ rotation for x in (a, b)]
+    assert frechet_distance(*turned) == pytest.approx(by_matrix_root(a, b), rel=1e-7)
+
+
+def test_bias_of_equal_laws():
+    """2 d / n + d (d + 1) / (2 n), of which the n^-2 term is a few per cent here."""
+    n, d, repeats = 1000, 16, 40
+    distances = [
+        frechet_distance(normal(n, d, seed=100 + i), normal(n, d, seed=500 + i)) for i in range(repeats)
+    ]
+    bias = 2 * d / n + d * (d + 1) / (2 * n)
+    assert np.mean(distances) == pytest.approx(bias, rel=0.1)
+
+
+def test_grows_with_shift_and_contamination():
+    a, b = correlated(300, 8, seed=13), correlated(300, 8, seed=14)
+    shifted = [frechet_distance(a, a + s) for s in (0.0, 0.5, 1.0)]
+    assert shifted == pytest.approx([0.0, 8 * 0.25, 8.0], abs=1e-9)
+    mixed = [frechet_distance(a, torch.cat([a[k:], b[:k]])) for k in (0, 50, 150, 300)]
+    assert mixed == sorted(mixed) and mixed[1] > 0.01
+
+
+def test_type_of_the_features_does_not_matter():
+    a, b = correlated(100, 8, seed=15).float(), correlated(100, 8, seed=16).float().requires_grad_()
+    assert frechet_distance(a, b) == frechet_distance(a.double(), b.double())
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        (torch.zeros(1, 3), torch.zeros(5, 3), "two or more vectors"),
+        (torch.zeros(5, 3), torch.zeros(5, 4), "one width"),
+        (torch.zeros(5), torch.zeros(5), "shapes"),
+        (torch.zeros(5, 3), torch.full((5, 3), torch.nan), "NaN"),
+    ],
+)
+def test_mistakes_are_told(a, b, words):
+    with pytest.raises(GenzooError, match=words):
+        frechet_distance(a, b)
