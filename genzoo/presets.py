@@ -91,7 +91,7 @@ def _token_prior(width: int, blocks: int, dropout: float = 0.1) -> PixelTransfor
 
 # --- diffusion and flow matching: rows of `genzoo.models.diffusion`'s table ------------------------------------
 
-_DENOISING = TrainConfig(batch_size=64, learning_rate=1e-3)
+_DENOISING = TrainConfig(batch_size=64, muon=True)
 _ODE = OdeProtocol(first=0.0, solver=RungeKutta4(10), draws=2)
 _DDPM = DiffusionConfig(
     path=DiscreteBetas(CosineBetas()),
@@ -118,7 +118,7 @@ def _denoisers(recipe: DiffusionConfig, adjustments: Mapping[str, Mapping[str, A
         "base": ConvUNetConfig(fine=48, widths=(128, 256), blocks=3),
         "large": ConvUNetConfig(fine=64, widths=(192, 384, 512), blocks=4, attention=2),
     }
-    rates = {"tiny": 2e-3, "small": 1e-3, "base": 5e-4, "large": 3e-4}
+    rates = {"tiny": 3e-3, "small": 3e-3, "base": 1e-3, "large": 5e-4}
     sizes = {
         size: replace(recipe, network=network, training=replace(_DENOISING, learning_rate=rates[size]))
         for size, network in networks.items()
