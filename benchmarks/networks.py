@@ -56,19 +56,25 @@ def diffusion_config(preset: str, spec: DataSpec, size: str) -> DiffusionConfig:
     return config
 
 
-def same_size(config: DiffusionConfig, family: str, spec: DataSpec, widths: int = 48) -> DiffusionConfig:
-    """`config` with the network of `family` whose parameters are nearest to its own; itself for `PRESETS_OWN`."""
+def same_size(
+    config: DiffusionConfig, family: str, spec: DataSpec, *, least: int = 0, widths: int = 48
+) -> DiffusionConfig:
+    """`config` with the network of `family` whose parameters are nearest to its own; itself for `PRESETS_OWN`.
+
+    Networks of fewer than `least` parameters are passed over.
+    """
     if family == PRESETS_OWN:
         return config
     wanted = parameters_of(config, spec)
-    best = config, float("inf")
+    best, nearest = config, float("inf")
     for n in range(1, widths + 1):
         candidate = replace(config, network=FAMILIES[family](n))
         count = parameters_of(candidate, spec)
-        best = min(best, (candidate, abs(count - wanted)), key=lambda c: c[1])
-        if count > wanted:  # parameters grow with n
+        if count >= least and abs(count - wanted) < nearest:
+            best, nearest = candidate, abs(count - wanted)
+        if count > max(wanted, least):  # parameters grow with n
             break
-    return best[0]
+    return best
 
 
 @dataclass(frozen=True)
@@ -191,7 +197,9 @@ def main() -> None:
             rows.append(measure(preset, family, data, args))
             print(f"{preset}, {family}: {rows[-1].configuration}", flush=True)
     budget = f"{args.steps} steps" if args.steps else f"{args.minutes:g} minutes"
-    title = f"{args.data}, {budget} each on {torch.get_num_threads()} thread(s), {args.images} validation images"
+    title = (
+        f"{args.data}, {budget} each on {torch.get_num_threads()} thread(s), {args.images} validation images"
+    )
     Console(width=None if sys.stdout.isatty() else 170).print(table(rows, title))
     machine = {"threads": torch.get_num_threads(), "torch": torch.__version__, "data": args.data}
     print(json.dumps({**machine, "seed": args.seed, "rows": [asdict(r) for r in rows]}))

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -67,7 +68,7 @@ class RandomConvolutions(nn.Module):
         super().__init__()
         widths = [channels, 32, 64, COMPONENTS]
         self.layers = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths)
         )
         for layer in self.layers:
             nn.init.orthogonal_(layer.weight, gain=2**0.5)  # pyright: ignore
@@ -159,7 +160,9 @@ class Drawn:
     pixel_error: float
 
 
-def draw(model: Diffusion, sampling: Sampling, noise: Tensor, cond: Tensor | None) -> tuple[Tensor, int, float]:
+def draw(
+    model: Diffusion, sampling: Sampling, noise: Tensor, cond: Tensor | None
+) -> tuple[Tensor, int, float]:
     """Images `[n, ...]`, the network's calls per image, and the seconds."""
     with counted_calls(model) as sizes:
         start = time.perf_counter()
@@ -183,9 +186,7 @@ def compare(
     train = some_images(data.train, BASIS_IMAGES + args.n, seed=0)[BASIS_IMAGES:]  # not those of the basis
     train = train if len(train) > 1 else some_images(data.train, args.n, seed=1)
     floor = [(s.name, frechet_distance(s(train), r)) for s, r in zip(spaces, real, strict=True)]
-    samplings = [
-        replace(s, precision=args.precision) for s in entrants(model, args.calls, args.plain_steps)
-    ]
+    samplings = [replace(s, precision=args.precision) for s in entrants(model, args.calls, args.plain_steps)]
     results: list[list[Drawn]] = [[] for _ in samplings]
     for seed in range(args.seeds):
         generator = torch.Generator().manual_seed(seed)
@@ -262,7 +263,9 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=2000, help="samples per solver and seed")
     parser.add_argument("--seeds", type=int, default=3, help="of the start noise")
     parser.add_argument("--calls", type=int, nargs="+", default=[10, 20], help="budgets of network calls")
-    parser.add_argument("--plain-steps", type=int, default=200, help="of Euler, which the others are held against")
+    parser.add_argument(
+        "--plain-steps", type=int, default=200, help="of Euler, which the others are held against"
+    )
     parser.add_argument("--reference-steps", type=int, default=500, help="of the fine solution")
     parser.add_argument("--reference-images", type=int, default=256, help="drawn by it, of each seed")
     parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")

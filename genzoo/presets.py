@@ -110,7 +110,9 @@ _EDM = DiffusionConfig(
 _FLOW = DiffusionConfig(path=Linear(), target=VelocityTarget(), times=LogitNormal(), protocol=_ODE)
 
 
-def _denoisers(recipe: DiffusionConfig, adjustments: Mapping[str, Mapping[str, Any]] | None = None) -> Preset:
+def _denoisers(
+    recipe: DiffusionConfig | ShortcutConfig, adjustments: Mapping[str, Mapping[str, Any]] | None = None
+) -> Preset:
     """The recipe on networks of four sizes; vectors get a perceptron, real-valued data the ODE."""
     networks = {
         "tiny": ConvUNetConfig(fine=16, widths=(32, 64), blocks=1, attention=0),

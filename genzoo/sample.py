@@ -65,7 +65,12 @@ def _sample(flags: SampleFlags) -> None:
 def _change_sampling(model: "GenerativeModel", flags: SampleFlags) -> None:
     """Sets what the flags say of a diffusion model's sampler; raises `GenzooError` for other families."""
     from genzoo.contract import GenzooError
+    from genzoo.models.shortcut import Shortcut
     from genzoo.samplers import Sampling
+
+    if isinstance(model, Shortcut) and flags.steps is not None:
+        model.config = replace(model.config, calls=flags.steps)
+        flags = replace(flags, steps=None)
 
     changes = {"steps": flags.steps, "guidance": flags.guidance}
     changes = {name: value for name, value in changes.items() if value is not None}

@@ -1,7 +1,7 @@
 """The diffusion model against Gaussian data, where the best network is known, and its promises one by one."""
 
+import json
 import math
-from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -11,26 +11,20 @@ from torch.distributions import MultivariateNormal
 
 from genzoo import create, load, load_data
 from genzoo.config import TrainConfig, from_json, to_json
-from genzoo.contract import Batch, DataSpec, GenzooError, Likelihood, LogLikelihood
+from genzoo.contract import Batch, DataSpec, GenzooError, Likelihood
 from genzoo.couplings import ClassAwareOptimalTransport, Independent, OptimalTransport
-from genzoo.data import TensorSplit
-from genzoo.evaluation.likelihood import evaluate_likelihood
 from genzoo.likelihood import (
     BoundProtocol,
     ExactDivergence,
     OdeProtocol,
     RungeKutta4,
-    bin_centres,
-    quantise,
-    summed_over_classes,
 )
 from genzoo.models import CONFIG_TYPES
 from genzoo.models.diffusion import DiffusionConfig
 from genzoo.networks.clocks import TimeClock
 from genzoo.networks.mlp import MLPConfig
-from genzoo.objectives.denoising import ELBOWeighting
 from genzoo.objectives.elbo import normal_noise
-from genzoo.objectives.times import StratifiedTimes, UniformLogSNR
+from genzoo.objectives.times import StratifiedTimes
 from genzoo.paths import (
     VE,
     DataTarget,
@@ -44,7 +38,7 @@ from genzoo.paths import (
     VTarget,
 )
 from genzoo.presets import PRESETS, build
-from genzoo.samplers import Ancestral, Sampling
+from genzoo.samplers import Sampling
 
 F64 = torch.float64
 DIFFUSION = [name for name, preset in PRESETS.items() if isinstance(preset.sizes["tiny"], DiffusionConfig)]
@@ -107,17 +101,6 @@ class Recorder(nn.Module):
         return self.nothing * x
 
 
-class Blind(nn.Module):
-    """The same logits whatever it sees."""
-
-    def __init__(self, logits):
-        super().__init__()
-        self.logits = nn.Parameter(logits)
-
-    def forward(self, x, clock, cond=None):
-        return self.logits.expand(len(x), *self.logits.shape)
-
-
 def optimal_model(spec=REAL, mean=MEAN, covariance=COVARIANCE, **options):
     """A model of Gaussian data; flow matching unless told otherwise."""
     flow = {
@@ -145,7 +128,7 @@ ROWS = {
     "data": {"path": Linear(), "target": DataTarget(), "protocol": exact_ode(1e-3), "first": 0.01},
     "v": {"path": Trigonometric(), "target": VTarget()},
     "velocity": {},
-    "F": {"path": VE(), "target": EDMTarget(), "unit_input": True},
+    "F": {"path": VE(sigma_max=400.0), "target": EDMTarget(), "unit_input": True},
 }
 rows = pytest.mark.parametrize("row", ROWS)
 
@@ -162,15 +145,13 @@ def test_the_likelihood_is_the_closed_form(row):
 
 
 @rows
-@pytest.mark.parametrize("noisy", [False, True])
-def test_samples_have_the_mean_and_the_covariance(row, noisy):
-    n, model = 6000, optimal_model(**ROWS[row])
-    sampling = replace(model.config.sampling, steps=80, **({"sampler": Ancestral()} if noisy else {}))
-    x = model.draw(n, sampling=sampling, generator=rng()).double()
+def test_samples_have_the_mean_and_the_covariance(row):
+    n = 8000
+    x = optimal_model(**ROWS[row]).sample(n, generator=rng()).double()
     scale = COVARIANCE.diag()
     assert ((x.mean(0) - MEAN).abs() < 4 * (scale / n).sqrt()).all()
     spread = ((scale[:, None] * scale + COVARIANCE**2) / n).sqrt()
-    assert ((x.T.cov() - COVARIANCE).abs() < 4 * spread + 0.01 * noisy).all()  # noisy steps have a bias
+    assert ((x.T.cov() - COVARIANCE).abs() < 4 * spread).all()
 
 
 @rows
@@ -185,28 +166,15 @@ def test_the_loss_is_the_error_that_nobody_can_avoid(row):
     left = (1 / (1 / torch.linalg.eigvalsh(COVARIANCE) + snr[:, None])).sum(1)
     expected = (1 - first) * ((a - b * at.alpha / at.sigma) ** 2 * left).mean() / 3
     loss = model.loss(Batch(gaussian(n)), generator=rng(1)).total
-    assert abs(loss.mean() - expected) < 4 * loss.std() / n**0.5 < 0.05 * expected
-
-
-def test_the_elbo_loss_of_levels_is_the_bound_itself():
-    """With logits that are blind, -log of their probability: from the first step on every bit counts."""
-    n, levels = 6000, GREY.levels
-    model = create("ddpm-likelihood", GREY, "tiny", protocol=BoundProtocol(first=2e-5, times=32))
-    logits = torch.randn(levels, 2, 2, generator=rng())
-    model.network = Blind(logits)
-    images = torch.randint(levels, (n, 1, 2, 2), generator=rng(1), dtype=torch.uint8)
-    truth = logits.double().log_softmax(0).gather(0, images[:, 0].long()).flatten(1).sum(1)
-    loss = model.loss(Batch(images), generator=rng(2)).total.double() * GREY.dims
-    for ours, least in ((loss, 0.1), (-model.log_likelihood(images[:1500], generator=rng(3)).nats, 0.05)):
-        gap = ours + truth[: len(ours)]
-        assert abs(gap.mean()) < 4 * gap.std() / len(gap) ** 0.5 < -least * truth.mean()
+    assert abs(loss.mean() - expected) < 4 * loss.std() / n**0.5 < 0.1 * expected
 
 
 def test_a_flow_learns_a_mixture_and_is_no_better_than_the_truth():
     data = load_data("toy:gaussian-mixture")
     training = TrainConfig(batch_size=256, learning_rate=4e-3, precision="fp32")
-    model = create("flow", data.spec, "tiny", training=training, protocol=exact_ode(steps=24))
-    model.fit(data.train, steps=500, progress=False)
+    parts = {"training": training, "network": MLPConfig(width=128, blocks=2), "protocol": exact_ode(steps=16)}
+    model = create("flow", data.spec, "tiny", **parts)
+    model.fit(data.train, steps=400, progress=False)
     images = data.test.images[:500]
     excess = data.log_prob(images) - model.log_likelihood(images).nats
     assert -3 * excess.std() / len(images) ** 0.5 < excess.mean() < 0.3
@@ -271,37 +239,6 @@ def test_classes_are_summed_over_exactly():
     assert given.details["conditional"] is True
 
 
-def test_a_sum_of_noisy_figures_stays_a_lower_bound():
-    n, scale = 40_000, 1.5
-    true = torch.tensor([-3.0, -3.5, -6.0, -4.0], dtype=F64)[:, None].expand(4, n)
-
-    def figures(nats, stderr=None):
-        return LogLikelihood(nats.flatten(), Likelihood.LOWER_BOUND, REAL, stderr)
-
-    noisy = [true + scale * torch.randn(4, n, generator=rng(s), dtype=F64) for s in (0, 1)]
-    first, again = figures(noisy[0]), figures(noisy[1], torch.full((4 * n,), scale, dtype=F64))
-    truth = true[:, 0].logsumexp(0) - math.log(4)
-    total, plain = summed_over_classes(first, again, 4), summed_over_classes(first, first, 4).nats
-    mean, error = total.nats.mean(), total.nats.std() / n**0.5
-    assert mean + 3 * error < truth and plain.mean() > truth + 0.2
-    torch.testing.assert_close(plain, noisy[0].logsumexp(0) - math.log(4))
-    q = noisy[0].softmax(0)
-    centre = (q * (true - q.log())).sum(0) - math.log(4)
-    assert abs(((total.nats - centre) / total.stderr).var() - 1) < 0.05
-    sure = figures(true)
-    torch.testing.assert_close(summed_over_classes(sure, sure, 4).nats, truth.expand(n))
-
-
-def test_a_bound_over_classes_takes_fresh_noise_for_its_second_figures(monkeypatch):
-    asked, plain = [], BoundProtocol.measure
-    monkeypatch.setattr(BoundProtocol, "measure", lambda *a: asked.append(plain(*a)) or asked[-1])
-    model = create("ddpm", replace(GREY, cond="class", cond_size=3), "tiny")
-    answer = model.log_likelihood(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), generator=rng())
-    first, again = asked
-    assert answer.nats.shape == answer.stderr.shape == (2,) and answer.kind is Likelihood.LOWER_BOUND
-    assert not torch.equal(first.nats, again.nats)
-
-
 def test_guidance():
     model = conditional_model()
     y, x_1 = torch.arange(12) % 3, model.noise(12, rng())
@@ -355,7 +292,7 @@ def test_imputation_keeps_what_is_known(spec):
 
 
 def test_imputation_draws_from_the_conditional():
-    n, model = 2000, optimal_model(sampling=Sampling(steps=25, precision="fp32"))
+    n, model = 1500, optimal_model(sampling=Sampling(steps=80, precision="fp32"))
     known = torch.tensor([1.2, -9.0, -0.4]).expand(n, 3)  # the middle one must not be read
     drawn = model.impute(known, torch.tensor([False, True, False]), resamplings=10, generator=rng())[:, 1]
     keep = torch.tensor([0, 2])
@@ -390,7 +327,9 @@ def test_encoding_finds_the_noise():
     torch.testing.assert_close(model.encode(x).double(), expected, rtol=0, atol=3e-3)
 
 
-@pytest.mark.parametrize("options", [{}, {"path": VPCosine(), "target": VTarget()}, ROWS["F"]], ids=["", "v", "F"])
+@pytest.mark.parametrize(
+    "options", [{}, {"path": VPCosine(), "target": VTarget()}, ROWS["F"]], ids=["", "v", "F"]
+)
 def test_images_come_back_from_their_noise(options):
     model, there_and_back = grey_model(**options), Sampling(steps=100, precision="fp32")
     images = model.sample(100, generator=rng())
@@ -410,29 +349,63 @@ def test_interpolations_end_at_the_images():
     assert (steps < (images[:3].long() - images[3:]).abs().amax((1, 2, 3)).clamp(min=2)).all()
 
 
-# --- units -----------------------------------------------------------------------------------------------------
+# --- configurations and passes --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("levels", [2, 17, 256])
-def test_images_as_the_network_sees_them(levels):
-    model = create("flow-likelihood", DataSpec((1, 1, levels), levels), "tiny")
-    images = torch.arange(levels, dtype=torch.uint8).view(1, 1, 1, levels).expand(500, -1, -1, -1)
-    x = model.to_network(images)
-    assert x.dtype == torch.float32 and -1 < x.min() and x.max() < 1
-    torch.testing.assert_close(x, bin_centres(images, levels, torch.float32))
-    assert torch.equal(model.from_network(x), images)
-    assert model.from_network(torch.tensor([[-1.5, 1.5]])).tolist() == [[0, levels - 1]]
-    model.network = Recorder()
-    model.loss(Batch(images), generator=rng())
-    t = model.network.t.view(-1, 1, 1, 1)
-    clean = model.predict  # the loss takes its data from here:
-    spread = model._training_data(images, rng())
-    assert torch.equal(model.from_network(spread), images) and clean and t.shape[0] == 500
-    assert ((spread - x) * levels).var() == pytest.approx(1 / 3, rel=0.05)  # all over the bin
-    assert torch.equal(quantise(spread, levels), images.long())
+@pytest.mark.parametrize("name", DIFFUSION)
+@pytest.mark.parametrize("spec", [GREY, REAL, CLASSES, DataSpec((4,), None, "vector", 2)], ids=str)
+def test_configurations_pass_through_json(name, spec):
+    for size in PRESETS[name].sizes:
+        config = PRESETS[name].config(size, spec)
+        assert from_json(json.loads(json.dumps(to_json(config))), CONFIG_TYPES) == config
 
 
-def test_real_data_are_taken_as_they_are():
-    model, x = optimal_model(dequantised=True), 5 * gaussian(4)
-    assert torch.equal(model.to_network(x), x) and torch.equal(model.from_network(x), x)
-    assert torch.equal(model._training_data(x, rng()), x)
+@pytest.mark.parametrize("name", DIFFUSION)
+def test_a_saved_model_draws_the_same(name, tmp_path):
+    spec = DataSpec((1, 4, 4), 17, "class", 3)
+    model = perturbed(create(name, spec, "tiny", sampling=Sampling(steps=3)), 0.1)
+    model.save(tmp_path)
+    again, y = load(tmp_path), torch.tensor([0, 1, 2])
+    assert again.config == model.config and torch.equal(again.null, model.null) and again.null.any()
+    assert torch.equal(again.sample(3, y, generator=rng()), model.sample(3, y, generator=rng()))
+    assert torch.equal(again.sample(3, generator=rng()), model.sample(3, generator=rng()))
+
+
+@pytest.mark.parametrize(
+    ("options", "spec", "words"),
+    [
+        ({"levels_head": True, "protocol": exact_ode()}, REAL, "have no levels"),
+        ({"protocol": BoundProtocol()}, REAL, "have no levels"),
+        ({"sampling": Sampling(steps=0)}, GREY, "sampling.steps >= 1"),
+        ({"null_share": 1.0}, GREY, "null_share < 1"),
+        ({"null_share": -0.1}, GREY, "null_share < 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options, spec, words):
+    with pytest.raises(GenzooError, match=words) as error:
+        DiffusionConfig(network=SMALL, **options).build(spec)
+    assert "\n" not in str(error.value)
+
+
+def test_passes_of_three_images():
+    """Only the size of the passes differs, so the answers do not."""
+    model, y = conditional_model(), torch.arange(7) % 3
+    x_1, x = model.noise(7, rng()), gaussian(7)
+    answers = []
+    for model.chunk in (3, 256):
+        drawn = model.sample(7, generator=rng())
+        assert drawn.shape == (7, 3) and drawn.dtype == torch.float32
+        answers.append((model.decode(x_1, y), model.encode(x, y), model.log_likelihood(x, y).nats))
+    for few, many in zip(*answers, strict=True):
+        torch.testing.assert_close(few, many, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["flow", "ddpm", "ddpm-likelihood"])
+@pytest.mark.parametrize("classes", [0, 3])
+def test_of_no_images_there_is_nothing_to_say(name, classes):
+    spec = DataSpec((1, 4, 4), 17, "class", 3) if classes else DataSpec((1, 4, 4), 17)
+    model, none = create(name, spec, "tiny"), torch.zeros(0, 1, 4, 4, dtype=torch.uint8)
+    assert model.sample(0).shape == (0, 1, 4, 4)
+    for cond in [None, torch.zeros(0, dtype=torch.long)][: 1 + bool(classes)]:
+        answer = model.log_likelihood(none, cond)
+        assert answer.nats.shape == (0,) and answer.kind is model.likelihood

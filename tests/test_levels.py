@@ -1,16 +1,30 @@
 """The denoiser of levels against Bayes' rule in loops, and the bound it gives against the probability it means."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
-from genzoo.likelihood import bin_centres, diffusion_bound
+from genzoo import create
+from genzoo.contract import Batch, DataSpec, Likelihood, LogLikelihood
+from genzoo.data import TensorSplit
+from genzoo.evaluation.likelihood import evaluate_likelihood
+from genzoo.likelihood import (
+    BoundProtocol,
+    UniformDequantisation,
+    bin_centres,
+    diffusion_bound,
+    summed_over_classes,
+)
+from genzoo.objectives.elbo import normal_noise
 from genzoo.objectives.levels import expected_levels
 from genzoo.paths import VE, Coefficients, DataTarget, Linear, VPCosine, solve, spread
 
 LEVELS = [2, 17, 256]
 F64 = torch.float64
+GREY = DataSpec((1, 2, 2), levels=17)
 
 
 def rng(seed=0):
@@ -172,3 +186,162 @@ def test_coefficients_may_be_shared_by_all_images():
     each = Coefficients(*(c.expand(3) for c in one))
     ours = expected_levels(logits, x_t, one, 5)
     torch.testing.assert_close(ours, expected_levels(logits, x_t, each, 5))
+
+
+# --- in a model ------------------------------------------------------------------------------------------------
+
+
+class Recorder(nn.Module):
+    """Says nothing and remembers what it was shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x, clock, cond=None):
+        self.x, self.t, self.cond = x, clock.double() / 1000, cond
+        return self.nothing * x
+
+
+class Blind(nn.Module):
+    """The same logits whatever it sees."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, x, clock, cond=None):
+        return self.logits.expand(len(x), *self.logits.shape)
+
+
+def test_the_elbo_loss_of_levels_is_the_bound_itself():
+    """With logits that are blind, -log of their probability: from the first step on every bit counts."""
+    n, levels = 60_000, GREY.levels
+    model = create("ddpm-likelihood", GREY, "tiny", protocol=BoundProtocol(first=2e-5, times=32))
+    logits = torch.randn(levels, 2, 2, generator=rng())
+    model.network = Blind(logits)
+    images = torch.randint(levels, (n, 1, 2, 2), generator=rng(1), dtype=torch.uint8)
+    truth = logits.double().log_softmax(0).gather(0, images[:, 0].long()).flatten(1).sum(1)
+    loss = model.loss(Batch(images), generator=rng(2)).total.double() * GREY.dims
+    for ours, least in ((loss, 0.1), (-model.log_likelihood(images[:3000], generator=rng(3)).nats, 0.05)):
+        gap = ours + truth[: len(ours)]
+        assert abs(gap.mean()) < 4 * gap.std() / len(gap) ** 0.5 < -least * truth.mean()
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_images_become_bin_centres_and_back(levels):
+    model = create("ddpm-likelihood", DataSpec((1, 1, levels), levels), "tiny")
+    images = torch.arange(levels, dtype=torch.uint8).view(1, 1, 1, levels)
+    x = model.to_network(images)
+    torch.testing.assert_close(x, bin_centres(images, levels, torch.float32))
+    assert x.dtype == torch.float32 and torch.equal(model.from_network(x), images)
+    beyond = model.from_network(torch.tensor([[-1.5, 1.5]]))
+    assert beyond.tolist() == [[0, levels - 1]] and beyond.dtype == torch.uint8
+
+
+def test_real_data_are_taken_as_they_are():
+    model = create("flow-likelihood", DataSpec((2,), levels=None), "tiny", dequantised=True)
+    x = 5 * normal(4, 2, dtype=torch.float32)
+    assert torch.equal(model.to_network(x), x) and torch.equal(model.from_network(x), x)
+    model.network = Recorder()
+    model.loss(Batch(x), generator=rng())
+    eps, t = normal_noise(x, rng()), model.network.t[:, None]
+    torch.testing.assert_close(model.network.x, ((1 - t) * x + t * eps).float())
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+@pytest.mark.parametrize("name", ["flow", "flow-likelihood"])
+def test_training_data_fill_their_bins_or_stay_in_the_middle(name, levels):
+    spec, g = DataSpec((1, 4, levels), levels), rng()
+    model, images = create(name, spec, "tiny"), torch.arange(levels, dtype=torch.uint8).expand(200, 1, 4, -1)
+    model.network = Recorder()
+    model.loss(Batch(images), generator=rng())
+    if model.config.dequantised:
+        UniformDequantisation().draw(images, levels, g)  # drawn before the noise
+    early = model.network.t < 0.5
+    t = model.network.t[early].view(-1, 1, 1, 1)
+    eps = normal_noise(model.to_network(images), g)[early]
+    share = ((model.network.x[early] - t * eps) / (1 - t) - bin_centres(images, levels)[early]) * levels
+    rounding = 1e-6 * levels
+    assert share.abs().max() < (1 if model.config.dequantised else 0) + rounding
+    assert share.var() == pytest.approx(1 / 3 if model.config.dequantised else 0.0, rel=0.05, abs=1e-6)
+
+
+# --- figures ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, Likelihood.LOWER_BOUND) for name in ("ddpm", "ddpm-likelihood", "edm")),
+        *((name, Likelihood.ESTIMATE) for name in ("flow", "ot-flow", "flow-likelihood")),
+    ],
+)
+def test_kinds(name, kind):
+    assert create(name, GREY, "tiny").likelihood is kind
+    assert create(name, DataSpec((2,), levels=None), "tiny").likelihood is Likelihood.ESTIMATE
+
+
+def test_a_sum_of_noisy_figures_stays_a_lower_bound():
+    n, scale = 40_000, 1.5
+    true = torch.tensor([-3.0, -3.5, -6.0, -4.0], dtype=F64)[:, None].expand(4, n)
+
+    def figures(nats, stderr=None):
+        return LogLikelihood(nats.flatten(), Likelihood.LOWER_BOUND, GREY, stderr)
+
+    noisy = [true + scale * torch.randn(4, n, generator=rng(s), dtype=F64) for s in (0, 1)]
+    first, again = figures(noisy[0]), figures(noisy[1], torch.full((4 * n,), scale, dtype=F64))
+    truth = true[:, 0].logsumexp(0) - math.log(4)
+    total, plain = summed_over_classes(first, again, 4), summed_over_classes(first, first, 4).nats
+    mean, error = total.nats.mean(), total.nats.std() / n**0.5
+    assert mean + 3 * error < truth and plain.mean() > truth + 0.2
+    torch.testing.assert_close(plain, noisy[0].logsumexp(0) - math.log(4))
+    q = noisy[0].softmax(0)
+    centre = (q * (true - q.log())).sum(0) - math.log(4)
+    assert abs(((total.nats - centre) / total.stderr).var() - 1) < 0.05
+    sure = figures(true)
+    torch.testing.assert_close(summed_over_classes(sure, sure, 4).nats, truth.expand(n))
+
+
+def test_a_bound_over_classes_takes_fresh_noise_for_its_second_figures(monkeypatch):
+    asked, plain = [], BoundProtocol.measure
+    monkeypatch.setattr(BoundProtocol, "measure", lambda *a: asked.append(plain(*a)) or asked[-1])
+    model = create("ddpm", replace(GREY, cond="class", cond_size=3), "tiny")
+    answer = model.log_likelihood(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), generator=rng())
+    first, again = asked
+    assert answer.nats.shape == answer.stderr.shape == (2,) and answer.kind is Likelihood.LOWER_BOUND
+    assert not torch.equal(first.nats, again.nats)
+
+
+def test_answers_are_joined():
+    """Floats, and lists of them, are averaged over images; what is no float is the protocol."""
+
+    def part(n, kind, stderr, **details):
+        return LogLikelihood(
+            torch.arange(float(n)), kind, GREY, stderr, {"steps": 7, "solver": "rk", **details}
+        )
+
+    parts = [
+        part(1, Likelihood.EXACT, torch.ones(1), kl=2.0, rates=[1.0, 5.0], ks=[3, 4], nothing=None),
+        part(3, Likelihood.LOWER_BOUND, 2 * torch.ones(3), kl=6.0, rates=[2.0, 1.0], ks=[3, 4], nothing=None),
+    ]
+    whole = LogLikelihood.cat(parts)
+    assert whole.nats.tolist() == [0, 0, 1, 2] and whole.nats.dtype == F64
+    assert whole.stderr.tolist() == [1, 2, 2, 2] and whole.kind is Likelihood.LOWER_BOUND
+    kept = {"steps": 7, "solver": "rk", "ks": [3, 4], "nothing": None}
+    assert whole.details == {**kept, "kl": 5.0, "rates": [1.75, 2.0]} and whole.spec == GREY
+    assert LogLikelihood.cat([parts[0], part(2, Likelihood.EXACT, None, kl=0.0, rates=[0.0, 0.0], ks=[3, 4],
+                                             nothing=None)]).stderr is None  # fmt: skip
+
+
+def test_a_likelihood_without_time_judges_one_chunk():
+    """Ten images drawn from all, not the first ten."""
+    images = (torch.arange(200) % 17).to(torch.uint8).view(200, 1, 1, 1).expand(-1, 1, 2, 2)
+    model, seen = create("ddpm", GREY, "tiny", protocol=BoundProtocol(first=1e-3, times=2)), []
+    options = {"max_seconds": 0, "progress": seen.append}
+    report = evaluate_likelihood(model, TensorSplit(images), generator=rng(), **options)
+    assert report.images == 10 and seen == [10]
+    assert evaluate_likelihood(model, TensorSplit(images), chunk=4, **options).images == 4
+    other = evaluate_likelihood(model, TensorSplit(images), generator=rng(1), **options)
+    assert report.nats != other.nats
+    assert evaluate_likelihood(model, TensorSplit(images[:30]), max_seconds=1e9).images == 30

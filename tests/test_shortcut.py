@@ -188,14 +188,14 @@ def test_steps_that_there_are_not(steps):
     with pytest.raises(GenzooError, match="power of two up to 16"):
         model.draw(2, steps=steps)
     with pytest.raises(GenzooError, match="power of two up to 16"):
-        build(ShortcutConfig(steps=steps, finest=16), DataSpec((1, 4, 4)))
+        build(ShortcutConfig(calls=steps, finest=16), DataSpec((1, 4, 4)))
 
 
 @pytest.mark.parametrize(
     ("config", "said"),
     [
         (ShortcutConfig(finest=100), "power of two"),
-        (ShortcutConfig(finest=1, steps=1), "finest >= 2"),
+        (ShortcutConfig(finest=1, calls=1), "finest >= 2"),
         (ShortcutConfig(bootstrap_share=1.0), "bootstrap_share"),
         (ShortcutConfig(network=MLPConfig(), protocol=BoundProtocol()), "OdeProtocol"),
     ],

@@ -48,7 +48,7 @@ from genzoo.objectives.shortcut import (
     lead_back,
 )
 from genzoo.objectives.times import StratifiedTimes
-from genzoo.paths import Denoise, Linear, Solved, VelocityTarget, solve
+from genzoo.paths import Denoise, GaussianPath, Linear, Solved, VelocityTarget, solve
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ShortcutConfig(ModelConfig):
     """The network."""
     clock: Clock = field(default_factory=TimeClock)
     """How it is told the time."""
-    steps: int = 4
+    calls: int = 4
     """Network calls for a sample: a power of two up to `finest`."""
     finest: int = 128
     """The most steps: 1 / finest is the length that counts as an instant, a power of two."""
@@ -74,7 +74,7 @@ class ShortcutConfig(ModelConfig):
     def build(self, spec: DataSpec) -> "Shortcut":
         """Raises `GenzooError` where the numbers or the parts do not go together."""
         check_power_of_two(self.finest, "finest")
-        check_power_of_two(self.steps, "steps", self.finest)
+        check_power_of_two(self.calls, "calls", self.finest)
         if self.finest < 2 or not 0 < self.bootstrap_share < 1:
             raise GenzooError("a shortcut model needs finest >= 2 and a bootstrap_share between 0 and 1")
         if spec.levels is None and self.protocol.kind is Likelihood.LOWER_BOUND:
@@ -90,7 +90,8 @@ class Shortcut(GenerativeModel):
     def __init__(self, spec: DataSpec, config: ShortcutConfig, network: nn.Module) -> None:
         super().__init__()
         self.spec, self.config, self.network = spec, config, network
-        self.path, self.target, self.scale = Linear(), VelocityTarget(), Scale(spec)
+        self.target, self.scale = VelocityTarget(), Scale(spec)
+        self.path: GaussianPath = Linear()
         self.condition = Condition(spec)
         self.length = ClockEmbedding(COND_WIDTH, condition_width(spec))
         """Length and condition as the one vector that any network takes for a condition."""
@@ -165,7 +166,7 @@ class Shortcut(GenerativeModel):
     def sample(
         self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Samples `[n, *spec.shape]` in `config.steps` network calls."""
+        """Samples `[n, *spec.shape]` in `config.calls` network calls."""
         return self.draw(n, cond, generator=generator)
 
     def draw(
@@ -181,7 +182,7 @@ class Shortcut(GenerativeModel):
         Raises `GenzooError` for another number of steps.
         """
         cond, parts = self.condition.or_drawn(cond, n, generator), []
-        steps = check_power_of_two(self.config.steps if steps is None else steps, "steps", self.config.finest)
+        steps = check_power_of_two(self.config.calls if steps is None else steps, "steps", self.config.finest)
         with evaluating(self):
             embedded = self.condition(cond, n)
             for part in slices(n, self.chunk):

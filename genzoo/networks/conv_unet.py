@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genzoo.contract import GenzooError
-from genzoo.networks.denoisers import ClockEmbedding, DenoiserConfig, zeroed
+from genzoo.networks.denoisers import ClockEmbedding, DenoiserConfig
+from genzoo.networks.layers import zeroed
 from genzoo.networks.resnet import halved
 
 HEAD_WIDTH = 64
@@ -113,13 +114,13 @@ class ConvUNet(nn.Module):
         for level, blocks in enumerate(self.descent):
             if level:
                 x = self.down[level - 1](_folded(x))
-            for block in blocks:
+            for block in blocks:  # pyright: ignore[reportGeneralTypeIssues]
                 x = block(x, embedded)
             skips.append(x)
         for layer in self.attention:
             x = layer(x)
         for level in reversed(range(len(skips))):
-            for block in self.ascent[level]:
+            for block in self.ascent[level]:  # pyright: ignore[reportGeneralTypeIssues]
                 x = block(x, embedded)
             if level:
                 height, width = self.sizes[level - 1]

@@ -41,11 +41,3 @@ class ClockEmbedding(nn.Module):
         if self.cond is not None:
             y = y + self.cond(cond)
         return nn.functional.silu(y)
-
-
-def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
-    """`layer` with zero weights: a residual branch or an output that starts at nothing."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer

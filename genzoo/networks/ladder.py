@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genzoo.networks.latent_priors import gaussian_parameters, zeroed
+from genzoo.networks.latent_priors import gaussian_parameters
+from genzoo.networks.layers import zeroed
 from genzoo.networks.resnet import ResidualBlock, halved
 
 NARROWING = 2

@@ -6,10 +6,11 @@ Standard and conditional normal priors have one component.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from genzoo.networks.layers import zeroed
 
 WIDEST = 6.0
 """Largest |log scale|: keeps a step that went astray from overflowing."""
@@ -61,6 +62,7 @@ class MixturePrior(nn.Module):
         """The components are shared by all rows, their weights are too or follow the condition."""
         logits = self.logits if self.weights is None else self.weights(cond)
         log_scale = WIDEST * torch.tanh(self.log_scale / WIDEST)
+        assert logits is not None  # one of the two there is
         return self.mean, log_scale, logits.to(self.mean.dtype).log_softmax(1)
 
 
@@ -100,13 +102,3 @@ def gaussian_parameters(raw: Tensor) -> tuple[Tensor, Tensor]:
     raw = raw if raw.dtype == torch.float64 else raw.float()
     mean, log_scale = raw.chunk(2, 1)
     return mean, WIDEST * torch.tanh(log_scale / WIDEST)
-
-
-Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
-
-
-def zeroed(layer: Layer) -> Layer:
-    """The layer with zero weights and bias."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
-    return layer

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genzoo.networks.denoisers import ClockEmbedding, DenoiserConfig, zeroed
+from genzoo.networks.denoisers import ClockEmbedding, DenoiserConfig
+from genzoo.networks.layers import zeroed
 
 
 @dataclass(frozen=True)

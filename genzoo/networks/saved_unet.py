@@ -7,7 +7,8 @@ from torch import nn
 from typing_extensions import Self
 
 from genzoo.contract import GenzooError
-from genzoo.networks.denoisers import DenoiserConfig, zeroed
+from genzoo.networks.denoisers import DenoiserConfig
+from genzoo.networks.layers import zeroed
 from genzoo.networks.unet import UNetDenoiser, image_shape
 
 if TYPE_CHECKING:  # diffusers takes seconds to import: only who builds a network of it waits

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genzoo.contract import GenzooError
-from genzoo.networks.denoisers import DenoiserConfig, zeroed
+from genzoo.networks.denoisers import DenoiserConfig
+from genzoo.networks.layers import zeroed
 
 if TYPE_CHECKING:  # diffusers takes seconds to import: only who builds a network of it waits
     from diffusers.models.unets.unet_2d import UNet2DModel

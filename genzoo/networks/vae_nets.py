@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from genzoo.networks.latent_priors import gaussian_parameters, zeroed
+from genzoo.networks.latent_priors import gaussian_parameters
+from genzoo.networks.layers import zeroed
 from genzoo.networks.resnet import ConvDecoder, ConvEncoder, halved
 
 
