@@ -16,7 +16,7 @@ from genzoo.catalogue import DESCRIPTIONS
 from genzoo.config import ModelConfig, TrainConfig
 from genzoo.contract import DataSpec, GenerativeModel, GenzooError
 from genzoo.couplings import ClassAwareOptimalTransport, Independent, OptimalTransport
-from genzoo.likelihood import BoundProtocol, OdeProtocol, RungeKutta4
+from genzoo.likelihood import BoundProtocol, DormandPrince, ExactIfSmall, OdeProtocol, RungeKutta4
 from genzoo.models.autoregressive import HeadConfig, PixelCNNConfig, PixelTransformerConfig
 from genzoo.models.diffusion import DiffusionConfig
 from genzoo.models.hvae import HVAEConfig
@@ -92,7 +92,7 @@ def _token_prior(width: int, blocks: int, dropout: float = 0.1) -> PixelTransfor
 # --- diffusion and flow matching: rows of `genzoo.models.diffusion`'s table ------------------------------------
 
 _DENOISING = TrainConfig(batch_size=64, muon=True)
-_ODE = OdeProtocol(first=0.0, solver=RungeKutta4(10), draws=2)
+_ODE = OdeProtocol(first=0.0, solver=RungeKutta4(10), divergence=ExactIfSmall(), draws=2)
 _DDPM = DiffusionConfig(
     path=DiscreteBetas(CosineBetas()),
     target=VTarget(),
@@ -125,7 +125,9 @@ def _denoisers(
         size: replace(recipe, network=network, training=replace(_DENOISING, learning_rate=rates[size]))
         for size, network in networks.items()
     }
-    without_levels: dict[str, Any] = {"protocol": OdeProtocol(draws=2)}
+    without_levels: dict[str, Any] = {
+        "protocol": OdeProtocol(solver=DormandPrince(1e-4), divergence=ExactIfSmall(), draws=2)
+    }
     if isinstance(recipe, DiffusionConfig):
         without_levels |= {"levels_head": False}
     return Preset(sizes, {VECTORS: {"network": MLPConfig()}, REAL: without_levels, **(adjustments or {})})

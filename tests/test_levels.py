@@ -232,17 +232,17 @@ def test_the_elbo_loss_of_levels_is_the_bound_itself():
 def test_images_become_bin_centres_and_back(levels):
     model = create("ddpm-likelihood", DataSpec((1, 1, levels), levels), "tiny")
     images = torch.arange(levels, dtype=torch.uint8).view(1, 1, 1, levels)
-    x = model.to_network(images)
+    x = model.scale.centres(images)
     torch.testing.assert_close(x, bin_centres(images, levels, torch.float32))
-    assert x.dtype == torch.float32 and torch.equal(model.from_network(x), images)
-    beyond = model.from_network(torch.tensor([[-1.5, 1.5]]))
+    assert x.dtype == torch.float32 and torch.equal(model.scale.images(x), images)
+    beyond = model.scale.images(torch.tensor([[-1.5, 1.5]]))
     assert beyond.tolist() == [[0, levels - 1]] and beyond.dtype == torch.uint8
 
 
 def test_real_data_are_taken_as_they_are():
     model = create("flow-likelihood", DataSpec((2,), levels=None), "tiny", dequantised=True)
     x = 5 * normal(4, 2, dtype=torch.float32)
-    assert torch.equal(model.to_network(x), x) and torch.equal(model.from_network(x), x)
+    assert torch.equal(model.scale.centres(x), x) and torch.equal(model.scale.images(x), x)
     model.network = Recorder()
     model.loss(Batch(x), generator=rng())
     eps, t = normal_noise(x, rng()), model.network.t[:, None]
@@ -260,7 +260,7 @@ def test_training_data_fill_their_bins_or_stay_in_the_middle(name, levels):
         UniformDequantisation().draw(images, levels, g)  # drawn before the noise
     early = model.network.t < 0.5
     t = model.network.t[early].view(-1, 1, 1, 1)
-    eps = normal_noise(model.to_network(images), g)[early]
+    eps = normal_noise(model.scale.centres(images), g)[early]
     share = ((model.network.x[early] - t * eps) / (1 - t) - bin_centres(images, levels)[early]) * levels
     rounding = 1e-6 * levels
     assert share.abs().max() < (1 if model.config.dequantised else 0) + rounding

@@ -32,7 +32,7 @@ from genzoo.likelihood.diffusion_bound import (
     diffusion_bound,
     level_log_probs,
 )
-from genzoo.likelihood.divergence import Divergence, ExactDivergence, Hutchinson
+from genzoo.likelihood.divergence import Divergence, ExactDivergence, ExactIfSmall, Hutchinson
 from genzoo.likelihood.ode import (
     DormandPrince,
     OdeDensity,
@@ -57,6 +57,7 @@ __all__ = [
     "DormandPrince",
     "Evidence",
     "ExactDivergence",
+    "ExactIfSmall",
     "Hutchinson",
     "LogDensity",
     "OdeDensity",

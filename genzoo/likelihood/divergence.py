@@ -60,6 +60,24 @@ class Hutchinson(Divergence):
         return (2 * bits - 1).to(x) / math.sqrt(self.probes)
 
 
+@dataclass(frozen=True)
+class ExactIfSmall(Divergence):
+    """Exact for data of few dimensions, Hutchinson's estimator for all others."""
+
+    most_dims: int = 16
+    """Up to so many dimensions it is exact; each costs a backward pass."""
+    probes: int = 1
+    """Random directions for each image beyond."""
+
+    exact = False
+
+    def directions(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Those of the one that applies."""
+        small = x.shape[1:].numel() <= self.most_dims
+        chosen = ExactDivergence() if small else Hutchinson(self.probes)
+        return chosen.directions(x, generator)
+
+
 def velocity_and_divergence(
     velocity: Callable[[Tensor], Tensor], x: Tensor, directions: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from genzoo.likelihood import (
     BoundProtocol,
     DormandPrince,
     ExactDivergence,
+    ExactIfSmall,
     Hutchinson,
     OdeProtocol,
     RungeKutta4,
@@ -99,6 +100,7 @@ CONFIG_TYPES: tuple[type, ...] = (
     *(TimeClock, LogSNRClock),
     *(Ancestral, DDIM, Euler, Heun, DPMSolverPP2M, AdamsMoulton, Dopri5),
     *(UniformGrid, KarrasGrid, LogSNRGrid),
-    *(BoundProtocol, OdeProtocol, DormandPrince, RungeKutta4, ExactDivergence, Hutchinson),
+    *(BoundProtocol, OdeProtocol, DormandPrince, RungeKutta4),
+    *(ExactDivergence, ExactIfSmall, Hutchinson),
     *(UniformDequantisation, TruncatedNormalDequantisation),
 )

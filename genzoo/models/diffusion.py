@@ -114,7 +114,7 @@ class Diffusion(GenerativeModel):
         self.scale = Scale(spec)
         self.target = DataTarget() if config.levels_head else config.target
         self.condition, self.times = Condition(spec), config.times.build()
-        self.null = nn.Parameter(torch.zeros(COND_WIDTH)) if spec.cond else None
+        self.null = nn.Parameter(torch.zeros(COND_WIDTH)) if spec.cond and config.null_share else None
         outputs = spec.dims * (spec.levels if config.levels_head and spec.levels else 1)
         self.chunk = decodings_per_pass(outputs)
         """Images per pass outside of training: bounds memory."""
@@ -171,7 +171,7 @@ class Diffusion(GenerativeModel):
 
     def _partly_null(self, embedded: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
         """In training some conditions are left out (Ho & Salimans 2022)."""
-        if embedded is None or self.null is None or not self.training or not self.config.null_share:
+        if embedded is None or self.null is None or not self.training:
             return embedded
         device = embedded.device if generator is None else generator.device
         out = torch.rand(len(embedded), generator=generator, device=device) < self.config.null_share
@@ -247,7 +247,8 @@ class Diffusion(GenerativeModel):
             without = self.denoiser(self.null.expand(n, -1), sampling.precision)
         else:
             raise GenzooError(
-                "guidance needs a condition to lead away from: train with --cond class, or give a weaker model"
+                "guidance needs a condition to lead away from: train with --cond class and null_share > 0, or give a "
+                "weaker model"
             )
         return guided(conditional, without, sampling.guidance, (sampling.guidance_from, sampling.guidance_to))
 
