@@ -13,18 +13,19 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
+import accelerate  # noqa: F401  the trainer imports it late, which would count against the first network
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.solvers import FeatureSpace
+from benchmarks.solvers import FeatureSpace, some_images
 from genzoo import DataSpec, load_data
-from genzoo.contract import Batch, Likelihood, evaluating
+from genzoo.contract import Batch, GenerativeModel, Likelihood, evaluating
 from genzoo.data import ImageData
 from genzoo.evaluation.frechet import frechet_distance
 from genzoo.evaluation.likelihood import evaluate_likelihood
-from genzoo.models.diffusion import Diffusion, DiffusionConfig
+from genzoo.models.diffusion import DiffusionConfig
 from genzoo.networks.denoisers import DenoiserConfig
 from genzoo.networks.patch_transformer import PatchTransformerConfig
 from genzoo.networks.unet import UNetConfig
@@ -34,8 +35,8 @@ from genzoo.trainer import Budget, Trainer
 FAMILIES: dict[str, Callable[[int], DenoiserConfig]] = {
     "diffusers U-Net": lambda n: UNetConfig(widths=(8 * n, 16 * n)),
     "diffusers U-Net, patch 2": lambda n: UNetConfig(widths=(8 * n, 16 * n), patch=2),
-    "patch transformer": lambda n: PatchTransformerConfig(width=32 * n),
-    "patch transformer, patch 4": lambda n: PatchTransformerConfig(width=32 * n, patch=4),
+    "patch transformer": lambda n: PatchTransformerConfig(width=16 * n),
+    "patch transformer, patch 4": lambda n: PatchTransformerConfig(width=16 * n, patch=4),
 }
 """Networks of growing width, n = 1, 2 ..., to be compared with the preset's own."""
 
@@ -96,27 +97,33 @@ class Row:
     frechet: dict[str, float]
 
 
-def judged_images(data: ImageData, n: int) -> tuple[Tensor, Tensor | None]:
-    """`n` validation images and labels in a fixed random order."""
-    order = torch.randperm(len(data.val), generator=torch.Generator().manual_seed(1))[:n]
-    batch = data.val.batch(order)
-    return batch.images, batch.cond
+class Jury:
+    """`n` validation images in a fixed random order, and the feature spaces in which samples are held against them."""
+
+    def __init__(self, data: ImageData, n: int) -> None:
+        order = torch.randperm(len(data.val), generator=torch.Generator().manual_seed(1))[:n]
+        self.batch, self.spaces = data.val.batch(order), FeatureSpace.all_for(data.train)
+        self.real = {space.name: space(self.batch.images) for space in self.spaces}
+
+    def distances(self, images: Tensor) -> dict[str, float]:
+        """Fréchet distances of `images` to the validation images, by space."""
+        return {space.name: frechet_distance(space(images), self.real[space.name]) for space in self.spaces}
 
 
-def losses(model: Diffusion, images: Tensor, cond: Tensor | None, draws: int = 8) -> Tensor:
+def losses(model: GenerativeModel, batch: Batch, draws: int = 8) -> Tensor:
     """Each image's loss, the mean over `draws` times and noises, float64 `[n]`; the same for every model."""
-    cond = cond if model.spec.cond else None
+    images, cond = batch.images, batch.cond if model.spec.cond else None
     each = torch.zeros(len(images), dtype=torch.float64)
     with evaluating(model):
         for part in torch.arange(len(images)).split(128):
             for draw in range(draws):
                 generator = torch.Generator().manual_seed(1000 * draw + int(part[0]))
-                batch = Batch(images[part], None if cond is None else cond[part])
-                each[part] += model.loss(batch, generator=generator).total.double() / draws
+                few = Batch(images[part], None if cond is None else cond[part])
+                each[part] += model.loss(few, generator=generator).total.double() / draws
     return each
 
 
-def measure(preset: str, family: str, data: ImageData, args: argparse.Namespace) -> Row:
+def measure(preset: str, family: str, data: ImageData, jury: Jury, args: argparse.Namespace) -> Row:
     """Trains and judges one network."""
     config = same_size(diffusion_config(preset, data.spec, args.size), family, data.spec)
     model = build(config, data.spec, seed=args.seed)
@@ -125,15 +132,13 @@ def measure(preset: str, family: str, data: ImageData, args: argparse.Namespace)
     start, cpu_start = time.perf_counter(), time.process_time()
     trainer.fit(data.train)  # without validation: every second of the budget is training
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-    images, cond = judged_images(data, args.images)
-    loss = losses(model, images, cond)
+    loss = losses(model, jury.batch)
     report = None
-    if model.likelihood is Likelihood.LOWER_BOUND:  # an ODE's takes hours on a model that no one chose for it
+    if model.likelihood is Likelihood.LOWER_BOUND:  # an ODE's likelihood takes far longer than the training
         generator = torch.Generator().manual_seed(args.seed)
         report = evaluate_likelihood(model, data.val, max_images=args.images, generator=generator)
     seen = trainer.step * config.training.batch_size
     drawn = model.sample(args.images, generator=torch.Generator().manual_seed(2))
-    spaces = FeatureSpace.all_for(data.train)
     return Row(
         preset=preset,
         network=family,
@@ -147,7 +152,7 @@ def measure(preset: str, family: str, data: ImageData, args: argparse.Namespace)
         bits_per_dim=report.bits_per_dim if report else None,
         bits_per_dim_stderr=report.bits_per_dim_stderr if report else None,
         kind=report.kind.symbol if report else "-",
-        frechet={space.name: frechet_distance(space(drawn), space(images)) for space in spaces},
+        frechet=jury.distances(drawn),
     )
 
 
@@ -191,17 +196,27 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     data = load_data(args.data)
-    rows = []
+    jury, rows = Jury(data, args.images), []
     for preset in args.presets:
         for family in args.networks or [PRESETS_OWN, *FAMILIES]:
-            rows.append(measure(preset, family, data, args))
+            rows.append(measure(preset, family, data, jury, args))
             print(f"{preset}, {family}: {rows[-1].configuration}", flush=True)
     budget = f"{args.steps} steps" if args.steps else f"{args.minutes:g} minutes"
     title = (
         f"{args.data}, {budget} each on {torch.get_num_threads()} thread(s), {args.images} validation images"
     )
     Console(width=None if sys.stdout.isatty() else 170).print(table(rows, title))
-    machine = {"threads": torch.get_num_threads(), "torch": torch.__version__, "data": args.data}
+    floor = jury.distances(some_images(data.train, args.images, seed=3))
+    print(
+        "Fréchet distances of as many training images: "
+        + ", ".join(f"{v:.3f} ({k})" for k, v in floor.items())
+    )
+    machine = {
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "data": args.data,
+        "floor": floor,
+    }
     print(json.dumps({**machine, "seed": args.seed, "rows": [asdict(r) for r in rows]}))
 
 

@@ -25,12 +25,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
-from itertools import count, product
+from itertools import count, cycle, product
 from statistics import median
 from typing import NamedTuple
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -39,7 +40,7 @@ from benchmarks.speed import seconds_per_call
 from genzoo import DataSpec, load_data
 from genzoo.contract import Batch
 from genzoo.couplings import OptimalTransport
-from genzoo.models.diffusion import Diffusion, DiffusionConfig
+from genzoo.models.diffusion import DiffusionConfig
 from genzoo.networks.passes import runs_in_bf16
 from genzoo.objectives.elbo import normal_noise
 from genzoo.optim import WeightAverage, clip_gradients, keep_freed_memory, make_optimizer
@@ -71,8 +72,6 @@ class Entrant:
     kind: str
     package: str
     start: Callable[[Tensor], Started]
-    beside: str = ""
-    """The entrant of ours that it is held against; empty for all of them."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def start_torchcfm(images: Tensor) -> Started:
     x_1, labels = scaled(images, TORCHCFM_BATCH), torch.arange(TORCHCFM_BATCH) % 10
 
     def loss() -> Tensor:
-        t, x_t, u_t = matcher.sample_location_and_conditional_flow(torch.randn_like(x_1), x_1)
+        t, x_t, u_t, *_ = matcher.sample_location_and_conditional_flow(torch.randn_like(x_1), x_1)
         return torch.mean((model(t, x_t, labels) - u_t) ** 2)
 
     optimizer = torch.optim.Adam(model.parameters())
@@ -272,9 +271,8 @@ def take_turn(entrant: Entrant, images: Tensor, seconds: float) -> Timed:
 def transport_share(images: Tensor, config: DiffusionConfig, seconds: float) -> tuple[float, float]:
     """Seconds of pairing `PAIRED` images with noise, and of a whole training step of as many."""
     started = start_ours(images, config=config, batch_size=PAIRED)
-    assert isinstance(started.model, Diffusion)
-    x, coupling = started.model.to_network(images[:PAIRED]), OptimalTransport()
-    draws = iter([normal_noise(x, torch.Generator().manual_seed(n)) for n in range(64)] * 1000)
+    x, coupling = scaled(images, PAIRED), OptimalTransport()
+    draws = cycle([normal_noise(x, torch.Generator().manual_seed(n)) for n in range(64)])
     pairing = seconds_per_call(lambda: coupling.pair(x, next(draws)), min(seconds, 2.0))
     return pairing, seconds_per_call(started.step, seconds)
 
@@ -301,7 +299,7 @@ def table(timed: dict[Entrant, list[Timed]], rounds: int) -> Table:
         result.add_column(name, justify="left" if name == "entrant" else "right")
     for e, turns in timed.items():
         if not turns:
-            result.add_row(e.name, *["-"] * 3, "not installed (.[bench])", *["-"] * 3)
+            result.add_row(e.name, *["-"] * 3, escape("not installed (.[bench])"), *["-"] * 3)
             continue
         rates, t = [t.batch_size / t.step_seconds for t in turns], turns[0]
         memory = median(t.peak_mib for t in turns), median(t.growth_mib for t in turns)

@@ -8,23 +8,28 @@ import torch
 from torch import nn
 
 from genzoo import create
-from genzoo.contract import Batch, DataSpec, Likelihood, LogLikelihood
+from genzoo.contract import Batch, DataSpec, GenzooError, Likelihood, LogLikelihood
 from genzoo.data import TensorSplit
 from genzoo.evaluation.likelihood import evaluate_likelihood
 from genzoo.likelihood import (
     BoundProtocol,
+    OdeProtocol,
     UniformDequantisation,
     bin_centres,
     diffusion_bound,
     summed_over_classes,
 )
+from genzoo.models.diffusion import DiffusionConfig
+from genzoo.networks.mlp import MLPConfig
 from genzoo.objectives.elbo import normal_noise
 from genzoo.objectives.levels import expected_levels
 from genzoo.paths import VE, Coefficients, DataTarget, Linear, VPCosine, solve, spread
+from genzoo.samplers import Sampling
 
 LEVELS = [2, 17, 256]
 F64 = torch.float64
 GREY = DataSpec((1, 2, 2), levels=17)
+VECTORS = DataSpec((2,), levels=None)
 
 
 def rng(seed=0):
@@ -240,7 +245,7 @@ def test_images_become_bin_centres_and_back(levels):
 
 
 def test_real_data_are_taken_as_they_are():
-    model = create("flow-likelihood", DataSpec((2,), levels=None), "tiny", dequantised=True)
+    model = create("flow-likelihood", VECTORS, "tiny", dequantised=True)
     x = 5 * normal(4, 2, dtype=torch.float32)
     assert torch.equal(model.scale.centres(x), x) and torch.equal(model.scale.images(x), x)
     model.network = Recorder()
@@ -267,6 +272,22 @@ def test_training_data_fill_their_bins_or_stay_in_the_middle(name, levels):
     assert share.var() == pytest.approx(1 / 3 if model.config.dequantised else 0.0, rel=0.05, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("options", "spec", "words"),
+    [
+        ({"levels_head": True, "protocol": OdeProtocol()}, VECTORS, "have no levels"),
+        ({"protocol": BoundProtocol()}, VECTORS, "have no levels"),
+        ({"sampling": Sampling(steps=0)}, GREY, "sampling.steps >= 1"),
+        ({"null_share": 1.0}, GREY, "null_share < 1"),
+        ({"null_share": -0.1}, GREY, "null_share < 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options, spec, words):
+    with pytest.raises(GenzooError, match=words) as error:
+        DiffusionConfig(network=MLPConfig(width=16), **options).build(spec)
+    assert "\n" not in str(error.value)
+
+
 # --- figures ---------------------------------------------------------------------------------------------------
 
 
@@ -279,7 +300,7 @@ def test_training_data_fill_their_bins_or_stay_in_the_middle(name, levels):
 )
 def test_kinds(name, kind):
     assert create(name, GREY, "tiny").likelihood is kind
-    assert create(name, DataSpec((2,), levels=None), "tiny").likelihood is Likelihood.ESTIMATE
+    assert create(name, VECTORS, "tiny").likelihood is Likelihood.ESTIMATE
 
 
 def test_a_sum_of_noisy_figures_stays_a_lower_bound():
@@ -345,3 +366,16 @@ def test_a_likelihood_without_time_judges_one_chunk():
     other = evaluate_likelihood(model, TensorSplit(images), generator=rng(1), **options)
     assert report.nats != other.nats
     assert evaluate_likelihood(model, TensorSplit(images[:30]), max_seconds=1e9).images == 30
+
+
+@pytest.mark.parametrize("name", ["flow", "ddpm", "ddpm-likelihood"])
+@pytest.mark.parametrize(
+    "spec", [DataSpec((1, 4, 4), 17), DataSpec((1, 4, 4), 17, "class", 3), VECTORS], ids=str
+)
+def test_of_no_images_there_is_nothing_to_say(name, spec):
+    model = create(name, spec, "tiny")
+    none = torch.zeros(0, *spec.shape, dtype=torch.uint8 if spec.levels else torch.float32)
+    assert model.sample(0).shape == (0, *spec.shape)
+    for cond in (None, torch.zeros(0, dtype=torch.long)) if spec.cond else (None,):
+        answer = model.log_likelihood(none, cond)
+        assert answer.nats.shape == (0,) and answer.kind is model.likelihood

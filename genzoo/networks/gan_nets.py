@@ -1,0 +1,162 @@
+"""Generators and discriminators: residual, without normalisation, for images and for vectors.
+
+In the manner of R3GAN (Huang et al. 2024): residual branches start at zero and stand in for what normalisation and
+tricks did; classes enter the discriminator by projection (Miyato & Koyama 2018).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genzoo.contract import GenzooError
+from genzoo.networks.layers import zeroed
+from genzoo.networks.resnet import ConvDecoder, ConvEncoder, halved
+
+
+class GANNetworks(ABC):
+    """Base of the configurations of both players' networks."""
+
+    @abstractmethod
+    def generator(self, shape: tuple[int, ...], latents: int, cond_width: int) -> nn.Module:
+        """A module `(z [b, latents], cond [b, cond_width] | None) -> [b, *shape]`."""
+
+    @abstractmethod
+    def discriminator(self, shape: tuple[int, ...], cond_width: int) -> nn.Module:
+        """A module `(x [b, *shape], cond [b, cond_width] | None) -> logits [b]`."""
+
+
+@dataclass(frozen=True)
+class ConvGANNetworks(GANNetworks):
+    """Residual convolutions at a half, a quarter ... of the resolution."""
+
+    widths: tuple[int, ...] = (64, 128)
+    """Channels per resolution, the first at half of the image's."""
+    blocks: int = 2
+    """Residual blocks per resolution, in each network."""
+
+    def generator(self, shape: tuple[int, ...], latents: int, cond_width: int) -> nn.Module:
+        """Sides of any length are halved by rounding up."""
+        return ConvGenerator(_image_shape(shape), latents, cond_width, self)
+
+    def discriminator(self, shape: tuple[int, ...], cond_width: int) -> nn.Module:
+        """The mirror."""
+        return ConvDiscriminator(_image_shape(shape), cond_width, self)
+
+
+@dataclass(frozen=True)
+class DenseGANNetworks(GANNetworks):
+    """Residual perceptrons, for vectors."""
+
+    width: int = 256
+    """Of the hidden layers."""
+    blocks: int = 3
+    """Residual blocks in each network."""
+
+    def generator(self, shape: tuple[int, ...], latents: int, cond_width: int) -> nn.Module:
+        """Vectors `[b, d]`."""
+        return DensePlayer(latents, shape[0], cond_width, self)
+
+    def discriminator(self, shape: tuple[int, ...], cond_width: int) -> nn.Module:
+        """One logit."""
+        return DenseDiscriminator(shape[0], cond_width, self)
+
+
+class ConvGenerator(nn.Module):
+    """`(z, cond)` to `[b, c, h, w]`, unbounded; mid-grey at the start."""
+
+    def __init__(
+        self, shape: tuple[int, int, int], latents: int, cond_width: int, config: ConvGANNetworks
+    ) -> None:
+        super().__init__()
+        channels, *size = shape
+        self.map = (config.widths[-1], *halved((size[0], size[1]), len(config.widths)))
+        self.first = nn.Linear(latents + cond_width, self.map[0] * self.map[1] * self.map[2])
+        self.body = ConvDecoder((size[0], size[1]), config.widths, config.blocks, channels, cond_width)
+
+    def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
+        """`z` `[b, latents]` and the embedded condition `[b, cond_width]` or None."""
+        h = self.first(z if cond is None else torch.cat([z, cond.to(z.dtype)], 1))
+        return self.body(h.view(len(z), *self.map), cond)
+
+
+class ConvDiscriminator(nn.Module):
+    """`(x, cond)` to logits `[b]`, 0 at the start."""
+
+    def __init__(self, shape: tuple[int, int, int], cond_width: int, config: ConvGANNetworks) -> None:
+        super().__init__()
+        channels, *size = shape
+        self.body = ConvEncoder(channels, config.widths, config.blocks)
+        height, width = halved((size[0], size[1]), len(config.widths))
+        features = config.widths[-1] * height * width
+        self.hidden = nn.Linear(features, config.widths[-1])
+        self.head = ProjectionHead(config.widths[-1], cond_width)
+
+    def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        """`x` `[b, c, h, w]`."""
+        h = F.leaky_relu(self.hidden(F.leaky_relu(self.body(x).flatten(1), 0.2)), 0.2)
+        return self.head(h, cond)
+
+
+class ProjectionHead(nn.Module):
+    """w h + <V cond, h>: what speaks for an image, and for its condition (Miyato & Koyama 2018, equation 3)."""
+
+    def __init__(self, features: int, cond_width: int) -> None:
+        super().__init__()
+        self.logit = zeroed(nn.Linear(features, 1))
+        self.match = nn.Linear(cond_width, features, bias=False) if cond_width else None
+
+    def forward(self, h: Tensor, cond: Tensor | None) -> Tensor:
+        """Features `[b, features]` to logits `[b]` in float32."""
+        logit = self.logit(h)[:, 0].float()
+        if self.match is None:
+            return logit
+        return logit + (self.match(cond) * h).float().sum(1) / h.shape[1] ** 0.5
+
+
+class DenseBlock(nn.Module):
+    """x + linear(act(linear(act(x)))), the last layer zero at the start."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(width, width), zeroed(nn.Linear(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[b, width]` to the same."""
+        return x + self.last(F.leaky_relu(self.first(F.leaky_relu(x, 0.2)), 0.2))
+
+
+class DensePlayer(nn.Module):
+    """`(x, cond)` to `[b, out]`."""
+
+    def __init__(self, size: int, out: int, cond_width: int, config: DenseGANNetworks) -> None:
+        super().__init__()
+        self.first = nn.Linear(size + cond_width, config.width)
+        self.blocks = nn.Sequential(*(DenseBlock(config.width) for _ in range(config.blocks)))
+        self.last = nn.Linear(config.width, out)
+
+    def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        """Vectors `[b, size]`."""
+        h = self.first(x if cond is None else torch.cat([x, cond.to(x.dtype)], 1))
+        return self.last(F.leaky_relu(self.blocks(h), 0.2))
+
+
+class DenseDiscriminator(nn.Module):
+    """`(x, cond)` to logits `[b]`."""
+
+    def __init__(self, size: int, cond_width: int, config: DenseGANNetworks) -> None:
+        super().__init__()
+        self.body = DensePlayer(size, config.width, 0, config)
+        self.head = ProjectionHead(config.width, cond_width)
+
+    def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        """Vectors `[b, size]`."""
+        return self.head(F.leaky_relu(self.body(x, None), 0.2), cond)
+
+
+def _image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise GenzooError(f"this GAN needs images, these data have shape {shape}: use DenseGANNetworks")
+    return shape[0], shape[1], shape[2]
