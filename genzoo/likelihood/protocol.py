@@ -40,11 +40,12 @@ def summed_over_classes(first: LogLikelihood, again: LogLikelihood, classes: int
     was drawn independently, however noisy both are; a plain log-mean-exp of noisy figures would lie above. With
     `again` the same as `first` it is just that.
     """
-    before, nats = first.nats.view(classes, -1), again.nats.view(classes, -1)
+    n = len(first.nats) // classes
+    before, nats = first.nats.view(classes, n), again.nats.view(classes, n)
     log_q = before.log_softmax(0)
     q, uniform = log_q.exp(), torch.tensor(float(classes), dtype=torch.float64).log()
     total = (q * (nats - log_q)).sum(0) - uniform
-    stderr = None if again.stderr is None else (q * again.stderr.view(classes, -1)).square().sum(0).sqrt()
+    stderr = None if again.stderr is None else (q * again.stderr.view(classes, n)).square().sum(0).sqrt()
     return LogLikelihood(total, again.kind, again.spec, stderr, again.details)
 
 
@@ -95,7 +96,10 @@ def _measured(
     generator: torch.Generator | None,
 ) -> LogLikelihood:
     embedded, answers = model.condition(cond, len(images)), []
-    for part in slices(max(len(images), 1), model.chunk):
+    if len(images) == 0:
+        nothing = torch.zeros(0, dtype=torch.float64)
+        return LogLikelihood(nothing, protocol.kind, model.spec, stderr=nothing)
+    for part in slices(len(images), model.chunk):
         denoise = model.denoiser(None if embedded is None else embedded[part])
         of_part = images[part].to(model.device)
         answers.append(protocol.measure(denoise, model.path, of_part, model.spec, generator))

@@ -222,7 +222,7 @@ class Diffusion(GenerativeModel):
         """Images `[n, *spec.shape]` from `x_1` `[n, ...]` at the first time of the grid."""
         check_condition(cond, self.spec, len(x_1))
         sampling, parts = sampling or self.config.sampling, [x_1[:0]]
-        with evaluating(self):
+        with evaluating(self), evaluating(weaker or self):
             times = sampling.grid(self.path, sampling.steps)
             for part in slices(len(x_1), self.chunk):
                 of_part = None if cond is None else cond[part]
@@ -242,7 +242,8 @@ class Diffusion(GenerativeModel):
         if sampling.guidance == 1.0:
             return conditional
         if weaker is not None:
-            without = weaker.eval().denoiser(weaker.condition(cond, n), sampling.precision)
+            own = weaker.condition(None if weaker.spec.cond is None else cond, n)
+            without = weaker.denoiser(own, sampling.precision)
         elif self.null is not None:
             without = self.denoiser(self.null.expand(n, -1), sampling.precision)
         else:
@@ -303,19 +304,21 @@ class Diffusion(GenerativeModel):
         missing: Tensor,
         cond: Tensor | None = None,
         *,
+        steps: int = 80,
         resamplings: int = 10,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """`images` `[n, ...]` with the pixels where `missing` (bool, broadcastable) is True drawn anew.
 
-        By RePaint, see `genzoo.samplers.impute`: the more `resamplings`, the better the new pixels fit the known.
+        By RePaint, see `genzoo.samplers.impute`: the more `steps` and `resamplings`, the better the new
+        pixels fit the known; the network is called steps * resamplings times.
         """
         check_images(images, self.spec)
         check_condition(cond, self.spec, len(images))
         missing, sampling = missing.to(torch.bool).expand(images.shape), self.config.sampling
         filled = [images[:0]]
         with evaluating(self):
-            times = sampling.grid(self.path, sampling.steps)
+            times = sampling.grid(self.path, steps)
             for part in slices(len(images), self.chunk):
                 of_part, gaps = None if cond is None else cond[part], missing[part].to(self.device)
                 denoise = self._guided(of_part, len(gaps), sampling, None)

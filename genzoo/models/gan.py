@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from genzoo.config import ModelConfig, TrainConfig
 from genzoo.contract import (
@@ -65,3 +66,221 @@ class GANConfig(ModelConfig):
             self.networks.discriminator(spec.shape, width),
         )
         return GAN(spec, self, *players)
+
+
+class GAN(GenerativeModel):
+    """Generator and discriminator; samples in one pass, no likelihood."""
+
+    turns = ("discriminator", "generator")
+    config: GANConfig
+    played: Tensor
+
+    def __init__(
+        self, spec: DataSpec, config: GANConfig, generator: nn.Module, discriminator: nn.Module
+    ) -> None:
+        super().__init__()
+        self.spec, self.config, self.scale = spec, config, Scale(spec)
+        self.generator, self.discriminator = generator, discriminator
+        self.generator_condition, self.discriminator_condition = Condition(spec), Condition(spec)
+        self.register_buffer("played", torch.zeros((), dtype=torch.long))
+        """Turns of the discriminator so far: when penalties are due."""
+        self.chunk = decodings_per_pass(spec.dims)
+        """Images per pass outside of training: bounds memory."""
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The generator's images have no density."""
+        return Likelihood.NONE
+
+    def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
+        """Each player's network and its own embedding of the condition."""
+        players = {
+            "discriminator": (self.discriminator, self.discriminator_condition),
+            "generator": (self.generator, self.generator_condition),
+        }
+        if turn not in players:
+            raise ValueError(f"unknown turn {turn!r}, this model has {self.turns}")
+        return (p for part in players[turn] for p in part.parameters())
+
+    # --- loss ----------------------------------------------------------------------------------------------
+
+    def loss(
+        self, batch: Batch, turn: str = "discriminator", *, generator: torch.Generator | None = None
+    ) -> Loss:
+        """The player's loss `[b]`; one fake is drawn per real image, under the same condition.
+
+        Parts: the discriminator's `real` and `fake` logits, and its `penalty` where one is due.
+        """
+        self.parameters_of(turn)
+        real = self.scale.spread(check_images(batch.images, self.spec), generator)
+        playing = turn == "generator"
+        with torch.set_grad_enabled(playing and torch.is_grad_enabled()):
+            fake = self._generate(self.noise(len(real), generator).to(real), batch.cond)
+        real, fake = self._augmented(real, fake, generator)
+        critic = self._critic(batch.cond, frozen=playing)
+        on_real, on_fake = critic(real), critic(fake)
+        parts = {"real": on_real.detach(), "fake": on_fake.detach()}
+        if playing:
+            return Loss(self.config.loss.generator(on_real.detach(), on_fake), parts)
+        total = self.config.loss.discriminator(on_real, on_fake)
+        penalty = self._penalty(critic, real, fake, generator)
+        return Loss(total + penalty, {**parts, "penalty": penalty.detach()})
+
+    def _penalty(
+        self, critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """The penalties that are due; in evaluation mode all of them, as if each were paid every time."""
+        total = torch.zeros(len(real), device=real.device)
+        for lazily in self.config.penalties:
+            if not self.training:
+                total = total + lazily.penalty(critic, real, fake, generator)
+            elif lazily.due(int(self.played)):
+                total = total + lazily(critic, real, fake, generator)
+        if self.training:
+            self.played += 1
+        return total
+
+    def _critic(self, cond: Tensor | None, *, frozen: bool) -> Critic:
+        """The discriminator under the condition; a `frozen` one gets no gradients, its images do."""
+        embedded = self.discriminator_condition(cond, 0 if cond is None else len(cond))
+        if not frozen:
+            return lambda x: self.discriminator(x, embedded)
+        weights = {name: p.detach() for name, p in self.discriminator.named_parameters()}
+        fixed = None if embedded is None else embedded.detach()
+        return lambda x: functional_call(self.discriminator, weights, (x, fixed))
+
+    def _augmented(
+        self, real: Tensor, fake: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        if not self.config.augmentation or not self.training or len(self.spec.shape) != 3:
+            return real, fake
+        share = self.config.augmentation
+        return shifted_and_cut(real, share, generator), shifted_and_cut(fake, share, generator)
+
+    # --- sample --------------------------------------------------------------------------------------------
+
+    def noise(
+        self, n: int, generator: torch.Generator | None = None, truncation: float | None = None
+    ) -> Tensor:
+        """z `[n, latents]`; with `truncation` numbers beyond it are drawn anew (Brock et al. 2019, section 3.1)."""
+        z = normal_noise(torch.zeros(n, self.config.latents, device=self.device), generator)
+        if truncation is None:
+            return z
+        if not truncation > 0:
+            raise GenzooError(f"truncation must be positive, got {truncation}")
+        while bool((beyond := z.abs() > truncation).any()):
+            z = torch.where(beyond, normal_noise(z, generator), z)
+        return z
+
+    def sample(
+        self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Images `[n, *spec.shape]`, one pass each."""
+        return self.draw(n, cond, generator=generator)
+
+    def draw(
+        self,
+        n: int,
+        cond: Tensor | None = None,
+        *,
+        truncation: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Images `[n, *spec.shape]` from latents within `truncation` standard deviations."""
+        cond = self.generator_condition.or_drawn(cond, n, generator)
+        return self.decode(self.noise(n, generator, truncation), cond)
+
+    def decode(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Images `[n, *spec.shape]` of latents `[n, latents]`."""
+        cond, parts = check_condition(cond, self.spec, len(z)), []
+        with evaluating(self):
+            for part in slices(max(len(z), 1), self.chunk):
+                parts.append(self._generate(z[part].to(self.device), None if cond is None else cond[part]))
+        return self.scale.images(torch.cat(parts))
+
+    def _generate(self, z: Tensor, cond: Tensor | None) -> Tensor:
+        return self.generator(z, self.generator_condition(cond, len(z))).to(
+            torch.promote_types(z.dtype, torch.float32)
+        )
+
+    def interpolate(self, z_0: Tensor, z_1: Tensor, n: int, cond: Tensor | None = None) -> Tensor:
+        """`[b, n, *spec.shape]`: images along the great circles between latents `[b, latents]`."""
+        z = interpolate_spherically(z_0, z_1, n)
+        repeated = None if cond is None else cond.repeat_interleave(n, 0)
+        return self.decode(z.flatten(0, 1), repeated).view(len(z_0), n, *self.spec.shape)
+
+    def invert(
+        self, images: Tensor, cond: Tensor | None = None, *, steps: int = 200, rate: float = 0.05, starts: int = 8,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Latents `[b, latents]` whose images come near `images` `[b, ...]`: the best of `starts` descents by Adam.
+
+        |G(z) - x|^2 plus the little that keeps z normal (Zhu et al. 2016; Karras et al. 2020, appendix D).
+        """
+        check_images(images, self.spec)
+        b, target = (
+            len(images),
+            self.scale.centres(images.to(self.device)).repeat(starts, *[1] * (images.ndim - 1)),
+        )
+        repeated = None if cond is None else cond.repeat(starts, *[1] * (cond.ndim - 1))
+        z = self.noise(starts * b, generator).requires_grad_()
+        optimizer = torch.optim.Adam([z], lr=rate)
+        training, trainable = self.training, [p for p in self.parameters() if p.requires_grad]
+        self.eval().requires_grad_(False)
+        with torch.enable_grad():
+            for _ in range(steps):
+                distance = (self._generate(z, repeated) - target).square().flatten(1).sum(1)
+                optimizer.zero_grad()
+                (distance + 0.01 * z.square().sum(1)).sum().backward()
+                optimizer.step()
+        self.train(training)
+        for p in trainable:
+            p.requires_grad_(True)
+        best = distance.detach().view(starts, b).argmin(0)
+        return z.detach().view(starts, b, -1)[best, torch.arange(b, device=z.device)]
+
+    # --- likelihood ----------------------------------------------------------------------------------------
+
+    def log_likelihood(
+        self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> LogLikelihood:
+        """Raises `NoLikelihood`: what exists instead is the likelihood of the generator plus noise."""
+        raise NoLikelihood(
+            "a GAN gives images no probability: its samples lie on a surface without volume; "
+            "genzoo.likelihood.decoder_likelihood estimates that of its generator plus discretised noise"
+        )
+
+
+def shifted_and_cut(x: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
+    """A `share` of `x` `[b, c, h, w]` moved by up to an eighth and with a square of half the size blanked, by halves.
+
+    Translation and cutout of DiffAugment (Zhao et al. 2020): differentiable, and undone by no generator because both
+    players' images get them alike.
+    """
+    b, _, height, width = x.shape
+    device = x.device if generator is None else generator.device
+    u = torch.rand(b, 6, generator=generator, device=device).to(x.device)
+    move, cut = u[:, 0] < share, u[:, 1] < share / 2
+    rows, columns = (torch.arange(n, device=x.device)[None] for n in (height, width))
+    down = torch.where(move, ((2 * u[:, 2] - 1) * (height / 8)).round(), 0).long()
+    right = torch.where(move, ((2 * u[:, 3] - 1) * (width / 8)).round(), 0).long()
+    from_rows, from_columns = rows - down[:, None], columns - right[:, None]
+    inside = ((from_rows >= 0) & (from_rows < height))[:, None, :, None]
+    inside = inside & ((from_columns >= 0) & (from_columns < width))[:, None, None, :]
+    index = torch.arange(b, device=x.device)
+    moved = x[
+        index[:, None, None],
+        :,
+        from_rows.clamp(0, height - 1)[:, :, None],
+        from_columns.clamp(0, width - 1)[:, None],
+    ].permute(0, 3, 1, 2)
+    top, left = (u[:, 4] * height).long(), (u[:, 5] * width).long()
+    hole = _within(rows, top, height)[:, None, :, None] & _within(columns, left, width)[:, None, None, :]
+    hole = hole & cut[:, None, None, None]
+    ground = x.new_full((), -1.0)
+    return torch.where(inside & ~hole, moved, torch.where(inside, x.new_zeros(()), ground))
+
+
+def _within(places: Tensor, centre: Tensor, size: int) -> Tensor:
+    """Whether places `[1, n]` lie within a quarter of `size` around centres `[b]`."""
+    return (places - centre[:, None]).abs() * 4 <= size

@@ -65,7 +65,7 @@ class DenseGANNetworks(GANNetworks):
 
 
 class ConvGenerator(nn.Module):
-    """`(z, cond)` to `[b, c, h, w]`, unbounded; mid-grey at the start."""
+    """`(z, cond)` to `[b, c, h, w]`, unbounded."""
 
     def __init__(
         self, shape: tuple[int, int, int], latents: int, cond_width: int, config: ConvGANNetworks
@@ -75,6 +75,7 @@ class ConvGenerator(nn.Module):
         self.map = (config.widths[-1], *halved((size[0], size[1]), len(config.widths)))
         self.first = nn.Linear(latents + cond_width, self.map[0] * self.map[1] * self.map[2])
         self.body = ConvDecoder((size[0], size[1]), config.widths, config.blocks, channels, cond_width)
+        self.body.up[0].reset_parameters()  # pyright: ignore # images that are all alike would teach nothing
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
         """`z` `[b, latents]` and the embedded condition `[b, cond_width]` or None."""

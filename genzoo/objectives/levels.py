@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from genzoo.likelihood.dequantisation import bin_centres
 from genzoo.paths import Coefficients, spread
@@ -29,9 +30,10 @@ def expected_levels(logits: Tensor, x_t: Tensor, path: Coefficients, levels: int
     wide = torch.promote_types(x_t.dtype, torch.float32)
     centres = bin_centres(torch.arange(levels, device=x_t.device), levels, dtype=wide)
     grouped = logits.unflatten(1, (x_t.shape[1], levels)).movedim(2, -1)
-    alpha, precision = spread(path.alpha, x_t).to(wide), spread(path.sigma**-2, x_t).to(wide)
+    x_t = x_t.to(wide)
+    alpha, precision = spread(path.alpha, x_t), spread(path.sigma**-2, x_t)
     with torch.autocast(x_t.device.type, enabled=False):  # the product with the centres needs all digits
-        return _PosteriorMean.apply(grouped, x_t.to(wide), alpha, precision, centres)
+        return _PosteriorMean.apply(grouped, x_t, alpha, precision, centres)
 
 
 class _PosteriorMean(torch.autograd.Function):
@@ -50,6 +52,7 @@ class _PosteriorMean(torch.autograd.Function):
         return mean
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """d mean / d logit_k = p_k (c_k - mean); d mean / d x_t = alpha precision times the posterior variance."""
         p, mean, gain, centres = ctx.saved_tensors
