@@ -18,6 +18,7 @@ from genzoo.likelihood.annealing import (
     leapfrog,
     sigmoid_temperatures,
 )
+from genzoo.likelihood.decoder import Annealing, Decoder, choose_scale, decoder_likelihood
 from genzoo.likelihood.dequantisation import (
     Dequantisation,
     TruncatedNormalDequantisation,
@@ -48,9 +49,11 @@ from genzoo.likelihood.scale import Scale
 
 __all__ = [
     "HMC",
+    "Annealing",
     "AnnealingPath",
     "BidirectionalBounds",
     "BoundProtocol",
+    "Decoder",
     "Dequantisation",
     "DiffusionBound",
     "Divergence",
@@ -74,6 +77,8 @@ __all__ = [
     "annealed_importance_sampling",
     "bidirectional_monte_carlo",
     "bin_centres",
+    "choose_scale",
+    "decoder_likelihood",
     "decoder_table",
     "diffusion_bound",
     "hmc_transition",

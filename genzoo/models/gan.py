@@ -12,6 +12,7 @@ are augmented before the discriminator sees them, real and fake alike and differ
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -37,6 +38,7 @@ from genzoo.networks.gan_nets import ConvGANNetworks, GANNetworks
 from genzoo.networks.latent_paths import interpolate_spherically
 from genzoo.networks.passes import decodings_per_pass, slices
 from genzoo.objectives.adversarial import R1, R2, AdversarialLoss, Critic, Lazily, RelativisticPaired
+from genzoo.objectives.augmenting import shifted_and_cut
 from genzoo.objectives.elbo import normal_noise
 
 
@@ -79,7 +81,7 @@ class GAN(GenerativeModel):
         self, spec: DataSpec, config: GANConfig, generator: nn.Module, discriminator: nn.Module
     ) -> None:
         super().__init__()
-        self.spec, self.config, self.scale = spec, config, Scale(spec)
+        self.spec, self.config, self.scale, self.latents = spec, config, Scale(spec), config.latents
         self.generator, self.discriminator = generator, discriminator
         self.generator_condition, self.discriminator_condition = Condition(spec), Condition(spec)
         self.register_buffer("played", torch.zeros((), dtype=torch.long))
@@ -109,22 +111,23 @@ class GAN(GenerativeModel):
     ) -> Loss:
         """The player's loss `[b]`; one fake is drawn per real image, under the same condition.
 
-        Parts: the discriminator's `real` and `fake` logits, and its `penalty` where one is due.
+        Parts, of the discriminator's turn: its `accuracy`, the `gap` between its logits of real and fake images, and
+        the `penalty` where one is due.
         """
         self.parameters_of(turn)
         real = self.scale.spread(check_images(batch.images, self.spec), generator)
         playing = turn == "generator"
         with torch.set_grad_enabled(playing and torch.is_grad_enabled()):
-            fake = self._generate(self.noise(len(real), generator).to(real), batch.cond)
+            fake = self.generate(self.noise(len(real), generator).to(real), batch.cond)
         real, fake = self._augmented(real, fake, generator)
-        critic = self._critic(batch.cond, frozen=playing)
+        critic, rule = self._critic(batch.cond, frozen=playing), self.config.loss
         on_real, on_fake = critic(real), critic(fake)
-        parts = {"real": on_real.detach(), "fake": on_fake.detach()}
         if playing:
-            return Loss(self.config.loss.generator(on_real.detach(), on_fake), parts)
-        total = self.config.loss.discriminator(on_real, on_fake)
+            return Loss(rule.generator(on_real.detach(), on_fake), {})
         penalty = self._penalty(critic, real, fake, generator)
-        return Loss(total + penalty, {**parts, "penalty": penalty.detach()})
+        seen = on_real.detach(), on_fake.detach()
+        parts = {"accuracy": rule.accuracy(*seen), "gap": seen[0] - seen[1], "penalty": penalty.detach()}
+        return Loss(rule.discriminator(on_real, on_fake) + penalty, parts)
 
     def _penalty(
         self, critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator | None
@@ -195,10 +198,11 @@ class GAN(GenerativeModel):
         cond, parts = check_condition(cond, self.spec, len(z)), []
         with evaluating(self):
             for part in slices(max(len(z), 1), self.chunk):
-                parts.append(self._generate(z[part].to(self.device), None if cond is None else cond[part]))
+                parts.append(self.generate(z[part].to(self.device), None if cond is None else cond[part]))
         return self.scale.images(torch.cat(parts))
 
-    def _generate(self, z: Tensor, cond: Tensor | None) -> Tensor:
+    def generate(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Images `[b, *spec.shape]` of latents `[b, latents]` on the scale of bin centres, float32, differentiable."""
         return self.generator(z, self.generator_condition(cond, len(z))).to(
             torch.promote_types(z.dtype, torch.float32)
         )
@@ -218,26 +222,35 @@ class GAN(GenerativeModel):
         |G(z) - x|^2 plus the little that keeps z normal (Zhu et al. 2016; Karras et al. 2020, appendix D).
         """
         check_images(images, self.spec)
-        b, target = (
-            len(images),
-            self.scale.centres(images.to(self.device)).repeat(starts, *[1] * (images.ndim - 1)),
-        )
-        repeated = None if cond is None else cond.repeat(starts, *[1] * (cond.ndim - 1))
-        z = self.noise(starts * b, generator).requires_grad_()
+        if steps < 1 or starts < 1:
+            raise GenzooError(f"an inversion needs steps and starts of at least 1, got {steps} and {starts}")
+        cond = check_condition(cond, self.spec, len(images))
+        z = self.noise(starts * len(images), generator).view(starts, len(images), -1)
+        found = [z[0, :0]]
+        with _frozen(self), torch.enable_grad():
+            for part in slices(len(images), max(1, self.chunk // starts)):
+                target = self.scale.centres(images[part].to(self.device))
+                found.append(
+                    self._descend(z[:, part], target, None if cond is None else cond[part], steps, rate)
+                )
+        return torch.cat(found)
+
+    def _descend(self, z: Tensor, target: Tensor, cond: Tensor | None, steps: int, rate: float) -> Tensor:
+        """From starts `z` `[starts, b, latents]` to the latents `[b, latents]` nearest to `target` on any descent."""
+        starts, b, _ = z.shape
+        target = target.repeat(starts, *[1] * (target.ndim - 1))
+        cond = None if cond is None else cond.repeat(starts, *[1] * (cond.ndim - 1))
+        z = z.flatten(0, 1).clone().requires_grad_()
         optimizer = torch.optim.Adam([z], lr=rate)
-        training, trainable = self.training, [p for p in self.parameters() if p.requires_grad]
-        self.eval().requires_grad_(False)
-        with torch.enable_grad():
-            for _ in range(steps):
-                distance = (self._generate(z, repeated) - target).square().flatten(1).sum(1)
-                optimizer.zero_grad()
-                (distance + 0.01 * z.square().sum(1)).sum().backward()
-                optimizer.step()
-        self.train(training)
-        for p in trainable:
-            p.requires_grad_(True)
-        best = distance.detach().view(starts, b).argmin(0)
-        return z.detach().view(starts, b, -1)[best, torch.arange(b, device=z.device)]
+        best, nearest = z.detach().clone(), torch.full((len(z),), torch.inf, device=z.device)
+        for _ in range(steps):
+            distance = (self.generate(z, cond) - target).square().flatten(1).sum(1)
+            better = distance.detach() < nearest
+            best, nearest = torch.where(better[:, None], z.detach(), best), nearest.min(distance.detach())
+            optimizer.zero_grad()
+            (distance + 0.01 * z.square().sum(1)).sum().backward()
+            optimizer.step()
+        return best.view(starts, b, -1)[nearest.view(starts, b).argmin(0), torch.arange(b, device=z.device)]
 
     # --- likelihood ----------------------------------------------------------------------------------------
 
@@ -251,36 +264,14 @@ class GAN(GenerativeModel):
         )
 
 
-def shifted_and_cut(x: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
-    """A `share` of `x` `[b, c, h, w]` moved by up to an eighth and with a square of half the size blanked, by halves.
-
-    Translation and cutout of DiffAugment (Zhao et al. 2020): differentiable, and undone by no generator because both
-    players' images get them alike.
-    """
-    b, _, height, width = x.shape
-    device = x.device if generator is None else generator.device
-    u = torch.rand(b, 6, generator=generator, device=device).to(x.device)
-    move, cut = u[:, 0] < share, u[:, 1] < share / 2
-    rows, columns = (torch.arange(n, device=x.device)[None] for n in (height, width))
-    down = torch.where(move, ((2 * u[:, 2] - 1) * (height / 8)).round(), 0).long()
-    right = torch.where(move, ((2 * u[:, 3] - 1) * (width / 8)).round(), 0).long()
-    from_rows, from_columns = rows - down[:, None], columns - right[:, None]
-    inside = ((from_rows >= 0) & (from_rows < height))[:, None, :, None]
-    inside = inside & ((from_columns >= 0) & (from_columns < width))[:, None, None, :]
-    index = torch.arange(b, device=x.device)
-    moved = x[
-        index[:, None, None],
-        :,
-        from_rows.clamp(0, height - 1)[:, :, None],
-        from_columns.clamp(0, width - 1)[:, None],
-    ].permute(0, 3, 1, 2)
-    top, left = (u[:, 4] * height).long(), (u[:, 5] * width).long()
-    hole = _within(rows, top, height)[:, None, :, None] & _within(columns, left, width)[:, None, None, :]
-    hole = hole & cut[:, None, None, None]
-    ground = x.new_full((), -1.0)
-    return torch.where(inside & ~hole, moved, torch.where(inside, x.new_zeros(()), ground))
-
-
-def _within(places: Tensor, centre: Tensor, size: int) -> Tensor:
-    """Whether places `[1, n]` lie within a quarter of `size` around centres `[b]`."""
-    return (places - centre[:, None]).abs() * 4 <= size
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients for parameters inside; as before afterwards."""
+    training, trainable = model.training, [p for p in model.parameters() if p.requires_grad]
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        model.train(training)
+        for p in trainable:
+            p.requires_grad_(True)
