@@ -85,7 +85,7 @@ class ConvUNet(nn.Module):
     ) -> None:
         super().__init__()
         channels, *size = shape
-        useful = 1 + max(max(size) - 1, 1).bit_length()
+        useful = max(1, (max(size) // 4).bit_length())  # below 4x4 nothing is left to see
         widths = (config.fine, *config.widths)[:useful]
         self.sizes = [halved((size[0], size[1]), n) for n in range(len(widths))]
         embedding = 2 * max(widths)
@@ -94,7 +94,7 @@ class ConvUNet(nn.Module):
         pairs = list(pairwise(widths))
         self.down = nn.ModuleList(nn.Conv2d(4 * a, b, 3, padding=1) for a, b in pairs)
         self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 3, padding=1) for a, b in pairs)
-        counts = [1 if n == 0 else config.blocks for n in range(len(widths))]
+        counts = [config.blocks if n or len(widths) == 1 else 1 for n in range(len(widths))]
 
         def stage(width: int, count: int) -> nn.ModuleList:
             return nn.ModuleList(ModulatedBlock(width, embedding, config.dropout) for _ in range(count))
