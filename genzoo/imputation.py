@@ -11,6 +11,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genzoo.contract import GenzooError
+
+
+def check_missing(missing: Tensor, images: Tensor) -> Tensor:
+    """`missing` as bool of the shape of `images` `[b, ...]`; raises `GenzooError` where it does not broadcast."""
+    try:
+        return missing.to(torch.bool).expand(images.shape)
+    except RuntimeError:
+        raise GenzooError(
+            f"missing must broadcast to the images {list(images.shape)}, got {list(missing.shape)}"
+        ) from None
+
 
 @dataclass(frozen=True)
 class LatentChain:

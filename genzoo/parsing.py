@@ -66,9 +66,15 @@ def flags_of(kind: type, prefix: str = "--") -> list[str]:
     flags = []
     for field in dataclasses.fields(kind):
         name = prefix + field.name.replace("_", "-")
-        nested = isinstance(field.type, type) and dataclasses.is_dataclass(field.type)
-        flags += flags_of(field.type, name + ".") if nested else [name]  # pyright: ignore[reportArgumentType]
+        kinds = (field.type, type(field.default), _made_by(field.default_factory))
+        nested = next((k for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k)), None)
+        flags += [name] if nested is None else flags_of(nested, name + ".")
     return flags
+
+
+def _made_by(factory: Any) -> type | None:
+    """The type of what a field's factory makes; None where it has no factory."""
+    return None if factory is dataclasses.MISSING else type(factory())
 
 
 def print_help(parts: dict[str, Any], prog: str, description: str) -> None:

@@ -80,6 +80,9 @@ class VPLinear(GaussianPath):
     beta_max: float = 20.0
     """Noise rate at t = 1."""
 
+    def __post_init__(self) -> None:
+        _check_rising("betas", self.beta_min, self.beta_max)
+
     def at(self, t: Tensor) -> Coefficients:
         """Through log alpha, so that sigma is exact near 0."""
         slope = self.beta_max - self.beta_min
@@ -148,6 +151,9 @@ class SubVP(GaussianPath):
     """Noise rate at t = 0."""
     beta_max: float = 20.0
     """Noise rate at t = 1."""
+
+    def __post_init__(self) -> None:
+        _check_rising("betas", self.beta_min, self.beta_max)
 
     def at(self, t: Tensor) -> Coefficients:
         """From the preserving path's alpha."""
@@ -260,6 +266,9 @@ class VE(GaussianPath):
     sigma_max: float = 80.0
     """Noise at t = 1."""
 
+    def __post_init__(self) -> None:
+        _check_rising("sigmas", self.sigma_min, self.sigma_max)
+
     def at(self, t: Tensor) -> Coefficients:
         """Geometric."""
         rate = math.log(self.sigma_max / self.sigma_min)
@@ -269,6 +278,11 @@ class VE(GaussianPath):
     def time_of(self, log_snr: Tensor) -> Tensor:
         """sigma = exp(-log_snr / 2)."""
         return (-0.5 * log_snr - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)
+
+
+def _check_rising(what: str, low: float, high: float) -> None:
+    if not 0 < low < high:
+        raise GenzooError(f"the {what} of a path must be positive and rise, got {low} and {high}")
 
 
 def _preserving(log_alpha: Tensor, d_log_alpha: Tensor) -> Coefficients:

@@ -68,6 +68,8 @@ def _change_sampling(model: "GenerativeModel", flags: SampleFlags) -> None:
     from genzoo.models.shortcut import Shortcut
     from genzoo.samplers import Sampling
 
+    if flags.steps is not None and flags.steps < 1:
+        raise GenzooError(f"--steps must be at least 1, got {flags.steps}")
     if isinstance(model, Shortcut) and flags.steps is not None:
         model.config = replace(model.config, calls=flags.steps)
         flags = replace(flags, steps=None)

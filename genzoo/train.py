@@ -250,13 +250,15 @@ def _show(model: "GenerativeModel", plan: Plan, trainer: "Trainer") -> None:
 
 def _test_rows(model: "GenerativeModel", plan: Plan) -> dict[str, str]:
     """The test likelihood, which joins the run's report; the reason where the family has none."""
-    from genzoo.contract import NoLikelihood
+    from genzoo.contract import GenzooError
 
     try:
         report = measure(
             model, plan.data, "test", seed=plan.flags.seed, max_images=TEST_IMAGES, max_seconds=TEST_SECONDS
         )
-    except NoLikelihood as reason:
+    except (
+        GenzooError
+    ) as reason:  # a family without, or a solver that did not converge: the run is no less done
         return {"likelihood": f"none: {reason}"}
     add_to_report(plan.out, "likelihood", set_id(plan.data, "test"), report.to_json())
     return likelihood_rows(report, plan.data, "test")

@@ -11,7 +11,7 @@ trained for likelihood.
 import math
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class Annealing:
 
     chains: int = 16
     steps: int = 500
-    hmc: HMC = HMC()
+    hmc: HMC = field(default_factory=HMC)
 
 
 def decoder_likelihood(

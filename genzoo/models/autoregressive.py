@@ -29,6 +29,7 @@ from genzoo.contract import (
     evaluating,
 )
 from genzoo.distributions import OutputDistribution, output_distribution
+from genzoo.imputation import check_missing
 from genzoo.networks.causal_transformer import CausalTransformer
 from genzoo.networks.embeddings import (
     CodeFeatures,
@@ -252,7 +253,7 @@ class AutoregressiveModel(GenerativeModel):
         Pixels are drawn in raster order, each given those before it, known or drawn; known pixels that come
         later are kept, but do not influence the ones before them.
         """
-        missing = missing.to(torch.bool).expand(images.shape)
+        missing = check_missing(missing, images)
         return self._fill_in(check_images(images, self.spec).long(), missing, cond, generator)
 
     def _fill_in(

@@ -35,6 +35,7 @@ from genzoo.contract import (
     evaluating,
 )
 from genzoo.couplings import Coupling, Independent
+from genzoo.imputation import check_missing
 from genzoo.likelihood.diffusion_bound import BoundProtocol
 from genzoo.likelihood.protocol import Protocol, measured
 from genzoo.likelihood.scale import Scale
@@ -95,8 +96,8 @@ class DiffusionConfig(ModelConfig):
             raise GenzooError(
                 "real-valued data have no levels: use levels_head=False and protocol=OdeProtocol()"
             )
-        if self.sampling.steps < 1 or not 0 <= self.null_share < 1:
-            raise GenzooError("diffusion needs sampling.steps >= 1 and 0 <= null_share < 1")
+        if self.sampling.steps < 1 or not 0 <= self.null_share < 1 or not 0 <= self.first < 1:
+            raise GenzooError("diffusion needs sampling.steps >= 1, 0 <= null_share < 1 and 0 <= first < 1")
         per_channel = spec.levels if self.levels_head and spec.levels else 1
         return Diffusion(
             spec, self, self.network.build(spec.shape, spec.shape[0] * per_channel, condition_width(spec))
@@ -242,6 +243,8 @@ class Diffusion(GenerativeModel):
         if sampling.guidance == 1.0:
             return conditional
         if weaker is not None:
+            if weaker.path != self.path or weaker.spec.shape != self.spec.shape:
+                raise GenzooError("a weaker model must be of the same path and of images of the same shape")
             own = weaker.condition(None if weaker.spec.cond is None else cond, n)
             without = weaker.denoiser(own, sampling.precision)
         elif self.null is not None:
@@ -266,6 +269,10 @@ class Diffusion(GenerativeModel):
     ) -> Tensor:
         """Variations `[n, ...]` of `images`: noised to time `strength` in (0, 1], and led back (SDEdit, Meng 2022)."""
         check_images(images, self.spec)
+        if not 0 < strength <= 1:
+            raise GenzooError(
+                f"the strength of a variation must lie above 0 and be at most 1, got {strength}"
+            )
         sampling = sampling or self.config.sampling
         sampling = replace(sampling, grid=replace(sampling.grid, start=strength))  # pyright: ignore
         x = self.scale.centres(images.to(self.device))
@@ -315,7 +322,7 @@ class Diffusion(GenerativeModel):
         """
         check_images(images, self.spec)
         check_condition(cond, self.spec, len(images))
-        missing, sampling = missing.to(torch.bool).expand(images.shape), self.config.sampling
+        missing, sampling = check_missing(missing, images), self.config.sampling
         filled = [images[:0]]
         with evaluating(self):
             times = sampling.grid(self.path, steps)

@@ -29,7 +29,7 @@ from genzoo.contract import (
     evaluating,
 )
 from genzoo.distributions import DiscretisedGaussian, OutputDistribution, as_images, output_distribution
-from genzoo.imputation import LatentChain, metropolis_within_gibbs
+from genzoo.imputation import LatentChain, check_missing, metropolis_within_gibbs
 from genzoo.networks.embeddings import Condition, condition_width
 from genzoo.networks.latent_paths import interpolate_linearly, interpolate_spherically, traverse
 from genzoo.networks.latent_priors import VampPrior, gaussian_prior
@@ -331,7 +331,7 @@ class VAE(GenerativeModel):
 
         By Metropolis within Gibbs, see `genzoo.imputation`: the more `sweeps`, the closer to P(missing | known).
         """
-        missing = missing.to(torch.bool).expand(images.shape)
+        missing = check_missing(missing, images)
         check_images(images, self.spec)
         with evaluating(self):
             embedded, filled = self.condition(cond, len(images)), []

@@ -18,6 +18,7 @@ from genzoo.networks.layers import zeroed
 from genzoo.networks.resnet import halved
 
 HEAD_WIDTH = 64
+SMALLEST = 4  # pixels of the longer side, at the lowest resolution
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,11 @@ class ConvUNet(nn.Module):
     ) -> None:
         super().__init__()
         channels, *size = shape
-        useful = max(1, (max(size) // 4).bit_length())  # below 4x4 nothing is left to see
-        widths = (config.fine, *config.widths)[:useful]
-        self.sizes = [halved((size[0], size[1]), n) for n in range(len(widths))]
+        widths = (config.fine, *config.widths)
+        sizes = [halved((size[0], size[1]), n) for n in range(len(widths))]
+        # below 4x4 nothing is left to see
+        self.sizes = [size for n, size in enumerate(sizes) if n == 0 or max(size) >= SMALLEST]
+        widths = widths[: len(self.sizes)]
         embedding = 2 * max(widths)
         self.embed = ClockEmbedding(embedding, cond_width)
         self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)

@@ -64,9 +64,8 @@ def check_condition(cond: Tensor | None, spec: DataSpec, n: int) -> Tensor | Non
     if cond.ndim != 1 or cond.is_floating_point() or cond.is_complex() or cond.dtype == torch.bool:
         raise GenzooError(f"cond must be integer classes [n], got {_kind_of(cond)}")
     if cond.numel() and (int(cond.min()) < 0 or int(cond.max()) >= size):
-        raise GenzooError(
-            f"class {int(cond.max())} is out of range: the model has {size} classes (0..{size - 1})"
-        )
+        wrong = int(cond.min()) if int(cond.min()) < 0 else int(cond.max())
+        raise GenzooError(f"class {wrong} is out of range: the model has {size} classes (0..{size - 1})")
     return cond
 
 

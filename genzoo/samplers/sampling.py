@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from genzoo.contract import GenzooError
 from genzoo.samplers.base import Sampler
 from genzoo.samplers.grids import LogSNRGrid, TimeGrid
 from genzoo.samplers.solvers import AdamsMoulton
@@ -26,3 +27,9 @@ class Sampling:
     """... to this one."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """bf16 autocast of the network; "auto" uses it where the processor has AMX or the GPU supports it."""
+
+    def __post_init__(self) -> None:
+        if self.guidance_from > self.guidance_to:
+            raise GenzooError(
+                f"guidance cannot hold from {self.guidance_from} to {self.guidance_to}: times rise with noise"
+            )
