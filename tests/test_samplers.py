@@ -406,10 +406,19 @@ def test_karras_times_are_equation_5():
 
 def test_log_snr_times_are_even():
     for path, clean in ((VPLinear(), True), (VE(), False)):
-        log_snr = path.log_snr(LogSNRGrid()(path, 12))
+        log_snr = path.log_snr(LogSNRGrid(sigma_max=200.0)(path, 12))
         steps = (log_snr[1:-1] if clean else log_snr).diff()
         torch.testing.assert_close(steps, steps[:1].expand_as(steps))
     assert math.isclose(log_snr[-1], -2 * math.log(0.002), rel_tol=1e-9)
+
+
+def test_few_log_snr_steps_end_at_noise_that_is_removed_at_once():
+    def smallest(n, start=1.0):
+        alpha, sigma, _, _ = Linear().at(LogSNRGrid(start=start)(Linear(), n)[-2])
+        return float(sigma / alpha)
+
+    assert math.isclose(smallest(10), 0.12, rel_tol=1e-9) and math.isclose(smallest(600), 0.004, rel_tol=1e-9)
+    assert smallest(10, start=0.01) < 0.01 / 0.99
 
 
 def test_grids_refuse_what_cannot_be():

@@ -9,12 +9,20 @@ import torch
 from scipy import integrate, stats
 
 from genzoo.contract import GenzooError
-from genzoo.data import BernoulliTemplates, DiscretisedMixture, Gaussian, GaussianMixture, load_data
+from genzoo.data import (
+    BernoulliTemplates,
+    DiscretisedMixture,
+    Gaussian,
+    GaussianGrid,
+    GaussianMixture,
+    load_data,
+)
 
 DENSITIES = [
     Gaussian(),
     Gaussian(mean=(0.0, 1.0, -2.0), covariance=((2.0, 0.3, 0.0), (0.3, 1.0, -0.4), (0.0, -0.4, 0.5))),
     GaussianMixture(),
+    GaussianGrid(side=3),
     BernoulliTemplates(size=6),
     DiscretisedMixture(size=5),
 ]
@@ -71,8 +79,12 @@ def test_gaussian_moments():
     np.testing.assert_allclose(x.T.cov(), density.covariance, atol=0.015)
 
 
-def test_gaussian_mixture_integrates_to_one_and_agrees_with_scipy():
-    density = GaussianMixture(components=3, radius=1.0, scale=0.5)
+@pytest.mark.parametrize(
+    "density",
+    [GaussianMixture(components=3, radius=1.0, scale=0.5), GaussianGrid(side=2, spacing=2.0, scale=0.5)],
+    ids=lambda d: type(d).__name__,
+)
+def test_round_gaussians_integrate_to_one_and_agree_with_scipy(density):
     axis = torch.linspace(-5, 5, 401, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
     p = density.log_prob(grid).exp().reshape(401, 401).numpy()
@@ -81,10 +93,18 @@ def test_gaussian_mixture_integrates_to_one_and_agrees_with_scipy():
     np.testing.assert_allclose(density.log_prob(grid[:50]).exp().numpy(), np.mean(parts, 0), rtol=1e-10)
 
 
-def test_gaussian_mixture_visits_all_components():
-    density = GaussianMixture()
-    nearest = torch.cdist(density.sample(8000, rng(0)).double(), density.means).argmin(1)
-    assert stats.chisquare(torch.bincount(nearest, minlength=8).numpy()).pvalue > 1e-4
+@pytest.mark.parametrize("density", [GaussianMixture(), GaussianGrid()], ids=lambda d: type(d).__name__)
+def test_round_gaussians_are_all_visited_and_as_wide_as_they_say(density):
+    distance, nearest = torch.cdist(density.sample(8000, rng(0)).double(), density.means).min(1)
+    counts = torch.bincount(nearest, minlength=len(density.means))
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-4
+    within = (distance <= 3 * density.scale).double().mean().item()
+    assert within == pytest.approx(1 - math.exp(-4.5), abs=0.005)
+
+
+def test_gaussian_grid_is_centred_and_evenly_spaced():
+    means = GaussianGrid(side=3, spacing=2.0).means
+    assert {tuple(m) for m in means.tolist()} == {(a, b) for a in (-2, 0, 2) for b in (-2, 0, 2)}
 
 
 def test_discretised_logistic_agrees_with_scipy():
@@ -134,7 +154,7 @@ def test_sampling_is_by_the_generator_alone(density):
 
 
 @pytest.mark.parametrize(
-    "name", ["gaussian", "gaussian-mixture", "bernoulli-templates", "discretised-mixture"]
+    "name", ["gaussian", "gaussian-mixture", "gaussian-grid", "bernoulli-templates", "discretised-mixture"]
 )
 def test_load_toy(name):
     data = load_data(f"toy:{name}")

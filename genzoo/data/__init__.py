@@ -12,7 +12,14 @@ from genzoo.data.split import (
     as_split,
     validate,
 )
-from genzoo.data.toy import BernoulliTemplates, Density, DiscretisedMixture, Gaussian, GaussianMixture
+from genzoo.data.toy import (
+    BernoulliTemplates,
+    Density,
+    DiscretisedMixture,
+    Gaussian,
+    GaussianGrid,
+    GaussianMixture,
+)
 
 __all__ = [
     "BernoulliTemplates",
@@ -21,6 +28,7 @@ __all__ = [
     "DiscretisedMixture",
     "FolderSplit",
     "Gaussian",
+    "GaussianGrid",
     "GaussianMixture",
     "ImageData",
     "LazyImages",

@@ -18,7 +18,14 @@ from genzoo.contract import GenzooError
 from genzoo.data.folder import load_folder
 from genzoo.data.image_data import SPLIT_SEED, ImageData, conditional_spec, permutation, protocol
 from genzoo.data.split import BinarisedSplit, Split, TensorSplit, binarise
-from genzoo.data.toy import BernoulliTemplates, Density, DiscretisedMixture, Gaussian, GaussianMixture
+from genzoo.data.toy import (
+    BernoulliTemplates,
+    Density,
+    DiscretisedMixture,
+    Gaussian,
+    GaussianGrid,
+    GaussianMixture,
+)
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10, MNIST
@@ -31,6 +38,7 @@ BINARISATION_SEED = 0
 TOYS: dict[str, Density] = {
     "gaussian": Gaussian(),
     "gaussian-mixture": GaussianMixture(),
+    "gaussian-grid": GaussianGrid(),
     "bernoulli-templates": BernoulliTemplates(),
     "discretised-mixture": DiscretisedMixture(),
 }

@@ -90,15 +90,40 @@ class GaussianMixture(Density):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws float32 `[n, 2]`."""
-        which = torch.randint(self.components, (n,), generator=generator)
-        eps = torch.randn(n, 2, dtype=torch.float64, generator=generator)
-        return (self.means[which] + self.scale * eps).float()
+        return _sample_round(self.means, self.scale, n, generator)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log density in nats, `[n, 2]` -> float64 `[n]`."""
-        gaps = _checked(x, self.spec).double()[:, None] - self.means  # [n, k, 2]
-        each = -0.5 * (gaps / self.scale).square().sum(2) - math.log(2 * math.pi * self.scale**2)
-        return each.logsumexp(1) - math.log(self.components)
+        return _log_prob_round(_checked(x, self.spec), self.means, self.scale)
+
+
+@final
+@dataclass(frozen=True)
+class GaussianGrid(Density):
+    """Equally likely round Gaussians in the plane, their means on a square grid around 0."""
+
+    side: int = 5
+    spacing: float = 1.0
+    scale: float = 0.1
+
+    @property
+    def spec(self) -> DataSpec:
+        """Real-valued `(2,)`."""
+        return DataSpec((2,), levels=None)
+
+    @cached_property
+    def means(self) -> Tensor:
+        """Float64 `[side * side, 2]`."""
+        axis = self.spacing * (torch.arange(self.side, dtype=torch.float64) - (self.side - 1) / 2)
+        return torch.cartesian_prod(axis, axis)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws float32 `[n, 2]`."""
+        return _sample_round(self.means, self.scale, n, generator)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log density in nats, `[n, 2]` -> float64 `[n]`."""
+        return _log_prob_round(_checked(x, self.spec), self.means, self.scale)
 
 
 @final
@@ -201,6 +226,21 @@ class DiscretisedMixture(Density):
             values = chunk.flatten(1).long().T  # [d, n]
             parts.append(torch.stack([table.gather(1, values).sum(0) for table in self._table]))
         return torch.cat(parts, dim=1).logsumexp(0) - math.log(self.components)
+
+
+def _sample_round(means: Tensor, scale: float, n: int, generator: torch.Generator | None) -> Tensor:
+    """`n` draws of equally likely round Gaussians around `means` `[k, d]`, float32 `[n, d]`."""
+    which = torch.randint(len(means), (n,), generator=generator)
+    eps = torch.randn(n, means.shape[1], dtype=torch.float64, generator=generator)
+    return (means[which] + scale * eps).float()
+
+
+def _log_prob_round(x: Tensor, means: Tensor, scale: float) -> Tensor:
+    """Their log density, `[n, d]` -> float64 `[n]`."""
+    gaps = x.double()[:, None] - means  # [n, k, d]
+    k, d = means.shape
+    each = -0.5 * (gaps / scale).square().sum(2) - 0.5 * d * math.log(2 * math.pi * scale**2)
+    return each.logsumexp(1) - math.log(k)
 
 
 def _blobs(count: int, size: int, seed: int) -> Tensor:

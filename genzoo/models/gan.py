@@ -37,7 +37,15 @@ from genzoo.networks.embeddings import Condition, check_condition, condition_wid
 from genzoo.networks.gan_nets import ConvGANNetworks, GANNetworks
 from genzoo.networks.latent_paths import interpolate_spherically
 from genzoo.networks.passes import decodings_per_pass, slices
-from genzoo.objectives.adversarial import R1, R2, AdversarialLoss, Critic, Lazily, RelativisticPaired
+from genzoo.objectives.adversarial import (
+    R1,
+    R2,
+    AdversarialLoss,
+    Critic,
+    Lazily,
+    RelativisticPaired,
+    penalties_due,
+)
 from genzoo.objectives.augmenting import shifted_and_cut
 from genzoo.objectives.elbo import normal_noise
 
@@ -115,13 +123,14 @@ class GAN(GenerativeModel):
         the `penalty` where one is due.
         """
         self.parameters_of(turn)
-        real = self.scale.spread(check_images(batch.images, self.spec), generator)
+        # noise within the bins would give real images away: the generator has too few latents to imitate it
+        real = self.scale.centres(check_images(batch.images, self.spec))
         playing = turn == "generator"
         with torch.set_grad_enabled(playing and torch.is_grad_enabled()):
             fake = self.generate(self.noise(len(real), generator).to(real), batch.cond)
         real, fake = self._augmented(real, fake, generator)
         critic, rule = self._critic(batch.cond, frozen=playing), self.config.loss
-        on_real, on_fake = critic(real), critic(fake)
+        on_real, on_fake = critic(torch.cat([real, fake])).chunk(2)
         if playing:
             return Loss(rule.generator(on_real.detach(), on_fake), {})
         penalty = self._penalty(critic, real, fake, generator)
@@ -133,24 +142,24 @@ class GAN(GenerativeModel):
         self, critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator | None
     ) -> Tensor:
         """The penalties that are due; in evaluation mode all of them, as if each were paid every time."""
-        total = torch.zeros(len(real), device=real.device)
-        for lazily in self.config.penalties:
-            if not self.training:
-                total = total + lazily.penalty(critic, real, fake, generator)
-            elif lazily.due(int(self.played)):
-                total = total + lazily(critic, real, fake, generator)
+        turn = int(self.played) if self.training else None
         if self.training:
             self.played += 1
-        return total
+        return penalties_due(self.config.penalties, turn, critic, real, fake, generator)
 
     def _critic(self, cond: Tensor | None, *, frozen: bool) -> Critic:
         """The discriminator under the condition; a `frozen` one gets no gradients, its images do."""
         embedded = self.discriminator_condition(cond, 0 if cond is None else len(cond))
-        if not frozen:
-            return lambda x: self.discriminator(x, embedded)
-        weights = {name: p.detach() for name, p in self.discriminator.named_parameters()}
-        fixed = None if embedded is None else embedded.detach()
-        return lambda x: functional_call(self.discriminator, weights, (x, fixed))
+        weights = {name: p.detach() for name, p in self.discriminator.named_parameters()} if frozen else {}
+        embedded = embedded.detach() if frozen and embedded is not None else embedded
+
+        def critic(x: Tensor) -> Tensor:
+            repeated = None if embedded is None else embedded.repeat(len(x) // max(1, len(embedded)), 1)
+            if frozen:
+                return functional_call(self.discriminator, weights, (x, repeated))
+            return self.discriminator(x, repeated)
+
+        return critic
 
     def _augmented(
         self, real: Tensor, fake: Tensor, generator: torch.Generator | None
@@ -165,15 +174,18 @@ class GAN(GenerativeModel):
     def noise(
         self, n: int, generator: torch.Generator | None = None, truncation: float | None = None
     ) -> Tensor:
-        """z `[n, latents]`; with `truncation` numbers beyond it are drawn anew (Brock et al. 2019, section 3.1)."""
+        """z `[n, latents]`; with `truncation`, normal numbers given that none lies beyond it (Brock et al. 2019, 3.1).
+
+        They are the same draws, moved inwards by the distribution functions in place of being drawn anew.
+        """
         z = normal_noise(torch.zeros(n, self.config.latents, device=self.device), generator)
         if truncation is None:
             return z
         if not truncation > 0:
             raise GenzooError(f"truncation must be positive, got {truncation}")
-        while bool((beyond := z.abs() > truncation).any()):
-            z = torch.where(beyond, normal_noise(z, generator), z)
-        return z
+        inside = torch.special.ndtr(torch.tensor(truncation, dtype=torch.float64)).item()
+        share = torch.special.ndtr(z.double())
+        return torch.special.ndtri(1 - inside + share * (2 * inside - 1)).to(z)
 
     def sample(
         self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None

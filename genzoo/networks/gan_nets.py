@@ -1,15 +1,18 @@
 """Generators and discriminators: residual, without normalisation, for images and for vectors.
 
 In the manner of R3GAN (Huang et al. 2024): residual branches start at zero and stand in for what normalisation and
-tricks did; classes enter the discriminator by projection (Miyato & Koyama 2018).
+tricks did; classes enter the discriminator by projection (Miyato & Koyama 2018). For losses that need a critic of
+bounded slope, the discriminator's layers can be divided by their largest singular value (Miyato et al. 2018).
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
 
 from genzoo.contract import GenzooError
 from genzoo.networks.layers import zeroed
@@ -36,6 +39,8 @@ class ConvGANNetworks(GANNetworks):
     """Channels per resolution, the first at half of the image's."""
     blocks: int = 2
     """Residual blocks per resolution, in each network."""
+    spectral: bool = False
+    """Spectral normalisation of the discriminator."""
 
     def generator(self, shape: tuple[int, ...], latents: int, cond_width: int) -> nn.Module:
         """Sides of any length are halved by rounding up."""
@@ -43,25 +48,38 @@ class ConvGANNetworks(GANNetworks):
 
     def discriminator(self, shape: tuple[int, ...], cond_width: int) -> nn.Module:
         """The mirror."""
-        return ConvDiscriminator(_image_shape(shape), cond_width, self)
+        return _spectral(ConvDiscriminator(_image_shape(shape), cond_width, self), self.spectral)
 
 
 @dataclass(frozen=True)
 class DenseGANNetworks(GANNetworks):
-    """Residual perceptrons, for vectors."""
+    """Residual perceptrons, for vectors and small images."""
 
     width: int = 256
     """Of the hidden layers."""
     blocks: int = 3
     """Residual blocks in each network."""
+    spectral: bool = False
+    """Spectral normalisation of the discriminator."""
 
     def generator(self, shape: tuple[int, ...], latents: int, cond_width: int) -> nn.Module:
-        """Vectors `[b, d]`."""
-        return DensePlayer(latents, shape[0], cond_width, self)
+        """Data of any shape, as one vector."""
+        return DenseGenerator(shape, latents, cond_width, self)
 
     def discriminator(self, shape: tuple[int, ...], cond_width: int) -> nn.Module:
         """One logit."""
-        return DenseDiscriminator(shape[0], cond_width, self)
+        return _spectral(DenseDiscriminator(math.prod(shape), cond_width, self), self.spectral)
+
+
+def he_started(network: nn.Module) -> None:
+    """Weights of He et al. 2015 (equation 14), except for those that start at zero.
+
+    Torch's own start lets signals shrink by the square root of 3 a layer, and without normalisation nothing makes up
+    for that: a discriminator so started is blind to the modes of a mixture for its first hundreds of steps.
+    """
+    for layer in network.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)) and bool(layer.weight.any()):
+            nn.init.kaiming_normal_(layer.weight, a=0.2)
 
 
 class ConvGenerator(nn.Module):
@@ -75,6 +93,7 @@ class ConvGenerator(nn.Module):
         self.map = (config.widths[-1], *halved((size[0], size[1]), len(config.widths)))
         self.first = nn.Linear(latents + cond_width, self.map[0] * self.map[1] * self.map[2])
         self.body = ConvDecoder((size[0], size[1]), config.widths, config.blocks, channels, cond_width)
+        he_started(self)
         self.body.up[0].reset_parameters()  # pyright: ignore # images that are all alike would teach nothing
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
@@ -93,6 +112,7 @@ class ConvDiscriminator(nn.Module):
         height, width = halved((size[0], size[1]), len(config.widths))
         features = config.widths[-1] * height * width
         self.hidden = nn.Linear(features, config.widths[-1])
+        he_started(self)
         self.head = ProjectionHead(config.widths[-1], cond_width)
 
     def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
@@ -137,11 +157,30 @@ class DensePlayer(nn.Module):
         self.first = nn.Linear(size + cond_width, config.width)
         self.blocks = nn.Sequential(*(DenseBlock(config.width) for _ in range(config.blocks)))
         self.last = nn.Linear(config.width, out)
+        he_started(self)
+        with torch.no_grad():  # the kinks of the first layer lie all over the data, and are sharp
+            self.first.weight.mul_(2)
+            self.first.bias.normal_(0, 1.5)
 
     def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
         """Vectors `[b, size]`."""
         h = self.first(x if cond is None else torch.cat([x, cond.to(x.dtype)], 1))
         return self.last(F.leaky_relu(self.blocks(h), 0.2))
+
+
+class DenseGenerator(nn.Module):
+    """`(z, cond)` to `[b, *shape]`, unbounded."""
+
+    def __init__(
+        self, shape: tuple[int, ...], latents: int, cond_width: int, config: DenseGANNetworks
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.body = DensePlayer(latents, math.prod(shape), cond_width, config)
+
+    def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
+        """`z` `[b, latents]` and the embedded condition `[b, cond_width]` or None."""
+        return self.body(z, cond).unflatten(1, self.shape)
 
 
 class DenseDiscriminator(nn.Module):
@@ -153,8 +192,18 @@ class DenseDiscriminator(nn.Module):
         self.head = ProjectionHead(config.width, cond_width)
 
     def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        """Vectors `[b, size]`."""
-        return self.head(F.leaky_relu(self.body(x, None), 0.2), cond)
+        """`x` `[b, ...]`."""
+        return self.head(F.leaky_relu(self.body(x.flatten(1), None), 0.2), cond)
+
+
+def _spectral(network: nn.Module, wanted: bool) -> nn.Module:
+    """`network`, with spectral normalisation where `wanted`; layers of zeros, which have no scale, start at random."""
+    for layer in list(network.modules()) if wanted else ():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            if not bool(layer.weight.any()):
+                layer.reset_parameters()
+            spectral_norm(layer)
+    return network
 
 
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

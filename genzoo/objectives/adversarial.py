@@ -14,8 +14,9 @@ data it converges locally (Huang et al. 2024, "The GAN is dead; long live the GA
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -24,7 +25,9 @@ from torch.nn import functional as F
 from genzoo.contract import GenzooError
 
 Critic = Callable[[Tensor], Tensor]
-"""Images `[b, ...]` to logits `[b]`, images not affecting each other; conditions are bound already."""
+"""Images `[b, ...]` to logits `[b]`, images not affecting each other; conditions are bound already.
+
+A conditional one also takes several batches under the same conditions after each other, `[k b, ...]` to `[k b]`."""
 
 
 class AdversarialLoss(ABC):
@@ -37,6 +40,20 @@ class AdversarialLoss(ABC):
     @abstractmethod
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
         """`[b]` for the player that makes the fakes."""
+
+    @abstractmethod
+    def accuracy(self, real: Tensor, fake: Tensor) -> Tensor:
+        """The share `[b]` of its judgements that the discriminator has right; ties are half right."""
+
+
+def _around(threshold: float, real: Tensor, fake: Tensor) -> Tensor:
+    """The share of rights `[b]` where real images are those above the threshold."""
+    return 0.5 + 0.25 * ((real - threshold).sign() - (fake - threshold).sign())
+
+
+def _in_pairs(real: Tensor, fake: Tensor) -> Tensor:
+    """The share of rights `[b]` where only differences of logits mean anything."""
+    return 0.5 + 0.5 * (real - fake).sign()
 
 
 @dataclass(frozen=True)
@@ -51,10 +68,15 @@ class NonSaturating(AdversarialLoss):
         """-log D(fake), whose gradient does not vanish where the fakes are told apart with ease."""
         return F.softplus(-fake)
 
+    def accuracy(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Around logit 0, probability one half."""
+        return _around(0.0, real, fake)
+
 
 @dataclass(frozen=True)
 class LeastSquares(AdversarialLoss):
-    """Targets 1 for real and 0 for fake; the optimum is the Pearson chi^2 divergence up to a constant."""
+    """Targets 1 for real and 0 for fake; against the optimal discriminator its loss is 1/2 - chi^2(real, mixture) / 2,
+    with the mixture of both in equal parts."""
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """Squared distances from the targets."""
@@ -63,6 +85,10 @@ class LeastSquares(AdversarialLoss):
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
         """To the other target."""
         return (fake - 1) ** 2
+
+    def accuracy(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Around the middle of the targets."""
+        return _around(0.5, real, fake)
 
 
 @dataclass(frozen=True)
@@ -77,6 +103,10 @@ class Hinge(AdversarialLoss):
         """Linear."""
         return -fake
 
+    def accuracy(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Around 0."""
+        return _around(0.0, real, fake)
+
 
 @dataclass(frozen=True)
 class Wasserstein(AdversarialLoss):
@@ -89,6 +119,10 @@ class Wasserstein(AdversarialLoss):
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
         """Linear."""
         return -fake
+
+    def accuracy(self, real: Tensor, fake: Tensor) -> Tensor:
+        """In pairs: a critic is free up to a constant."""
+        return _in_pairs(real, fake)
 
 
 @dataclass(frozen=True)
@@ -103,31 +137,49 @@ class RelativisticPaired(AdversarialLoss):
         """-log sigmoid(fake - real)."""
         return F.softplus(real - fake)
 
+    def accuracy(self, real: Tensor, fake: Tensor) -> Tensor:
+        """In pairs."""
+        return _in_pairs(real, fake)
+
 
 # --- penalties -------------------------------------------------------------------------------------------------
 
 
 class Penalty(ABC):
-    """A price `[b]` on the discriminator's slope."""
+    """A price `[b]` on the discriminator's slope somewhere."""
 
     @abstractmethod
+    def points(self, real: Tensor, fake: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Images `[b, ...]` at which the slope is looked at, from such real and fake ones."""
+
+    @abstractmethod
+    def price(self, slope: Tensor) -> Tensor:
+        """Of squared slopes `[b]`."""
+
+    @final
     def __call__(
         self, critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """`[b]` of images `[b, ...]`, differentiable in the critic's parameters."""
+        return self.price(squared_slope(critic, self.points(real, fake, generator)))
 
 
 @dataclass(frozen=True)
 class R1(Penalty):
-    """gamma / 2 |grad D(real)|^2 (Mescheder et al. 2018, equation 9)."""
+    """gamma / 2 |grad D(real)|^2 (Mescheder et al. 2018, equation 9).
+
+    It flattens what changes over lengths below sqrt(gamma) or so: gamma goes with the square of the data's detail.
+    """
 
     gamma: float = 1.0
 
-    def __call__(
-        self, critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """At the real images."""
-        return 0.5 * self.gamma * squared_slope(critic, real)
+    def points(self, real: Tensor, fake: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The real images."""
+        return real
+
+    def price(self, slope: Tensor) -> Tensor:
+        """In proportion."""
+        return 0.5 * self.gamma * slope
 
 
 @dataclass(frozen=True)
@@ -136,11 +188,13 @@ class R2(Penalty):
 
     gamma: float = 1.0
 
-    def __call__(
-        self, critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """At the fakes."""
-        return 0.5 * self.gamma * squared_slope(critic, fake)
+    def points(self, real: Tensor, fake: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The fakes."""
+        return fake
+
+    def price(self, slope: Tensor) -> Tensor:
+        """In proportion."""
+        return 0.5 * self.gamma * slope
 
 
 @dataclass(frozen=True)
@@ -149,14 +203,15 @@ class GradientPenalty(Penalty):
 
     weight: float = 10.0
 
-    def __call__(
-        self, critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """One point per pair."""
+    def points(self, real: Tensor, fake: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One point on the segment of each pair."""
         device = real.device if generator is None else generator.device
         u = torch.rand(len(real), generator=generator, device=device).to(real)
         u = u.view(-1, *[1] * (real.ndim - 1))
-        slope = squared_slope(critic, u * real + (1 - u) * fake)
+        return u * real + (1 - u) * fake
+
+    def price(self, slope: Tensor) -> Tensor:
+        """By the distance from length 1."""
         return self.weight * ((slope + 1e-12).sqrt() - 1) ** 2  # the root has no gradient at 0
 
 
@@ -186,8 +241,22 @@ class Lazily:
         """Whether it is paid in turn number `turn`, counted from 0."""
         return turn % self.every == 0
 
-    def __call__(
-        self, critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """`[b]`, scaled for the turns in which it is not paid."""
-        return self.every * self.penalty(critic, real, fake, generator)
+
+def penalties_due(
+    penalties: Sequence[Lazily],
+    turn: int | None,
+    critic: Critic,
+    real: Tensor,
+    fake: Tensor,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The sum `[b]` of the `penalties` due in turn number `turn`, each scaled for the turns in which it is not paid.
+
+    Without a `turn` all of them, as if each were paid every time. One pass through the critic serves them all.
+    """
+    due = [(1 if turn is None else p.every, p.penalty) for p in penalties if turn is None or p.due(turn)]
+    if not due:
+        return torch.zeros(len(real), device=real.device)
+    points = torch.cat([penalty.points(real, fake, generator) for _, penalty in due])
+    slopes = squared_slope(critic, points).chunk(len(due))
+    return torch.stack([n * p.price(slope) for (n, p), slope in zip(due, slopes, strict=True)]).sum(0)

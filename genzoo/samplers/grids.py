@@ -16,6 +16,11 @@ from genzoo.contract import GenzooError
 from genzoo.paths import GaussianPath
 from genzoo.samplers.base import CLEAN
 
+FINEST = 0.004
+"""Half a grey level of 256 where the range of an image is 2."""
+COARSEST = 1.2
+"""By the distance to fine solutions from the same noise, in 5 to 30 steps of `AdamsMoulton` with a trained flow."""
+
 
 class TimeGrid(ABC):
     """Where a sampler stops on its way."""
@@ -69,9 +74,10 @@ class KarrasGrid(TimeGrid):
 class LogSNRGrid(TimeGrid):
     """Even in log(alpha / sigma) (Lu et al. 2022)."""
 
-    sigma_min: float = 0.004
-    """sigma / alpha before a last step to no noise: half a grey level of 256 where the range of an image is 2."""
-    sigma_max: float = 80.0
+    sigma_min: float | None = None
+    """sigma / alpha before a last step to no noise. None: `COARSEST` / n, so that few steps are not spent on noise that
+    one can remove at once, and half a grey level of 256 (where the range of an image is 2) for many."""
+    sigma_max: float = 40.0
     """sigma / alpha beyond which there is nothing to see."""
     start: float = 1.0
     last: float | None = None
@@ -79,9 +85,14 @@ class LogSNRGrid(TimeGrid):
     def __call__(self, path: GaussianPath, n: int) -> Tensor:
         """Through the noise levels' logarithms."""
         last = _checked(path, n, self.start, self.last)
-        high, low, levels = _levels(path, n, (self.start, last), (self.sigma_max, self.sigma_min))
+        high, low, levels = _levels(path, n, (self.start, last), (self.sigma_max, self._smallest(path, n)))
         logs = torch.linspace(math.log(high), math.log(low), levels, dtype=torch.float64)
         return _times(path, logs, n, (self.start, last))
+
+    def _smallest(self, path: GaussianPath, n: int) -> float:
+        if self.sigma_min is not None:
+            return self.sigma_min
+        return min(max(FINEST, COARSEST / n), 0.5 * _noise(path, self.start))  # a start may be nearly clean
 
 
 def _checked(path: GaussianPath, n: int, start: float, last: float | None) -> float:
