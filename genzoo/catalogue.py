@@ -14,6 +14,7 @@ DESCRIPTIONS: dict[str, str] = {
     "flow-likelihood": "Flow matching on dequantised images, for likelihood; likelihood by the ODE",
     "ot-flow": "Flow matching with optimal-transport pairs of noise and images; likelihood by the ODE",
     "shortcut": "Shortcut model: a flow that knows how far it steps, draws in one to four network calls; ODE",
+    "gan": "GAN in the manner of R3GAN: relativistic loss, R1 and R2, no normalisation; one pass, no likelihood",
 }
 """Preset name to description; `genzoo.presets` holds the recipe that goes with each name."""
 

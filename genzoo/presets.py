@@ -19,6 +19,7 @@ from genzoo.couplings import ClassAwareOptimalTransport, Independent, OptimalTra
 from genzoo.likelihood import BoundProtocol, DormandPrince, ExactIfSmall, OdeProtocol, RungeKutta4
 from genzoo.models.autoregressive import HeadConfig, PixelCNNConfig, PixelTransformerConfig
 from genzoo.models.diffusion import DiffusionConfig
+from genzoo.models.gan import GANConfig
 from genzoo.models.hvae import HVAEConfig
 from genzoo.models.latent import LatentConfig
 from genzoo.models.shortcut import ShortcutConfig
@@ -26,8 +27,10 @@ from genzoo.models.vae import VAEConfig
 from genzoo.models.vqvae import VQVAEConfig
 from genzoo.networks.clocks import LogSNRClock, TimeClock
 from genzoo.networks.conv_unet import ConvUNetConfig
+from genzoo.networks.gan_nets import ConvGANNetworks, DenseGANNetworks
 from genzoo.networks.mlp import MLPConfig
 from genzoo.networks.quantisers import QuantiserConfig
+from genzoo.objectives.adversarial import R1, R2, Lazily
 from genzoo.objectives.denoising import ELBOWeighting
 from genzoo.objectives.times import LogitNormal, LogNormalSigma, StratifiedTimes, UniformLogSNR
 from genzoo.paths import VE, DiscreteBetas, EDMTarget, Linear, VelocityTarget, VPCosine, VTarget
@@ -133,6 +136,35 @@ def _denoisers(
     return Preset(sizes, {VECTORS: {"network": MLPConfig()}, REAL: without_levels, **(adjustments or {})})
 
 
+# --- two players -----------------------------------------------------------------------------------------------
+
+
+def _gan(size: str) -> GANConfig:
+    widths = {"tiny": (16, 32), "small": (48, 96), "base": (96, 192), "large": (128, 256, 512)}
+    rates = {"tiny": 1e-3, "small": 5e-4, "base": 3e-4, "large": 2e-4}
+    training = TrainConfig(
+        batch_size=64, learning_rate=rates[size], betas=(0.0, 0.99), weight_decay=0.0, clip_norm=10.0
+    )
+    blocks = {"tiny": 1, "small": 1, "base": 2, "large": 3}[size]
+    networks = ConvGANNetworks(widths[size], blocks)
+    return GANConfig(networks=networks, penalties=(Lazily(R1(0.5)), Lazily(R2(0.5))), training=training)
+
+
+_DENSE_GAN = {
+    "latents": 4,
+    "networks": DenseGANNetworks(128, 3),
+    "penalties": (Lazily(R1(0.02)), Lazily(R2(0.02))),
+    "training": TrainConfig(
+        batch_size=256,
+        learning_rate=1e-3,
+        betas=(0.0, 0.99),
+        weight_decay=0.0,
+        clip_norm=10.0,
+        precision="fp32",
+    ),
+}
+
+
 PRESETS: dict[str, Preset] = {
     "pixelcnn": Preset(
         sizes={
@@ -228,6 +260,10 @@ PRESETS: dict[str, Preset] = {
         {CLASSES: {"coupling": ClassAwareOptimalTransport()}, COND_VECTORS: {"coupling": Independent()}},
     ),
     "shortcut": _denoisers(ShortcutConfig(protocol=_ODE)),
+    "gan": Preset(
+        {size: _gan(size) for size in ("tiny", "small", "base", "large")},
+        {LOW_RESOLUTION: {"augmentation": 0.5}, VECTORS: _DENSE_GAN},
+    ),
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from genzoo.likelihood import (
 )
 from genzoo.models.autoregressive import HeadConfig, PixelCNNConfig, PixelTransformerConfig
 from genzoo.models.diffusion import DiffusionConfig
+from genzoo.models.gan import GANConfig
 from genzoo.models.hvae import HVAEConfig
 from genzoo.models.latent import LatentConfig
 from genzoo.models.shortcut import ShortcutConfig
@@ -23,11 +24,23 @@ from genzoo.models.vae import VAEConfig
 from genzoo.models.vqvae import VQVAEConfig
 from genzoo.networks.clocks import LogSNRClock, TimeClock
 from genzoo.networks.conv_unet import ConvUNetConfig
+from genzoo.networks.gan_nets import ConvGANNetworks, DenseGANNetworks
 from genzoo.networks.mlp import MLPConfig
 from genzoo.networks.patch_transformer import PatchTransformerConfig
 from genzoo.networks.quantisers import QuantiserConfig
 from genzoo.networks.saved_unet import SavedUNetConfig
 from genzoo.networks.unet import UNetConfig
+from genzoo.objectives.adversarial import (
+    R1,
+    R2,
+    GradientPenalty,
+    Hinge,
+    Lazily,
+    LeastSquares,
+    NonSaturating,
+    RelativisticPaired,
+    Wasserstein,
+)
 from genzoo.objectives.denoising import (
     EDMWeighting,
     ELBOWeighting,
@@ -102,5 +115,7 @@ CONFIG_TYPES: tuple[type, ...] = (
     *(UniformGrid, KarrasGrid, LogSNRGrid),
     *(BoundProtocol, OdeProtocol, DormandPrince, RungeKutta4),
     *(ExactDivergence, ExactIfSmall, Hutchinson),
+    *(GANConfig, ConvGANNetworks, DenseGANNetworks),
+    *(NonSaturating, LeastSquares, Hinge, Wasserstein, RelativisticPaired, R1, R2, GradientPenalty, Lazily),
     *(UniformDequantisation, TruncatedNormalDequantisation),
 )

@@ -78,7 +78,11 @@ def he_started(network: nn.Module) -> None:
     for that: a discriminator so started is blind to the modes of a mixture for its first hundreds of steps.
     """
     for layer in network.modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d)) and bool(layer.weight.any()):
+        if (
+            isinstance(layer, (nn.Linear, nn.Conv2d))
+            and not layer.weight.is_meta
+            and bool(layer.weight.any())
+        ):
             nn.init.kaiming_normal_(layer.weight, a=0.2)
 
 
