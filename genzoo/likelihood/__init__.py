@@ -1,8 +1,8 @@
 """Estimators of log-likelihood that several families share, each in a file of its own.
 
 `annealing`: evidence of latent-variable models. `ode`: the probability-flow ODE of diffusion and flow models, with
-`divergence` and `dequantisation` as its parts. `diffusion_bound`: the variational bound of diffusion models. `protocol`:
-how a denoising model is asked for either. `decoder`: generators plus observation noise.
+`divergence` and `dequantisation` as its parts. `diffusion_bound`: the variational bound of diffusion models.
+`protocol`: how a denoising model is asked for either. `decoder`: generators plus observation noise.
 """
 
 from genzoo.likelihood.annealing import (
