@@ -39,6 +39,7 @@ from genzoo.samplers import (
     Euler,
     Heun,
     KarrasGrid,
+    LogisticGrid,
     LogSNRGrid,
     Sampler,
     Sampling,
@@ -55,8 +56,8 @@ CANDIDATES: list[tuple[Sampler, list[TimeGrid]]] = [
     (Euler(), [UniformGrid()]),
     (Heun(), [UniformGrid(), KarrasGrid()]),
     (DDIM(), [UniformGrid(), LogSNRGrid()]),
-    (DPMSolverPP2M(), [UniformGrid(), LogSNRGrid(), KarrasGrid()]),
-    (AdamsMoulton(), [UniformGrid(), LogSNRGrid(), KarrasGrid()]),
+    (DPMSolverPP2M(), [UniformGrid(), LogSNRGrid(), LogisticGrid(), KarrasGrid()]),
+    (AdamsMoulton(), [UniformGrid(), LogSNRGrid(), LogisticGrid(), KarrasGrid()]),
 ]
 
 

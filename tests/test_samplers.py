@@ -32,6 +32,7 @@ from genzoo.samplers import (
     Euler,
     Heun,
     KarrasGrid,
+    LogisticGrid,
     LogSNRGrid,
     UniformGrid,
     guided,
@@ -419,6 +420,16 @@ def test_few_log_snr_steps_end_at_noise_that_is_removed_at_once():
 
     assert math.isclose(smallest(10), 0.12, rel_tol=1e-9) and math.isclose(smallest(600), 0.004, rel_tol=1e-9)
     assert smallest(10, start=0.01) < 0.01 / 0.99
+
+
+def test_logistic_times_are_even_quantiles():
+    for path in (Linear(), VPCosine(), VE()):
+        log_noise = -0.5 * path.log_snr(LogisticGrid()(path, 12)[1:-1])
+        shares = torch.sigmoid((log_noise - 0.5) / 1.1)
+        torch.testing.assert_close(shares.diff(), shares.diff()[:1].expand(10), rtol=1e-6, atol=0)
+    for n, start in ((1, 1.0), (2, 1.0), (200, 1.0), (10, 0.001)):
+        times = LogisticGrid(start=start)(Linear(), n)
+        assert len(times) == n + 1 and bool((times.diff() < 0).all()) and times[-1] == 0 and times[0] == start
 
 
 def test_grids_refuse_what_cannot_be():

@@ -2,7 +2,7 @@
 
 from genzoo.samplers.base import Sampler
 from genzoo.samplers.editing import impute, invert
-from genzoo.samplers.grids import KarrasGrid, LogSNRGrid, TimeGrid, UniformGrid
+from genzoo.samplers.grids import KarrasGrid, LogisticGrid, LogSNRGrid, TimeGrid, UniformGrid
 from genzoo.samplers.guidance import guided
 from genzoo.samplers.sampling import Sampling
 from genzoo.samplers.solvers import (
@@ -25,6 +25,7 @@ __all__ = [
     "Heun",
     "KarrasGrid",
     "LogSNRGrid",
+    "LogisticGrid",
     "Sampler",
     "Sampling",
     "TimeGrid",

@@ -5,7 +5,7 @@ from typing import Literal
 
 from genzoo.contract import GenzooError
 from genzoo.samplers.base import Sampler
-from genzoo.samplers.grids import LogSNRGrid, TimeGrid
+from genzoo.samplers.grids import LogisticGrid, TimeGrid
 from genzoo.samplers.solvers import AdamsMoulton
 
 
@@ -15,7 +15,7 @@ class Sampling:
 
     sampler: Sampler = field(default_factory=AdamsMoulton)
     """The solver."""
-    grid: TimeGrid = field(default_factory=LogSNRGrid)
+    grid: TimeGrid = field(default_factory=LogisticGrid)
     """Where it stops on its way."""
     steps: int = 30
     """Steps of the grid."""
