@@ -208,23 +208,23 @@ SLOPES = {
 }
 
 
-def close(found, wanted):
+def assert_close(found, wanted):
     torch.testing.assert_close(found.double(), wanted.double(), rtol=1e-5, atol=1e-6)
 
 
 def test_penalties_of_a_linear_critic():
     """Its slope is (3, -4) everywhere, of length 5."""
     for penalty, by_hand in ((R1(2.0), 25.0), (R2(0.5), 6.25), (GradientPenalty(10.0), 160.0)):
-        close(penalty(linear, X, Y, rng()), torch.full((3,), by_hand, dtype=torch.float64))
+        assert_close(penalty(linear, X, Y, rng()), torch.full((3,), by_hand, dtype=torch.float64))
 
 
 def test_penalties_of_a_quadratic_critic():
-    close(R1(3.0)(quadratic, X, Y), 1.5 * SLOPES["real"])
-    close(R2(3.0)(quadratic, X, Y), 1.5 * SLOPES["fake"])
+    assert_close(R1(3.0)(quadratic, X, Y), 1.5 * SLOPES["real"])
+    assert_close(R2(3.0)(quadratic, X, Y), 1.5 * SLOPES["fake"])
     u = torch.rand(3, generator=rng(4)).double()[:, None]
     between = u * X + (1 - u) * Y
     lengths = (between @ (A + A.T)).norm(dim=1)
-    close(GradientPenalty(10.0)(quadratic, X, Y, rng(4)), 10 * (lengths - 1) ** 2)
+    assert_close(GradientPenalty(10.0)(quadratic, X, Y, rng(4)), 10 * (lengths - 1) ** 2)
 
 
 def test_points_of_the_gradient_penalty_lie_between():
@@ -251,7 +251,7 @@ def test_a_penalty_trains_the_critic_but_not_the_images():
 
 def test_penalties_work_where_gradients_are_off():
     with torch.no_grad():
-        close(R1(2.0)(linear, X, Y), torch.full((3,), 25.0, dtype=torch.float64))
+        assert_close(R1(2.0)(linear, X, Y), torch.full((3,), 25.0, dtype=torch.float64))
 
 
 def test_the_root_of_a_flat_critic_has_a_gradient():
@@ -297,7 +297,7 @@ def test_penalties_add_up_and_share_a_pass():
     alone = [p.penalty(quadratic, X, Y, rng(1)) for p in penalties]
     for turn, factors in ((0, (2, 1, 4)), (1, (0, 1, 0)), (2, (2, 1, 0)), (None, (1, 1, 1))):
         wanted = sum(f * a for f, a in zip(factors, alone, strict=True))
-        close(penalties_due(penalties, turn, critic, X, Y, rng(1)), wanted)
+        assert_close(penalties_due(penalties, turn, critic, X, Y, rng(1)), wanted)
     assert passes == [9, 3, 6, 9]
     assert penalties_due([], 0, critic, X, Y).tolist() == [0.0] * 3 and len(passes) == 4
 

@@ -53,7 +53,7 @@ def noise(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=rng(seed), dtype=dtype)
 
 
-def close(actual, expected, tolerance=1e-9):
+def assert_close(actual, expected, tolerance=1e-9):
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
@@ -85,7 +85,7 @@ def loss_on(path, target, weighting):
 @pytest.mark.parametrize("target", TARGETS, ids=repr)
 def test_simple_noise_is_ddpms_loss(path, target):
     loss, on_noise, _, _ = loss_on(path, target, SimpleNoise())
-    close(loss, on_noise, 1e-7)
+    assert_close(loss, on_noise, 1e-7)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
@@ -94,11 +94,11 @@ def test_target_weighting_is_the_plain_squared_error(path, target):
     x, eps = noise(len(GRID), 3), noise(len(GRID), 3, seed=1)
     loss = denoising_loss(lambda x_t, t: x_t.sin(), x, path, target, TargetWeighting(), GRID, eps)
     y = target.of(x, eps, path.at(GRID))
-    close(loss, (y - path.mix(x, eps, GRID).sin()).square().sum(1))
+    assert_close(loss, (y - path.mix(x, eps, GRID).sin()).square().sum(1))
     at = path.at(GRID)  # and the same weight in terms of the noise
     a, b = target.coefficients(at)
     det = at.alpha * b - at.sigma * a
-    close(TargetWeighting().of_noise(at, target), (det / at.alpha) ** 2)
+    assert_close(TargetWeighting().of_noise(at, target), (det / at.alpha) ** 2)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
@@ -107,24 +107,24 @@ def test_min_snr_weighs_data_noise_and_v_as_hang_et_al(path):
     for target in (DataTarget(), NoiseTarget(), VTarget()):
         loss, _, on_data, at = loss_on(path, target, MinSNR(gamma))
         snr = (at.alpha / at.sigma) ** 2
-        close(loss, snr.clamp(max=gamma) * on_data, 1e-7)
+        assert_close(loss, snr.clamp(max=gamma) * on_data, 1e-7)
     preserving = Trigonometric()  # v's weight of the paper holds for preserved variance
     at = preserving.at(GRID)
     snr = (at.alpha / at.sigma) ** 2
-    close(MinSNR(gamma).of_target(at, NoiseTarget()), snr.clamp(max=gamma) / snr)
-    close(MinSNR(gamma).of_target(at, VTarget()), snr.clamp(max=gamma) / (snr + 1))
+    assert_close(MinSNR(gamma).of_target(at, NoiseTarget()), snr.clamp(max=gamma) / snr)
+    assert_close(MinSNR(gamma).of_target(at, VTarget()), snr.clamp(max=gamma) / (snr + 1))
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=repr)
 def test_edm_weighting_is_the_one_of_karras(target):
     loss, _, on_data, at = loss_on(VE(), target, EDMWeighting(0.7))
-    close(loss, (at.sigma**2 + 0.49) / (at.sigma * 0.7) ** 2 * on_data, 1e-7)
+    assert_close(loss, (at.sigma**2 + 0.49) / (at.sigma * 0.7) ** 2 * on_data, 1e-7)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
 def test_edm_weighting_is_the_plain_error_of_edms_network(path):
     at = path.at(GRID)
-    close(EDMWeighting(0.7).of_target(at, EDMTarget(0.7)), torch.ones_like(GRID))
+    assert_close(EDMWeighting(0.7).of_target(at, EDMTarget(0.7)), torch.ones_like(GRID))
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
@@ -159,7 +159,7 @@ def test_sigmoid_weighting_depends_on_the_log_snr_alone(path):
 def test_losses_do_not_depend_on_the_target(path, weighting):
     losses = [loss_on(path, target, weighting)[0] for target in TARGETS]
     for loss in losses[1:]:
-        close(loss / losses[0], torch.ones_like(loss), 1e-6)
+        assert_close(loss / losses[0], torch.ones_like(loss), 1e-6)
 
 
 # --- the loss ----------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def test_flow_matching_at_the_very_ends():
     x, eps = noise(2, 3), noise(2, 3, seed=1)
     t = torch.tensor([0.0, 1.0], dtype=torch.float64)
     loss = denoising_loss(lambda x_t, _: x_t, x, Linear(), VelocityTarget(), TargetWeighting(), t, eps)
-    close(loss, torch.stack([(eps - 2 * x)[0].square().sum(), x[1].square().sum()]))
+    assert_close(loss, torch.stack([(eps - 2 * x)[0].square().sum(), x[1].square().sum()]))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
@@ -216,7 +216,7 @@ def test_the_error_is_computed_in_float32_at_least(dtype):
     assert seen == [(dtype, torch.float64)]
     assert loss.dtype == torch.promote_types(dtype, torch.float32)
     exact = (eps.add(0.25).bfloat16().double() - eps.double()).square().sum(1)
-    close(loss.double(), exact, 1e-5)
+    assert_close(loss.double(), exact, 1e-5)
 
 
 def test_gradients_reach_the_network():

@@ -16,82 +16,36 @@ from diffusers import (
     UNet2DModel,
     UniPCMultistepScheduler,
 )
-from safetensors.torch import load_file, save_file
+from diffusers_folders import (
+    CONV,
+    FLOW,
+    OWN,
+    PLAIN,
+    STEPS,
+    UNET,
+    V,
+    built,
+    ddpm,
+    generator,
+    noise,
+    read,
+    saved,
+    stock_unet,
+)
 
-from genzoo.betas import CosineBetas, GivenBetas, LinearBetas
+from genzoo.betas import LinearBetas
 from genzoo.checkpoint import load_model, save_model
-from genzoo.contract import DataSpec, GenzooError, Likelihood
+from genzoo.contract import DataSpec, Likelihood
 from genzoo.models.diffusers_format import DiffusersDenoiser, from_diffusers, to_diffusers
-from genzoo.models.diffusion import DiffusionConfig
-from genzoo.networks.clocks import LogSNRClock, TimeClock
-from genzoo.networks.conv_unet import ConvUNetConfig
-from genzoo.networks.patch_transformer import PatchTransformerConfig
+from genzoo.networks.clocks import TimeClock
 from genzoo.networks.saved_unet import SavedUNetConfig
-from genzoo.networks.unet import UNetConfig
 from genzoo.paths import (
-    VE,
-    DataTarget,
     DiscreteBetas,
-    EDMTarget,
     Linear,
     NoiseTarget,
     VelocityTarget,
-    VPCosine,
-    VPLinear,
-    VTarget,
 )
 from genzoo.samplers import DDIM, Euler, Sampling
-
-CONV = ConvUNetConfig(fine=4, widths=(8, 8), blocks=1)
-UNET = UNetConfig(widths=(8, 16), layers=1, attention=1, norm_groups=4)
-STEPS = 40
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def perturbed(module, seed=1):
-    """Nothing is zero any more."""
-    g = generator(seed)
-    with torch.no_grad():
-        for p in module.parameters():
-            p += 0.1 * torch.randn(p.shape, generator=g)
-    return module.eval()
-
-
-def noise(*shape, seed=3):
-    return torch.randn(*shape, generator=generator(seed))
-
-
-def stock_unet(channels=3, size=8, **changes):
-    settings = {
-        "sample_size": size, "in_channels": channels, "out_channels": channels, "block_out_channels": (8, 16),
-        "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 8,
-        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    }  # fmt: skip
-    return perturbed(UNet2DModel(**{**settings, **changes}))
-
-
-def ddpm(**fields):
-    return DDPMScheduler(**{"num_train_timesteps": STEPS, "beta_end": 0.2, "clip_sample": False, **fields})
-
-
-def saved(folder, scheduler, unet=None):
-    unet = unet or stock_unet()
-    DDPMPipeline(unet=unet, scheduler=scheduler).save_pretrained(folder)
-    return unet
-
-
-def built(config, shape=(1, 8, 8), levels=256):
-    return perturbed(config.build(DataSpec(shape, levels)))
-
-
-def one_line(error):
-    text = str(error.value)
-    assert "\n" not in text and len(text) > 20
-    return text
-
 
 # --- stock pipelines in --------------------------------------------------------------------------------------
 
@@ -196,36 +150,6 @@ def test_a_bare_unet_is_taken_for_ddpms(tmp_path):
 # --- models out, and back ------------------------------------------------------------------------------------
 
 UNET_CLASS, OWN_CLASS = ["diffusers", "UNet2DModel"], ["genzoo.models.diffusers_format", "DiffusersDenoiser"]
-LINEAR_BETAS = DiscreteBetas(LinearBetas(STEPS, 1e-3, 0.2))
-DDPM_CLOCK = TimeClock(STEPS, -1)
-NOISE = DiffusionConfig(path=LINEAR_BETAS, target=NoiseTarget(), network=UNET, clock=DDPM_CLOCK)
-V = DiffusionConfig(path=VPCosine(), target=VTarget(), network=UNET)
-FLOW = DiffusionConfig(path=Linear(), target=VelocityTarget(), network=UNET)
-PLAIN = {
-    "noise": NOISE,
-    "cosine-betas-x": replace(
-        NOISE, path=DiscreteBetas(CosineBetas(STEPS)), target=DataTarget(), clock=TimeClock(STEPS, 2.5)
-    ),
-    "given-betas": replace(
-        NOISE, path=DiscreteBetas(GivenBetas((0.1, 0.2, 0.3, 0.4))), clock=TimeClock(4, -1)
-    ),
-    "v": V,
-    "vp-linear-v": replace(V, path=VPLinear()),
-    "velocity": FLOW,
-    "velocity-late-clock": replace(FLOW, clock=TimeClock(1000, -7)),
-}
-OWN = {
-    "conv-noise": replace(NOISE, network=CONV),
-    "conv-v": replace(V, network=CONV, clock=LogSNRClock()),
-    "conv-velocity": replace(FLOW, network=CONV, data_std=0.4, unit_input=True),
-    "levels-head": replace(V, network=CONV, levels_head=True),
-    "unet-other-clock": replace(NOISE, clock=TimeClock(1000, 0)),
-    "transformer": replace(V, network=PatchTransformerConfig(width=32, blocks=1, head_width=16)),
-    "unet-patch": replace(V, network=replace(UNET, patch=2)),
-    "unet-edm": replace(V, target=EDMTarget()),
-    "velocity-on-vp": replace(NOISE, target=VelocityTarget()),
-    "v-on-linear": replace(FLOW, target=VTarget()),
-}
 
 
 def expected_output(model, pipeline, x, timesteps):
@@ -354,122 +278,3 @@ def test_pixels_leave_the_pipeline_as_the_levels_that_they_are():
     shown = (((2 * levels + 1) / 256 - 1) / 2 + 0.5).numpy()
     (image,) = DDPMPipeline.numpy_to_pil(shown.reshape(1, 16, 16, 1))
     assert list(image.tobytes()) == levels.tolist()
-
-
-# --- mistakes ------------------------------------------------------------------------------------------------
-
-
-def read(file):
-    return json.loads(file.read_text())
-
-
-def edit(file, **changes):
-    file.write_text(json.dumps({**read(file), **changes}))
-
-
-@pytest.mark.parametrize(
-    ("file", "changes", "words"),
-    [
-        ("scheduler/scheduler_config.json", {"_class_name": "EulerDiscreteScheduler"}, "EulerDiscreteScheduler"),
-        ("scheduler/scheduler_config.json", {"prediction_type": "flow_prediction"}, "flow_prediction"),
-        ("scheduler/scheduler_config.json", {"beta_schedule": "laplace"}, "laplace"),
-        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "zero_snr"),
-        ("scheduler/scheduler_config.json", {"trained_betas": [0.1, 1.5]}, "betas"),
-        ("scheduler/scheduler_config.json", {"num_train_timesteps": "many"}, "wrong kind"),
-        ("scheduler/scheduler_config.json", {"num_train_timesteps": 0}, "betas"),
-        ("unet/config.json", {"sample_size": [8, 0]}, "wrong kind"),
-        ("unet/config.json", {"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
-        ("unet/config.json", {"num_class_embeds": 10}, "class-conditional"),
-        ("unet/config.json", {"out_channels": 6}, "variance"),
-        ("unet/config.json", {"out_channels": 4}, "conv_out"),
-        ("unet/config.json", {"block_out_channels": "wide"}, "cannot be opened"),
-        ("unet/config.json", {"sample_size": None}, "sample_size"),
-        ("unet/config.json", {"layers_per_block": 2}, "up_blocks"),
-        ("unet/config.json", {"layers_per_block": 0}, "cannot be opened"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_opened_is_told(tmp_path, file, changes, words):
-    saved(tmp_path, ddpm())
-    edit(tmp_path / file, **changes)
-    with pytest.raises(GenzooError) as error:
-        from_diffusers(tmp_path)
-    assert words in one_line(error)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"), [({"time_embedding_type": "fourier"}, "fourier"), ({"in_channels": 4}, "channels")]
-)
-def test_other_networks_are_told(tmp_path, changes, words):
-    saved(tmp_path, ddpm(), stock_unet(**changes))
-    with pytest.raises(GenzooError, match=words) as error:
-        from_diffusers(tmp_path)
-    one_line(error)
-
-
-def test_missing_and_damaged_files_are_told(tmp_path):
-    with pytest.raises(GenzooError, match="no folder at"):
-        from_diffusers(tmp_path / "nowhere")
-    with pytest.raises(GenzooError, match=r"config\.json is missing"):
-        from_diffusers(tmp_path)
-    unet = saved(tmp_path, ddpm())
-    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
-    tensors = load_file(weights)
-    save_file({k: v for k, v in tensors.items() if k != "conv_out.bias"}, weights)
-    with pytest.raises(GenzooError, match=r"conv_out\.bias") as error:
-        from_diffusers(tmp_path)
-    one_line(error)
-    save_file({**tensors, "more": torch.ones(1)}, weights)
-    with pytest.raises(GenzooError, match="more") as error:
-        from_diffusers(tmp_path)
-    one_line(error)
-    weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(GenzooError, match="safetensors") as error:
-        from_diffusers(tmp_path)
-    one_line(error)
-    weights.unlink()
-    torch.save(unet.state_dict(), tmp_path / "unet" / "diffusion_pytorch_model.bin")
-    with pytest.raises(GenzooError, match="safetensors") as error:
-        from_diffusers(tmp_path)
-    one_line(error)
-    (tmp_path / "scheduler" / "scheduler_config.json").write_text("{")
-    with pytest.raises(GenzooError, match="JSON"):
-        from_diffusers(tmp_path)
-
-
-def test_our_own_component_builds_known_types_only(tmp_path):
-    to_diffusers(built(OWN["conv-v"]), tmp_path)
-    content = read(tmp_path / "unet" / "config.json")["genzoo"]
-    content["config"]["network"]["type"] = "Popen"
-    edit(tmp_path / "unet" / "config.json", genzoo=content)
-    with pytest.raises(GenzooError, match="Popen"):
-        from_diffusers(tmp_path)
-    edit(tmp_path / "unet" / "config.json", genzoo={})
-    with pytest.raises(GenzooError, match="spec"):
-        from_diffusers(tmp_path)
-
-
-def test_what_cannot_be_exported_is_told(tmp_path):
-    conditional = DiffusionConfig(network=CONV).build(DataSpec((1, 8, 8), 256, "class", 10))
-    for model, words in [
-        (built(replace(V, path=VE())), "VE"),
-        (conditional, "condition"),
-    ]:
-        with pytest.raises(GenzooError, match=words) as error:
-            to_diffusers(model, tmp_path / "out")
-        one_line(error)
-        assert not (tmp_path / "out").exists()
-    (tmp_path / "file").write_text("")
-    with pytest.raises(GenzooError, match="is a file"):
-        to_diffusers(built(V), tmp_path / "file")
-
-
-def test_a_saved_unet_keeps_to_its_channels():
-    config = SavedUNetConfig.of(stock_unet())
-    assert config.build((3, 16, 16), 3, 0)(noise(1, 3, 16, 16), torch.zeros(1)).shape == (1, 3, 16, 16)
-    for shape, out, cond, words in [
-        ((1, 8, 8), 1, 0, "channels"),
-        ((3, 8, 8), 3, 64, "condition"),
-        ((4,), 4, 0, "images"),
-    ]:
-        with pytest.raises(GenzooError, match=words):
-            config.build(shape, out, cond)

@@ -78,7 +78,8 @@ CHECKS = [
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_conformance(check):
-    check()
+    result = check.run()
+    assert result.ok, result.message
 
 
 def test_no_likelihood_says_why_and_what_instead():

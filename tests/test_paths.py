@@ -50,7 +50,7 @@ def noise(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=rng(seed), dtype=dtype)
 
 
-def close(actual, expected, tolerance=1e-9):
+def assert_close(actual, expected, tolerance=1e-9):
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
@@ -74,8 +74,8 @@ def test_every_prediction_converts_back_in_float32(path, target):
     at = path.at(t)
     solved = solve(path.mix(x, eps, t), target.of(x, eps, at), at, target)
     assert solved.x.dtype == solved.eps.dtype == torch.float32
-    close(solved.x, x, 1e-5)
-    close(solved.eps, eps, 1e-5)
+    assert_close(solved.x, x, 1e-5)
+    assert_close(solved.eps, eps, 1e-5)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=repr)
@@ -87,8 +87,8 @@ def test_errors_of_predictions_convert_by_the_determinant(path, target):
     det = at.alpha * b - at.sigma * a
     one, two = solve(x_t, y, at, target), solve(x_t, other, at, target)
     error = (y - other).square().sum(1)
-    close(error, (det / at.alpha) ** 2 * (one.eps - two.eps).square().sum(1), 1e-6)
-    close(error, (det / at.sigma) ** 2 * (one.x - two.x).square().sum(1), 1e-6)
+    assert_close(error, (det / at.alpha) ** 2 * (one.eps - two.eps).square().sum(1), 1e-6)
+    assert_close(error, (det / at.sigma) ** 2 * (one.x - two.x).square().sum(1), 1e-6)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
@@ -96,10 +96,10 @@ def test_solved_velocity_is_the_derivative_of_the_mixed_path(path):
     x, eps = noise(len(GRID), 5), noise(len(GRID), 5, seed=1)
     at = path.at(GRID)
     y = VelocityTarget().of(x, eps, at)
-    close(velocity_of(solve(path.mix(x, eps, GRID), y, at, VelocityTarget()), at), y, 1e-6)
+    assert_close(velocity_of(solve(path.mix(x, eps, GRID), y, at, VelocityTarget()), at), y, 1e-6)
     h = 1e-6
     moved = (path.mix(x, eps, GRID + h) - path.mix(x, eps, GRID - h)) / (2 * h)
-    close(y, moved, 1e-4)
+    assert_close(y, moved, 1e-4)
 
 
 def test_edm_target_is_the_one_of_karras():
@@ -110,19 +110,19 @@ def test_edm_target_is_the_one_of_karras():
     sigma = at.sigma[:, None]
     c_skip = sigma_data**2 / (sigma**2 + sigma_data**2)
     c_out = sigma * sigma_data / (sigma**2 + sigma_data**2).sqrt()
-    close(solve(x_t, f, at, EDMTarget(sigma_data)).x, c_skip * x_t + c_out * f)
+    assert_close(solve(x_t, f, at, EDMTarget(sigma_data)).x, c_skip * x_t + c_out * f)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
 def test_edm_target_has_unit_variance(path):
     a, b = EDMTarget(0.7).coefficients(path.at(GRID))
-    close((a * 0.7) ** 2 + b**2, torch.ones_like(GRID))
+    assert_close((a * 0.7) ** 2 + b**2, torch.ones_like(GRID))
 
 
 def test_v_is_the_velocity_of_the_trigonometric_path():
     at = Trigonometric().at(GRID)
     for v, velocity in zip(VTarget().coefficients(at), VelocityTarget().coefficients(at), strict=True):
-        close(v * math.pi / 2, velocity)
+        assert_close(v * math.pi / 2, velocity)
 
 
 def test_ends_where_conversions_need_no_division():
@@ -132,13 +132,13 @@ def test_ends_where_conversions_need_no_division():
     for t in (zero, one):
         at = Linear().at(t)
         solved = solve(Linear().mix(x, eps, t), VelocityTarget().of(x, eps, at), at, VelocityTarget())
-        close(solved.x, x)
-        close(solved.eps, eps)
+        assert_close(solved.x, x)
+        assert_close(solved.eps, eps)
     for path in PRESERVING:
         at = path.at(zero)
-        close(solve(x, eps, at, NoiseTarget()).x, x)
-        close(solve(x, VTarget().of(x, eps, at), at, VTarget()).eps, eps)
-        close(solve(x, EDMTarget().of(x, eps, at), at, EDMTarget()).eps, eps)
+        assert_close(solve(x, eps, at, NoiseTarget()).x, x)
+        assert_close(solve(x, VTarget().of(x, eps, at), at, VTarget()).eps, eps)
+        assert_close(solve(x, EDMTarget().of(x, eps, at), at, EDMTarget()).eps, eps)
 
 
 def test_spread_shapes_and_types():
@@ -160,7 +160,7 @@ def test_derivatives_equal_autograd(path):
             (gradient,) = torch.autograd.grad(value.sum(), t, retain_graph=True)
         else:
             gradient = torch.zeros_like(t)
-        close(stated.detach(), gradient, 1e-8)
+        assert_close(stated.detach(), gradient, 1e-8)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
@@ -180,7 +180,7 @@ def test_log_snr_falls_without_end(path):
 def test_variance_is_preserved(path):
     t = torch.linspace(0, 1, 501, dtype=torch.float64)
     at = path.at(t)
-    close(at.alpha**2 + at.sigma**2, torch.ones_like(t), 1e-14)
+    assert_close(at.alpha**2 + at.sigma**2, torch.ones_like(t), 1e-14)
     assert at.alpha[0] == 1 and at.sigma[0] == 0
 
 
@@ -194,15 +194,15 @@ def test_sigma_is_exact_near_the_data(path):
 
 def test_sub_vp_stays_below_vp():
     at, preserving = SubVP().at(GRID), VPLinear().at(GRID)
-    close(at.alpha, preserving.alpha)
-    close(at.sigma, preserving.sigma**2)
+    assert_close(at.alpha, preserving.alpha)
+    assert_close(at.sigma, preserving.sigma**2)
     assert (at.alpha**2 + at.sigma**2 < 1).all()
 
 
 def test_ends_of_the_other_paths():
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    close(VE(0.01, 20.0).at(ends).sigma, torch.tensor([0.01, 20.0], dtype=torch.float64))
-    close(Linear().at(ends).alpha, 1 - ends)
+    assert_close(VE(0.01, 20.0).at(ends).sigma, torch.tensor([0.01, 20.0], dtype=torch.float64))
+    assert_close(Linear().at(ends).alpha, 1 - ends)
     assert VPCosine().log_snr(ends)[1].item() == pytest.approx(-9.55, abs=0.01)
     assert VPLinear().log_snr(ends)[1].item() == pytest.approx(-10.05, abs=0.01)
 
@@ -235,12 +235,12 @@ def test_discrete_betas_are_those_of_diffusers(betas, scheduler):
     path = DiscreteBetas(betas)
     t = (torch.arange(path.steps, dtype=torch.float64) + 1) / path.steps
     # diffusers multiplies in float32: exact against the same product in float64, close to its own
-    close(path.at(t).alpha ** 2, (1 - betas.values()).cumprod(0), 1e-12)
+    assert_close(path.at(t).alpha ** 2, (1 - betas.values()).cumprod(0), 1e-12)
     torch.testing.assert_close(betas.values().float(), scheduler.betas, rtol=1e-5, atol=1e-8)
     kept = scheduler.alphas_cumprod.double()
     torch.testing.assert_close(path.at(t).alpha ** 2, kept, rtol=2e-4, atol=1e-7)
     x, eps = noise(path.steps, 3), noise(path.steps, 3, seed=1)
-    close(path.mix(x, eps, t), scheduler.add_noise(x, eps, torch.arange(path.steps)).double(), 1e-4)
+    assert_close(path.mix(x, eps, t), scheduler.add_noise(x, eps, torch.arange(path.steps)).double(), 1e-4)
 
 
 @pytest.mark.parametrize("betas", [LinearBetas(7, 0.05, 0.6), CosineBetas(12)], ids=repr)
@@ -248,10 +248,10 @@ def test_discrete_betas_are_linear_in_log_snr_and_continuous(betas):
     path = DiscreteBetas(betas)
     nodes = (torch.arange(path.steps, dtype=torch.float64) + 1) / path.steps
     middle = (nodes[1:] + nodes[:-1]) / 2
-    close(path.log_snr(middle), (path.log_snr(nodes)[1:] + path.log_snr(nodes)[:-1]) / 2)
+    assert_close(path.log_snr(middle), (path.log_snr(nodes)[1:] + path.log_snr(nodes)[:-1]) / 2)
     before, after = path.at(nodes[:-1] - 1e-9), path.at(nodes[:-1] + 1e-9)
-    close(before.alpha, after.alpha, 1e-7)
-    close(before.sigma, after.sigma, 1e-7)
+    assert_close(before.alpha, after.alpha, 1e-7)
+    assert_close(before.sigma, after.sigma, 1e-7)
     assert path.first == 1 / path.steps
 
 

@@ -1,18 +1,28 @@
 """Samplers against closed forms of Gaussian data, measured orders of convergence, and diffusers' schedulers."""
 
-import itertools
 import math
-from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor
+from gaussian_paths import (
+    F64,
+    FLOWS,
+    GAUSSIAN,
+    GRIDS,
+    NOISY,
+    PATHS,
+    Recorder,
+    at,
+    from_data,
+    normal,
+    seeded,
+    two_modes,
+)
 
+from genzoo.betas import GivenBetas
 from genzoo.contract import GenzooError
 from genzoo.paths import (
-    VE,
-    Coefficients,
-    GaussianPath,
+    DiscreteBetas,
     Linear,
     Solved,
     SubVP,
@@ -31,115 +41,12 @@ from genzoo.samplers import (
     DPMSolverPP2M,
     Euler,
     Heun,
-    KarrasGrid,
-    LogisticGrid,
     LogSNRGrid,
     UniformGrid,
-    guided,
-    impute,
     invert,
 )
 
-PATHS = [VPLinear(), VPCosine(), Trigonometric(), SubVP(), Linear(), VE()]
-FLOWS = [DDIM(), Euler(), Heun(), DPMSolverPP2M(), AdamsMoulton(), Dopri5()]
-NOISY = [Ancestral(), Ancestral(upper=1.0), DDIM(eta=0.5), DDIM(eta=1.0)]
-GRIDS = [UniformGrid(), KarrasGrid(), LogSNRGrid()]
-F64 = torch.float64
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape, seed=0, dtype=F64):
-    return torch.randn(shape, generator=seeded(seed), dtype=dtype)
-
-
-def at(path, t):
-    return path.at(torch.as_tensor(t, dtype=F64))
-
-
-def from_data(x_t, x, c):
-    """Data and the noise that goes with them."""
-    return Solved(x, (x_t - spread(c.alpha, x) * x) / spread(c.sigma, x))
-
-
-@dataclass
-class Gaussian:
-    """Independent N(mean, scale^2): the optimal denoiser, and the flow in closed form."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def denoiser(self, path):
-        def denoise(x_t, t):
-            alpha, sigma = (spread(c, x_t) for c in path.at(t)[:2])
-            ratio = alpha * self.scale**2 / (alpha**2 * self.scale**2 + sigma**2)
-            x = self.mean + ratio * (x_t - alpha * self.mean)
-            eps = sigma / (alpha**2 * self.scale**2 + sigma**2) * (x_t - alpha * self.mean)
-            return Solved(x, eps)
-
-        return denoise
-
-    def flow(self, path, x, t, s):
-        """The quantile of x_t stays: (x_t - alpha mean) / std(x_t) is constant."""
-        (a, b), (c, d) = at(path, t)[:2], at(path, s)[:2]
-        std_t, std_s = (((p * self.scale) ** 2 + q**2).sqrt() for p, q in ((a, b), (c, d)))
-        return c * self.mean + std_s / std_t * (x - a * self.mean)
-
-
-GAUSSIAN = Gaussian(torch.tensor([0.5, -1.0, 0.2], dtype=F64), torch.tensor([0.3, 0.7, 1.5], dtype=F64))
-
-
-def two_modes(path, scale=0.3):
-    """Optimal denoiser of an equal mixture of N(-1, scale^2) and N(1, scale^2) in each dimension."""
-
-    def denoise(x_t, t):
-        c = path.at(t)
-        alpha, sigma = spread(c.alpha, x_t), spread(c.sigma, x_t)
-        variance = (alpha * scale) ** 2 + sigma**2
-        side = torch.tanh(alpha * x_t / variance)
-        eps = sigma / variance * (x_t - alpha * side)
-        return Solved(side + alpha * scale**2 / variance * (x_t - alpha * side), eps)
-
-    return denoise
-
-
-@dataclass
-class Recorder:
-    """A denoiser that remembers what it was asked."""
-
-    denoise: object
-
-    def __post_init__(self):
-        self.x, self.t = [], []
-
-    def __call__(self, x_t, t):
-        self.x.append(x_t)
-        self.t.append(t)
-        return self.denoise(x_t, t)
-
-
 # --- diffusers -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class DiscreteBetas(GaussianPath):
-    """t = (k + 1) / T is step k of a discrete schedule; t = 0 is clean."""
-
-    alphas_cumprod: Tensor
-
-    def at(self, t):
-        squares = torch.cat([torch.ones(1, dtype=F64), self.alphas_cumprod.double()])
-        square = squares[(t * len(self.alphas_cumprod)).round().long()]
-        nothing = torch.zeros_like(square)
-        return Coefficients(square.sqrt(), (1 - square).sqrt(), nothing, nothing)
-
-    def time_of(self, log_snr):
-        raise AssertionError("no solver of this test asks")
-
-    def times(self, timesteps, last=0.0):
-        return torch.cat([(timesteps.double() + 1) / len(self.alphas_cumprod), torch.tensor([last]).double()])
 
 
 def network(x, t):
@@ -158,8 +65,8 @@ def noise_denoiser(path):
 def theirs_and_ours(scheduler, sampler, steps, last=0.0, **options):
     """What both give to the network at each step, and the last sample."""
     scheduler.set_timesteps(steps)
-    path = DiscreteBetas(scheduler.alphas_cumprod)
-    times = path.times(scheduler.timesteps, last)
+    path = DiscreteBetas(GivenBetas(tuple(scheduler.betas.double().tolist())))
+    times = torch.cat([(scheduler.timesteps.double() + 1) / path.steps, torch.tensor([last]).double()])
     start = normal(2, 3, 4, 4, dtype=torch.float32)
     theirs, generator = [start], seeded(1)
     for k, t in zip(scheduler.timesteps, times, strict=False):
@@ -379,203 +286,3 @@ def test_times_must_run_one_way():
         DDIM(eta=1.5)
     with pytest.raises(GenzooError, match="upper"):
         Ancestral(upper=-0.1)
-
-
-# --- grids ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("path", "grid", "n"), list(itertools.product(PATHS, GRIDS, (1, 2, 9))), ids=repr)
-def test_grids_descend_from_start_to_last(path, grid, n):
-    for ends in ({}, {"start": 0.8}, {"last": 0.01}, {"start": 0.5, "last": 0.1}):
-        times = type(grid)(**ends)(path, n)
-        assert times.shape == (n + 1,) and times.dtype == F64 and (times.diff() < 0).all()
-        assert times[0] == ends.get("start", 1.0) and times[-1] == ends.get("last", 0.0)
-
-
-def test_karras_times_are_equation_5():
-    """Karras et al. 2022 with n noise levels and a last step to 0, on a path with alpha < 1 as on theirs."""
-    low, high, rho, n = 0.002, 80.0, 7.0, 18
-    wanted = [
-        (high ** (1 / rho) + i / (n - 1) * (low ** (1 / rho) - high ** (1 / rho))) ** rho for i in range(n)
-    ]
-    at_times = VPCosine().at(KarrasGrid(sigma_min=low)(VPCosine(), n))
-    noise = (at_times.sigma / at_times.alpha)[1:-1]  # the first is t = 1 itself
-    torch.testing.assert_close(noise, torch.tensor(wanted[1:], dtype=F64))
-    ends_in_noise = KarrasGrid()(VE(), n - 1)  # sigma(0) = 0.002 is as far as it goes
-    torch.testing.assert_close(VE().at(ends_in_noise).sigma, torch.tensor(wanted, dtype=F64))
-
-
-def test_log_snr_times_are_even():
-    for path, clean in ((VPLinear(), True), (VE(), False)):
-        log_snr = path.log_snr(LogSNRGrid(sigma_max=200.0)(path, 12))
-        steps = (log_snr[1:-1] if clean else log_snr).diff()
-        torch.testing.assert_close(steps, steps[:1].expand_as(steps))
-    assert math.isclose(log_snr[-1], -2 * math.log(0.002), rel_tol=1e-9)
-
-
-def test_few_log_snr_steps_end_at_noise_that_is_removed_at_once():
-    def smallest(n, start=1.0):
-        alpha, sigma, _, _ = Linear().at(LogSNRGrid(start=start)(Linear(), n)[-2])
-        return float(sigma / alpha)
-
-    assert math.isclose(smallest(10), 0.12, rel_tol=1e-9) and math.isclose(smallest(600), 0.004, rel_tol=1e-9)
-    assert smallest(10, start=0.01) < 0.01 / 0.99
-
-
-def test_logistic_times_are_even_quantiles():
-    for path in (Linear(), VPCosine(), VE()):
-        log_noise = -0.5 * path.log_snr(LogisticGrid()(path, 12)[1:-1])
-        shares = torch.sigmoid((log_noise - 0.5) / 1.1)
-        torch.testing.assert_close(shares.diff(), shares.diff()[:1].expand(10), rtol=1e-6, atol=0)
-    for n, start in ((1, 1.0), (2, 1.0), (200, 1.0), (10, 0.001)):
-        times = LogisticGrid(start=start)(Linear(), n)
-        assert len(times) == n + 1 and bool((times.diff() < 0).all()) and times[-1] == 0 and times[0] == start
-
-
-def test_grids_refuse_what_cannot_be():
-    with pytest.raises(GenzooError, match="n >= 1"):
-        UniformGrid()(Linear(), 0)
-    with pytest.raises(GenzooError, match="last < start"):
-        KarrasGrid(start=0.3, last=0.4)(Linear(), 3)
-    with pytest.raises(GenzooError, match="sigma_min < sigma_max"):
-        LogSNRGrid(sigma_min=100.0)(Linear(), 3)
-
-
-# --- guidance ------------------------------------------------------------------------------------------------
-
-
-def score_denoiser(path, centres, scale=0.5):
-    """eps = -sigma grad log p_t, by automatic differentiation, of an equal mixture of N(centre, scale^2)."""
-
-    def denoise(x_t, t):
-        c = path.at(t)
-        alpha, sigma = spread(c.alpha, x_t), spread(c.sigma, x_t)
-        x = x_t.detach().requires_grad_()
-        variance = (alpha * scale) ** 2 + sigma**2
-        logs = torch.stack([-((x - alpha * centre) ** 2) / (2 * variance) for centre in centres])
-        (score,) = torch.autograd.grad(logs.logsumexp(0).sum(), x)
-        eps = -sigma * score
-        return Solved((x_t - sigma * eps) / alpha, eps)
-
-    return denoise
-
-
-def test_guidance_by_hand():
-    """Two classes N(+-1, 1/4): eps_u weighs the classes' noises by their posteriors."""
-    path, t, scale = VPCosine(), torch.full((7,), 0.4, dtype=F64), 2.5
-    x_t = torch.linspace(-2, 2, 7, dtype=F64)[:, None]
-    alpha, sigma = (c.item() for c in at(path, 0.4)[:2])
-    variance = alpha**2 / 4 + sigma**2
-    noises = [sigma * (x_t - alpha * centre) / variance for centre in (1.0, -1.0)]
-    share = torch.sigmoid(2 * alpha * x_t / variance)
-    mixed = share * noises[0] + (1 - share) * noises[1]
-    wanted = mixed + scale * (noises[0] - mixed)
-    conditional, both = score_denoiser(path, [1.0]), score_denoiser(path, [1.0, -1.0])
-    x, eps = guided(conditional, both, scale)(x_t, t)
-    torch.testing.assert_close(eps, wanted)
-    torch.testing.assert_close(alpha * x + sigma * eps, x_t)
-
-
-def test_guidance_only_where_it_counts():
-    path, x_t = Linear(), normal(4, 3)
-    t = torch.tensor([0.1, 0.3, 0.6, 0.9], dtype=F64)
-    conditional, other = score_denoiser(path, [1.0]), Recorder(score_denoiser(path, [1.0, -1.0]))
-    plain = conditional(x_t, t)
-    for same in (guided(conditional, other, 1.0), guided(conditional, other, 3.0, (0.95, 1.0))):
-        assert all(torch.equal(a, b) for a, b in zip(same(x_t, t), plain, strict=True))
-    assert other.t == []
-    within = guided(conditional, other, 3.0, (0.3, 0.6))(x_t, t)
-    whole = guided(conditional, other, 3.0)(x_t, t)
-    for row, expected in enumerate((plain, whole, whole, plain)):
-        torch.testing.assert_close(within.eps[row], expected.eps[row])
-        torch.testing.assert_close(within.x[row], expected.x[row])
-    assert not torch.allclose(whole.eps, plain.eps)
-
-
-# --- inversion and imputation --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", [VPLinear(), Linear(), Trigonometric(), VE(0.02, 20.0)], ids=repr)
-@pytest.mark.parametrize(
-    ("sampler", "within"),
-    [(DDIM(), 0.05), (Heun(), 0.02), (DPMSolverPP2M(), 0.02), (AdamsMoulton(), 2e-3), (Dopri5(), 2e-3)],
-    ids=repr,
-)
-def test_inversion_and_back(sampler, within, path):
-    data = torch.tensor([[0.9, -1.3], [-0.8, 0.4]], dtype=F64)
-    denoise, times = two_modes(path), LogSNRGrid(sigma_min=0.01)(path, 200)
-    noise = invert(sampler, denoise, path, times, data)
-    assert (noise - data).abs().min() > 0.05
-    torch.testing.assert_close(sampler.run(denoise, path, times, noise), data, atol=within, rtol=0)
-
-
-def test_inversion_finds_the_noise():
-    path, z = Linear(), normal(6, 3)
-    data = GAUSSIAN.flow(path, z, 1.0, 0.0)
-    noise = invert(AdamsMoulton(), GAUSSIAN.denoiser(path), path, UniformGrid()(path, 100), data)
-    torch.testing.assert_close(noise, z, atol=1e-4, rtol=0)
-
-
-@dataclass
-class Correlated:
-    """N(mean, covariance) of four pixels and its optimal denoiser."""
-
-    mean: Tensor
-    covariance: Tensor
-
-    def denoiser(self, path):
-        values, basis = torch.linalg.eigh(self.covariance)
-
-        def denoise(x_t, t):
-            c = path.at(t[0])
-            z = (x_t - c.alpha * self.mean) @ basis
-            variance = c.alpha**2 * values + c.sigma**2
-            x = self.mean + (z * c.alpha * values / variance) @ basis.T
-            return Solved(x, (z * c.sigma / variance) @ basis.T)
-
-        return denoise
-
-    def conditional(self, known, values):
-        other = ~known
-        gain = self.covariance[other][:, known] @ self.covariance[known][:, known].inverse()
-        mean = self.mean[other] + gain @ (values - self.mean[known])
-        return mean, self.covariance[other][:, other] - gain @ self.covariance[known][:, other]
-
-
-def imputed(path, n=600, **options):
-    places = torch.arange(4, dtype=F64)
-    model = Correlated(
-        torch.tensor([0.3, -0.2, 0.1, 0.0], dtype=F64), 0.9 ** (places[:, None] - places).abs()
-    )
-    known = torch.tensor([True, False, True, False])
-    values = torch.tensor([1.2, torch.nan, 0.9, torch.nan], dtype=F64)
-    images = values.expand(n, 4).clone()
-    end = impute(
-        Ancestral(),
-        model.denoiser(path),
-        path,
-        LogSNRGrid(sigma_min=0.03)(path, 40),
-        images,
-        ~known,
-        generator=seeded(3),
-        **options,
-    )
-    assert torch.equal(end[:, known], images[:, known])
-    mean, covariance = model.conditional(known, values[known])
-    z = (end[:, ~known] - mean) / covariance.diagonal().sqrt()
-    return z.mean(0).abs().max().item(), (z.var(0) - 1).abs().max().item()
-
-
-@pytest.mark.parametrize("path", [VPCosine(), Linear()], ids=repr)
-def test_imputation_draws_from_the_conditional(path):
-    runs = [imputed(path, resamplings=1), imputed(path, resamplings=15), imputed(path, resamplings=8, jump=5)]
-    (plain, _), *resampled = runs
-    assert plain > 0.4  # replacement alone: the test can tell
-    for off_mean, off_variance in resampled:
-        assert off_mean < 0.15 and off_variance < 0.3
-
-
-def test_imputation_refuses_no_resamplings():
-    x = normal(2, 3)
-    with pytest.raises(GenzooError, match="resamplings"):
-        impute(DDIM(), two_modes(Linear()), Linear(), UniformGrid()(Linear(), 3), x, x > 0, resamplings=0)

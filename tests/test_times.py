@@ -39,7 +39,7 @@ def rng(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def close(actual, expected, tolerance=1e-9):
+def assert_close(actual, expected, tolerance=1e-9):
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
@@ -66,7 +66,7 @@ def test_laws_pass_through_json(law):
 def test_uniform_times_are_uniform():
     drawn = UniformTimes().draw(5000, Linear(), rng(), first=0.2)
     assert stats.kstest(drawn.times.numpy(), stats.uniform(0.2, 0.8).cdf).pvalue > 1e-3
-    close(drawn.weights, torch.full_like(drawn.times, 0.8))
+    assert_close(drawn.weights, torch.full_like(drawn.times, 0.8))
 
 
 def test_stratified_times_fill_every_stratum_in_random_order():
@@ -88,7 +88,7 @@ def test_uniform_log_snr_is_uniform_and_unbiased(path):
     assert np.abs(np.sort(share) - (np.arange(4000) + 0.5) / 4000).max() < 1 / 4000
     each = (drawn.weights * drawn.times.exp()).numpy()
     assert abs(each.mean() - (math.e - math.exp(0.01))) < 3 * each.std() / math.sqrt(4000)
-    close(
+    assert_close(
         drawn.weights * ELBOWeighting().of_noise(path.at(drawn.times), NoiseTarget()) * 2 / (high - low),
         drawn.times**0,
     )
@@ -139,7 +139,7 @@ def test_importance_starts_uniform_and_waits_for_every_interval():
     times = torch.tensor([0.1, 0.3, 0.6], dtype=torch.float64)
     for _ in range(20):
         sampler.update(DrawnTimes(times, torch.ones_like(times), 0.0, True), 5 * torch.ones(3))
-    close(sampler.masses, torch.full((4,), 0.25, dtype=torch.float64))
+    assert_close(sampler.masses, torch.full((4,), 0.25, dtype=torch.float64))
     assert sampler.seen.tolist() == [20, 20, 20, 0]
 
 
@@ -149,7 +149,7 @@ def test_importance_masses_follow_the_second_moment():
     times = torch.tensor([0.1, 0.3, 0.6, 0.9], dtype=torch.float64)
     for _ in range(20):
         sampler.update(DrawnTimes(times, torch.ones_like(times), 0.0, True), sizes)
-    close(sampler.masses, 0.9 * sizes.abs().double() / 10 + 0.1 / 4, 1e-6)
+    assert_close(sampler.masses, 0.9 * sizes.abs().double() / 10 + 0.1 / 4, 1e-6)
 
 
 def test_importance_averages_plainly_then_exponentially():

@@ -22,6 +22,7 @@ def guided(
     low, high = interval
 
     def denoise(x_t: Tensor, t: Tensor) -> Solved:
+        """x_t `[b, ...]` at times `[b]`: equation 6 where the time is within the interval."""
         with_cond = conditional(x_t, t)
         inside = (t >= low) & (t <= high)
         if scale == 1.0 or not inside.any():
