@@ -139,9 +139,9 @@ def test_penalties_are_paid_when_due_and_in_the_discriminators_turns_only():
         paid.append(bool(model.loss(Batch(torch.ones(2, 3)), generator=rng()).parts["penalty"].any()))
         model.loss(Batch(torch.ones(2, 3)), "generator", generator=rng())
     assert paid == [True, False, False, True, False, False, True]
-    assert int(model.played) == 7
+    assert int(model.game.played) == 7
     model.eval().loss(Batch(torch.ones(2, 3)), generator=rng())
-    assert int(model.played) == 7  # looking at a loss is no turn
+    assert int(model.game.played) == 7  # looking at a loss is no turn
 
 
 def test_the_counter_is_saved():
@@ -149,7 +149,7 @@ def test_the_counter_is_saved():
     model.loss(Batch(torch.ones(2, 3)), generator=rng())
     twin = built(gan(DENSE), VECTORS)
     twin.load_state_dict(model.state_dict())
-    assert int(twin.played) == 1
+    assert int(twin.game.played) == 1
 
 
 def test_the_generators_turn_sees_the_discriminator_of_now():
@@ -319,7 +319,7 @@ def test_a_run_that_crashed_resumes_bit_for_bit(tmp_path):
     assert first.pop("seconds") != second.pop("seconds")
     for key in first:
         assert same(first[key], second[key]), key
-    assert int(first["model"]["played"]) == 40 == int(whole.played)
+    assert int(first["model"]["game.played"]) == 40 == int(whole.game.played)
     files = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "crashed")]
     assert files[0] == files[1]
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from genzoo.config import ModelConfig, TrainConfig
 from genzoo.contract import (
@@ -36,18 +35,11 @@ from genzoo.likelihood.scale import Scale
 from genzoo.networks.embeddings import Condition, check_condition, condition_width
 from genzoo.networks.gan_nets import ConvGANNetworks, GANNetworks
 from genzoo.networks.latent_paths import interpolate_spherically
-from genzoo.networks.passes import decodings_per_pass, slices
-from genzoo.objectives.adversarial import (
-    R1,
-    R2,
-    AdversarialLoss,
-    Critic,
-    Lazily,
-    RelativisticPaired,
-    penalties_due,
-)
+from genzoo.networks.passes import decodings_per_pass, frozen, slices
+from genzoo.objectives.adversarial import R1, R2, AdversarialLoss, Critic, Lazily, RelativisticPaired
 from genzoo.objectives.augmenting import shifted_and_cut
 from genzoo.objectives.elbo import normal_noise
+from genzoo.objectives.two_players import TwoPlayerGame
 
 
 @dataclass(frozen=True)
@@ -83,7 +75,6 @@ class GAN(GenerativeModel):
 
     turns = ("discriminator", "generator")
     config: GANConfig
-    played: Tensor
 
     def __init__(
         self, spec: DataSpec, config: GANConfig, generator: nn.Module, discriminator: nn.Module
@@ -92,8 +83,7 @@ class GAN(GenerativeModel):
         self.spec, self.config, self.scale, self.latents = spec, config, Scale(spec), config.latents
         self.generator, self.discriminator = generator, discriminator
         self.generator_condition, self.discriminator_condition = Condition(spec), Condition(spec)
-        self.register_buffer("played", torch.zeros((), dtype=torch.long))
-        """Turns of the discriminator so far: when penalties are due."""
+        self.game = TwoPlayerGame(config.loss, config.penalties)
         self.chunk = decodings_per_pass(spec.dims)
         """Images per pass outside of training: bounds memory."""
 
@@ -119,8 +109,7 @@ class GAN(GenerativeModel):
     ) -> Loss:
         """The player's loss `[b]`; one fake is drawn per real image, under the same condition.
 
-        Parts, of the discriminator's turn: its `accuracy`, the `gap` between its logits of real and fake images, and
-        the `penalty` where one is due.
+        The parts of the discriminator's turn are those of `TwoPlayerGame.discriminate`.
         """
         self.parameters_of(turn)
         # noise within the bins would give real images away: the generator has too few latents to imitate it
@@ -129,35 +118,19 @@ class GAN(GenerativeModel):
         with torch.set_grad_enabled(playing and torch.is_grad_enabled()):
             fake = self.generate(self.noise(len(real), generator).to(real), batch.cond)
         real, fake = self._augmented(real, fake, generator)
-        critic, rule = self._critic(batch.cond, frozen=playing), self.config.loss
-        on_real, on_fake = critic(torch.cat([real, fake])).chunk(2)
+        critic = self._critic(batch.cond, for_generator=playing)
         if playing:
-            return Loss(rule.generator(on_real.detach(), on_fake), {})
-        penalty = self._penalty(critic, real, fake, generator)
-        seen = on_real.detach(), on_fake.detach()
-        parts = {"accuracy": rule.accuracy(*seen), "gap": seen[0] - seen[1], "penalty": penalty.detach()}
-        return Loss(rule.discriminator(on_real, on_fake) + penalty, parts)
+            return Loss(self.game.deceive(critic, real, fake), {})
+        return self.game.discriminate(critic, real, fake, generator)
 
-    def _penalty(
-        self, critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
-        """The penalties that are due; in evaluation mode all of them, as if each were paid every time."""
-        turn = int(self.played) if self.training else None
-        if self.training:
-            self.played += 1
-        return penalties_due(self.config.penalties, turn, critic, real, fake, generator)
-
-    def _critic(self, cond: Tensor | None, *, frozen: bool) -> Critic:
-        """The discriminator under the condition; a `frozen` one gets no gradients, its images do."""
+    def _critic(self, cond: Tensor | None, *, for_generator: bool) -> Critic:
+        """The discriminator under the condition; in the generator's turn it gets no gradients, its images do."""
         embedded = self.discriminator_condition(cond, 0 if cond is None else len(cond))
-        weights = {name: p.detach() for name, p in self.discriminator.named_parameters()} if frozen else {}
-        embedded = embedded.detach() if frozen and embedded is not None else embedded
+        judge = frozen(self.discriminator) if for_generator else self.discriminator
+        embedded = embedded.detach() if for_generator and embedded is not None else embedded
 
         def critic(x: Tensor) -> Tensor:
-            repeated = None if embedded is None else embedded.repeat(len(x) // max(1, len(embedded)), 1)
-            if frozen:
-                return functional_call(self.discriminator, weights, (x, repeated))
-            return self.discriminator(x, repeated)
+            return judge(x, None if embedded is None else embedded.repeat(len(x) // max(1, len(embedded)), 1))
 
         return critic
 

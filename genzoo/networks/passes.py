@@ -1,8 +1,10 @@
-"""How networks are run: how much goes through one at once outside of training, and in which precision."""
+"""How networks are run: how much goes through one at once outside of training, in which precision, for whom."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor, nn
+from torch.func import functional_call
 
 MOST_ROWS = 256
 MOST_PARAMETERS = 2**23
@@ -39,3 +41,12 @@ def runs_in_bf16(precision: str, device: torch.device) -> bool:
         return False
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)  # absent in some builds
     return bool(supported and supported())
+
+
+def frozen(network: nn.Module) -> Callable[..., Tensor]:
+    """`network` as a function whose own parameters get no gradient; what goes in does.
+
+    The flags of the parameters stay as they are: a wrapper for several processes may be watching them.
+    """
+    weights = {name: p.detach() for name, p in network.named_parameters()}
+    return lambda *inputs: functional_call(network, weights, inputs)

@@ -1,7 +1,7 @@
 """Two players: losses of logits, penalties on the discriminator's gradients, and how often a penalty is paid.
 
-A discriminator gives images logits `[b]`, high for real ones. Every two-player model shares these: GANs,
-image-to-image, VQGAN.
+A discriminator gives images logits `[b]`, high for real ones, or patches of them logits `[b, h', w']`. Every two-player
+model shares these: GANs, image-to-image, VQGAN.
 
     non-saturating   D: softplus(-real) + softplus(fake)    G: softplus(-fake)         Goodfellow et al. 2014
     least squares    D: (real - 1)^2 + fake^2               G: (fake - 1)^2            Mao et al. 2017
@@ -25,13 +25,14 @@ from torch.nn import functional as F
 from genzoo.contract import GenzooError
 
 Critic = Callable[[Tensor], Tensor]
-"""Images `[b, ...]` to logits `[b]`, images not affecting each other; conditions are bound already.
+"""Images `[b, ...]` to logits `[b]`, or `[b, h', w']` of patches; images do not affect each other.
 
-A conditional one also takes several batches under the same conditions after each other, `[k b, ...]` to `[k b]`."""
+The condition is bound already; a conditional one also takes several batches under the same conditions after each
+other, `[k b, ...]` to `[k b]`."""
 
 
 class AdversarialLoss(ABC):
-    """What the players minimise, of logits `[b]`; where a loss compares, real and fake images are pairs by row."""
+    """What the players minimise, of logits `[b, ...]`; where a loss compares, real and fake ones are pairs by place."""
 
     @abstractmethod
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -216,11 +217,19 @@ class GradientPenalty(Penalty):
 
 
 def squared_slope(critic: Critic, images: Tensor) -> Tensor:
-    """|grad D|^2 `[b]` at `images` `[b, ...]`, in float32, differentiable in the critic's parameters."""
+    """|grad D|^2 `[b]` at `images` `[b, ...]`, in float32, differentiable in the critic's parameters.
+
+    D is the mean over its patches where the critic judges patches.
+    """
     images = images.detach().requires_grad_()
     with torch.enable_grad():
-        (slope,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
+        (slope,) = torch.autograd.grad(per_image(critic(images)).sum(), images, create_graph=True)
     return slope.float().square().flatten(1).sum(1)
+
+
+def per_image(values: Tensor) -> Tensor:
+    """The mean `[b]` over the patches of values `[b, ...]`; those `[b]` of whole images stay as they are."""
+    return values.flatten(1).mean(1) if values.ndim > 1 else values
 
 
 @dataclass(frozen=True)
