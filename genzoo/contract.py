@@ -174,6 +174,8 @@ class GenerativeModel(nn.Module, ABC):
     spec: DataSpec
     config: "ModelConfig"
     turns: tuple[str, ...] = ("model",)
+    watched: tuple[str, ...] = ()
+    """Parts of the losses that a progress bar is to show, by their names in `metrics.jsonl`."""
     progress: float = 1.0
     """The share of the training budget used, set by the trainer before each step for schedules inside a loss
     (KL warm-up, say). Outside of training it is 1, so that losses are those of the end of a run."""

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ class Reporter:
     def __init__(self, *, show: bool) -> None:
         self.show = show
         self.terminal = show and sys.stdout.isatty()
+        self.note = ""
+        """A few words that stay on the bar until others take their place."""
         self._bar: Any = None
         self._task: Any = None
         self._line_at, self._line_share = time.monotonic(), 0.0
@@ -36,11 +39,16 @@ class Reporter:
             self._task = self._bar.add_task("starting", total=1.0)
             self._bar.start()
 
-    def update(self, step: int, fraction: float, loss: float, speed: float, seconds_left: float) -> None:
-        """Tells the state after `step`: share of the budget used, loss (nats), images/s, seconds left."""
+    def update(self, step: int, fraction: float, meter: "Meter", speed: float, seconds_left: float) -> None:
+        """Tells the state after `step`: share of the budget used, losses (nats), images/s, seconds left."""
         if not self.show:
             return
-        text = f"step {step}  loss {loss:.4g}  {speed:,.0f} images/s  {clock_text(seconds_left)} left"
+        figures = [
+            f"loss {meter.loss:.4g}",
+            *(f"{name} {value:.2f}" for name, value in meter.watched.items()),
+        ]
+        figures += [self.note] if self.note else []
+        text = f"step {step}  {'  '.join(figures)}  {speed:,.0f} images/s  {clock_text(seconds_left)} left"
         if self._bar is not None:
             self._bar.update(self._task, completed=min(fraction, 1.0), description=text)
         elif self._line_due(fraction):
@@ -121,10 +129,19 @@ def _finite(value: Any) -> Any:
 
 
 class Meter:
-    """Sums of what happened since the last row of metrics."""
+    """Sums of what happened since the last row of metrics, and figures that move slowly, to be shown.
 
-    def __init__(self, loss: float = math.nan, last_speed: float = 0.0) -> None:
-        self.loss, self.last_speed = loss, last_speed
+    `watched` are names of parts; by the last word of its name each of them has a slow figure in `watched`.
+    """
+
+    def __init__(self, watched: Sequence[str] = ()) -> None:
+        self.loss, self.last_speed = math.nan, 0.0
+        self.names, self.watched = tuple(watched), dict[str, float]()
+        self.clear()
+
+    def clear(self, last_speed: float = 0.0) -> None:
+        """Begins new sums; what is shown goes on."""
+        self.last_speed = last_speed
         self.steps, self.seconds, self.norm, self.loss_sum = 0, 0.0, 0.0, 0.0
         self.parts: dict[str, Tensor] = {}
 
@@ -133,7 +150,10 @@ class Meter:
         self.steps, self.seconds = self.steps + 1, self.seconds + seconds
         self.loss_sum, self.norm = self.loss_sum + result.loss, self.norm + result.norm
         # what is shown moves slowly, because the losses of single batches jump about
-        self.loss = result.loss if math.isnan(self.loss) else 0.95 * self.loss + 0.05 * result.loss
+        self.loss = _slowly(self.loss, result.loss)
+        for name in (n for n in self.names if n in result.parts):
+            shown = name.rpartition("/")[2]
+            self.watched[shown] = _slowly(self.watched.get(shown, math.nan), float(result.parts[name]))
         for name, value in result.parts.items():
             self.parts[name] = self.parts.get(name, 0.0) + value
 
@@ -146,3 +166,7 @@ class Meter:
         names, scale = list(self.parts), self.steps * processes.count
         sums = processes.sum([self.loss_sum, *(float(self.parts[k]) for k in names)])
         return {k: v / scale for k, v in zip(["loss", *names], sums, strict=True)}
+
+
+def _slowly(old: float, new: float) -> float:
+    return new if math.isnan(old) else 0.95 * old + 0.05 * new

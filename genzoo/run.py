@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from genzoo.contract import GenzooError
+from genzoo.evaluation.health import count_modes, counts_modes, modes_content
+from genzoo.evaluation.modes import Modes
 from genzoo.optim import WeightAverage, copy_buffers, rate_factor
 from genzoo.pictures import PICTURE_SHARE, Gallery
 from genzoo.progress import Meter, Reporter, clock_text
@@ -47,7 +49,9 @@ class Run:
         self.state = TrainingState(self.model, average, self.stepper, self.validator)
         self.gallery = Gallery(self.folder.samples, train, self.seed)
         self.reporter = Reporter(show=trainer.progress and processes.is_main)
-        self.meter = Meter()
+        self.meter = Meter(self.model.watched)
+        counts = processes.is_main and counts_modes(self.model)
+        self.modes = Modes.of(train, seed=self.seed) if counts else None
         self.step_seconds, self.rate, self.marks, self.rows = 0.0, 0.0, 0, 0
         self.validation_seconds, self.picture_seconds, self.save_seconds = 0.0, 0.0, 0.0
         self.began, self.opened = 0.0, 0.0
@@ -188,7 +192,7 @@ class Run:
         fraction = self._fraction()
         if self.state.step == 1 or math.floor(fraction * LOG_ROWS) > self.rows:
             self._log_row()
-        self.reporter.update(self.state.step, fraction, self.meter.loss, self._speed(), self._seconds_left())
+        self.reporter.update(self.state.step, fraction, self.meter, self._speed(), self._seconds_left())
 
     def _skip(self, culprit: str) -> None:
         state = self.state
@@ -210,10 +214,11 @@ class Run:
             self._milestone()
 
     def _milestone(self, *, last: bool = False) -> None:
-        """Validation and a sample grid; remembers what they cost."""
+        """Validation, the modes that samples hit and a sample grid; remembers what they cost."""
         self._tick()
         before = self.state.seconds
         self._validate()
+        self._count_modes()
         self._tick()
         self.validation_seconds = self.state.seconds - before
         middle = self.state.seconds
@@ -242,6 +247,17 @@ class Run:
         shown = f"{score.loss:.4g}" + ("" if bits is None else f" ({bits:.3f} bits/dim)")
         self.reporter.say(f"step {state.step}: validation loss {shown}")
 
+    def _count_modes(self) -> None:
+        """What samples of the averaged weights hit, for families whose losses say nothing of what is left out."""
+        if self.modes is None:
+            return
+        generator = seeded(self.processes.device, "modes", self.seed)
+        found = count_modes(self.state.average.model, self.modes, generator)
+        self._write({"step": self.state.step, "seconds": self.state.seconds, "modes": modes_content(found)})
+        collapsed = " (collapsed)" if found.collapsed else ""
+        self.reporter.note = f"{found}{collapsed}"
+        self.reporter.say(f"step {self.state.step}: {found}, KL {found.divergence:.3f} nats{collapsed}")
+
     def _log_row(self) -> None:
         """One row of training metrics: means since the last one, over all processes."""
         self.rows = math.floor(self._fraction() * LOG_ROWS)
@@ -261,7 +277,7 @@ class Run:
                 "skipped": self.state.skipped,
             }
         )
-        self.meter = Meter(self.meter.loss, self._speed())
+        self.meter.clear(self._speed())
 
     def _write(self, row: dict[str, Any]) -> None:
         self.folder.log.write(row)

@@ -120,7 +120,7 @@ class Stepper:
             turn.optimizer.step()
         turn.optimizer.zero_grad(set_to_none=True)
         result.loss, result.norm = loss_value, max(result.norm, norm_value)
-        result.parts |= self._named(turn, total, parts)
+        result.parts |= self._named(turn, total, norm, parts)
 
     def _backward(
         self, turn: Turn, batch: Batch, n: int, generator: torch.Generator
@@ -146,10 +146,11 @@ class Stepper:
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.bf16):
             return turn.wrapped(batch, turn.name, generator)
 
-    def _named(self, turn: Turn, total: Tensor, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _named(self, turn: Turn, total: Tensor, norm: Tensor, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """With several turns what each did is told by its name, the norm of its gradient included."""
         if len(self.turns) == 1:
             return parts
-        return {turn.name: total} | {f"{turn.name}/{k}": v for k, v in parts.items()}
+        return {turn.name: total} | {f"{turn.name}/{k}": v for k, v in {**parts, "grad_norm": norm}.items()}
 
 
 def _chunks(batch: Batch, count: int) -> Iterator[Batch]:

@@ -17,7 +17,7 @@ FLOORS = [
     "models encoders",
     "trainer run run_folder checkpoint optim step pictures progress runtime validation evaluation",
     "presets testing",
-    "parsing commands train sample evaluate compare __main__",
+    "parsing commands sections train sample evaluate compare __main__",
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 """Room to floor: a room imports rooms of its own floor and those below. `genzoo/__init__.py` imports lazily."""

@@ -27,6 +27,7 @@ from genzoo.likelihood.annealing import (
 from genzoo.objectives.elbo import LOG_2PI
 
 
+@typing.runtime_checkable
 class Decoder(typing.Protocol):
     """A generator of images from z ~ N(0, 1)."""
 

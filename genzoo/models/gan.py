@@ -74,6 +74,7 @@ class GAN(GenerativeModel):
     """Generator and discriminator; samples in one pass, no likelihood."""
 
     turns = ("discriminator", "generator")
+    watched = ("discriminator/accuracy", "discriminator/gap")
     config: GANConfig
 
     def __init__(
@@ -244,8 +245,8 @@ class GAN(GenerativeModel):
     ) -> LogLikelihood:
         """Raises `NoLikelihood`: what exists instead is the likelihood of the generator plus noise."""
         raise NoLikelihood(
-            "a GAN gives images no probability: its samples lie on a surface without volume; "
-            "genzoo.likelihood.decoder_likelihood estimates that of its generator plus discretised noise"
+            "a GAN gives images no probability: its samples lie on a surface without volume; genzoo evaluate "
+            "--noised 20 (genzoo.likelihood.decoder_likelihood) estimates that of its generator plus discretised noise"
         )
 
 

@@ -47,8 +47,9 @@ class TwoPlayerGame(nn.Module):
 
         The `critic` is to be frozen (`genzoo.networks.passes.frozen`): its own parameters have no turn now.
         """
-        on_real, on_fake = critic(torch.cat([real, fake])).chunk(2)
-        return per_image(self.rule.generator(on_real.detach(), on_fake))
+        with torch.no_grad():  # on a pass of their own: nothing is learnt from the real ones
+            on_real = critic(real)
+        return per_image(self.rule.generator(on_real, critic(fake)))
 
     def _turn(self) -> int | None:
         if not self.training:

@@ -1,0 +1,174 @@
+"""The sections of an evaluation: one question each, answered in figures for `report.json`, table rows and pictures.
+
+A section of a model that it does not concern is None.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from genzoo.commands import likelihood_rows, measure, set_id, with_error
+from genzoo.contract import GenzooError
+from genzoo.evaluation.health import count_modes, counts_modes, modes_content, modes_rows
+from genzoo.evaluation.latents import LatentVariableModel, draw_latents, latent_figures
+from genzoo.evaluation.likelihood import subset
+from genzoo.evaluation.modes import Modes
+from genzoo.evaluation.noised import noised_generator, noised_rows
+from genzoo.evaluation.outliers import outlier_scores, separation
+from genzoo.likelihood import Annealing, Decoder
+from genzoo.runtime import seeded
+
+if TYPE_CHECKING:
+    from genzoo.contract import GenerativeModel
+    from genzoo.data import ImageData
+    from genzoo.evaluation.likelihood import LikelihoodReport
+
+GAP_IMAGES = 1000  # training images, at most, that the generalisation gap is measured on
+OUTLIER_IMAGES = 500  # images of each kind, at most, that outlier scores are compared on
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, the images that it is judged on, and how."""
+
+    model: "GenerativeModel"
+    data: "ImageData"
+    split: str
+    seed: int = 0
+    max_images: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What the judged images are called in reports."""
+        return set_id(self.data, self.split)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """On the model's device, the same for the same seed and purpose."""
+        return seeded(self.model.device, purpose, self.seed)
+
+
+@dataclass(frozen=True)
+class Section:
+    """An answer: `content` goes into `report.json` below `section` / `key`, `rows` into a table."""
+
+    section: str
+    key: str
+    content: dict[str, Any]
+    rows: dict[str, str]
+    pictures: list[Path] = field(default_factory=list)
+
+
+# --- likelihood ------------------------------------------------------------------------------------------------
+
+
+def likelihood_section(case: Case) -> tuple[Section, "LikelihoodReport"]:
+    """The likelihood of the images and how much better that of training images is.
+
+    Raises `NoLikelihood` where the family has none.
+    """
+    model, data, split = case.model, case.data, case.split
+    report = measure(model, data, split, seed=case.seed, max_images=case.max_images)
+    gap = None if split == "train" else generalisation_gap(case, report)
+    parameters = sum(p.numel() for p in model.parameters())
+    content = {"protocol": data.protocol, "split": split, "seed": case.seed, "parameters": parameters}
+    rows = likelihood_rows(report, data, split)
+    if gap is not None:
+        rows[f"train/{split} gap"] = _gap_text(gap)
+    rows |= {"parameters": f"{parameters:,}", "speed": f"{report.images_per_second:.1f} images/s"}
+    content |= report.to_json() | {"generalisation_gap": gap}
+    return Section("likelihood", case.name, content, rows), report
+
+
+def generalisation_gap(case: Case, held_out: "LikelihoodReport") -> dict[str, Any]:
+    """How many bits/dim worse the held-out images are than training images: what was learnt by heart.
+
+    `stderr` is that of the difference; the two sets of images are independent.
+    """
+    train = measure(case.model, case.data, "train", seed=case.seed, max_images=GAP_IMAGES)
+    errors = (train.bits_per_dim_stderr, held_out.bits_per_dim_stderr)
+    stderr = None if None in errors else sum(e**2 for e in errors if e is not None) ** 0.5
+    gap = held_out.bits_per_dim - train.bits_per_dim
+    return {"bits_per_dim": gap, "stderr": stderr, "train_images": train.images, "train": train.to_json()}
+
+
+def _gap_text(gap: dict[str, Any]) -> str:
+    return (
+        f"{with_error(gap['bits_per_dim'], gap['stderr'], 4)} bits/dim ({gap['train_images']} train images)"
+    )
+
+
+def noised_section(case: Case, *, images: int, annealing: Annealing) -> Section:
+    """The likelihood of `images` of the split under "generator plus observation noise", and the noise chosen for it.
+
+    Raises `GenzooError` for a model that is no generator from latents.
+    """
+    if not isinstance(case.model, Decoder):
+        raise GenzooError("--noised is for models that generate from latents, such as gan; leave it out")
+    report = noised_generator(
+        case.model, case.data.split(case.split), case.data.val, images=images, annealing=annealing,
+        generator=case.generator("noised"),
+    )  # fmt: skip
+    return Section("noised_generator", case.name, report.to_json(), noised_rows(report))
+
+
+# --- samples ---------------------------------------------------------------------------------------------------
+
+
+def modes_section(case: Case) -> Section | None:
+    """Which modes of the data samples hit, of models that say nothing of the images they leave out."""
+    if not counts_modes(case.model):
+        return None
+    found = count_modes(case.model, Modes.of(case.data.train, seed=case.seed), case.generator("modes"))
+    return Section("modes", case.data.name, modes_content(found), modes_rows(found))
+
+
+# --- latents ---------------------------------------------------------------------------------------------------
+
+
+def latents_section(case: Case, report: "LikelihoodReport", folder: Path) -> Section | None:
+    """Figures of the latents, and pictures drawn of them into `folder`; None for a model without."""
+    model, split, generator = case.model, case.data.split(case.split), case.generator("latents")
+    if not isinstance(model, LatentVariableModel):
+        return None
+    figures = latent_figures(model, split, report, generator=generator)
+    pictures = draw_latents(model, split, folder, generator=generator)
+    content = {**figures, "pictures": [str(path) for path in pictures]}
+    return Section("latents", case.name, content, latent_rows(figures), pictures)
+
+
+def latent_rows(figures: dict[str, Any]) -> dict[str, str]:
+    """The rows of a table that tell what the latents hold."""
+    rows = {}
+    if "rate" in figures:
+        rows["rate + distortion"] = f"{figures['rate']:.2f} + {figures['distortion']:.2f} nats (ELBO)"
+    if "active_units" in figures:
+        rows["active latents"] = f"{figures['active_units']} of {figures['latents']}"
+    if "kl_per_group" in figures:
+        rows["KL per group"] = ", ".join(f"{kl:.2f}" for kl in figures["kl_per_group"]) + " nats"
+    if "codebook_usage" in figures:
+        share, effective = figures["codebook_usage"], figures["codebook_perplexity"]
+        rows["codes in use"] = f"{share:.1%} of {figures['codes']} (perplexity {effective:.0f})"
+    return rows
+
+
+# --- outliers --------------------------------------------------------------------------------------------------
+
+
+def outliers_section(case: Case, strange: "ImageData", name: str) -> Section:
+    """How well each outlier score tells images of `strange`, called `name`, from those of the model's own data.
+
+    Typicality is measured from the validation split's mean. Class-conditional models sum over their classes.
+    """
+    most = case.max_images or OUTLIER_IMAGES
+    entropy = measure(case.model, case.data, "val", seed=case.seed, max_images=most).bits_per_dim
+    generator, scores = case.generator("outliers"), []
+    for images in (case.data.split(case.split), strange.split(case.split)):
+        chosen = images.batch(subset(len(images), most, seeded("cpu", "outliers", case.seed))).images
+        scores.append(outlier_scores(case.model, chosen, entropy=entropy, generator=generator))
+    auroc = separation(*scores)
+    counts = [len(score.likelihood) for score in scores]
+    content = {"auroc": auroc, "entropy": entropy, "images": counts, "kind": scores[0].kind.name}
+    rows = {f"AUROC by {score}": f"{value:.3f}" for score, value in auroc.items()}
+    return Section("outliers", f"{case.name} against {name}", content, rows)

@@ -1,0 +1,112 @@
+"""What training, the bar and the report say of the health of two-player models."""
+
+import json
+
+import pytest
+import torch
+
+import genzoo
+from genzoo.config import TrainConfig
+from genzoo.contract import DataSpec
+from genzoo.evaluate import main as evaluate
+from genzoo.evaluation.health import count_modes, counts_modes, modes_rows
+from genzoo.evaluation.modes import Modes
+from genzoo.models.gan import GANConfig
+from genzoo.networks.gan_nets import DenseGANNetworks
+from genzoo.progress import Meter, Reporter
+from genzoo.step import StepResult
+from genzoo.train import main as train
+
+TRAINING = TrainConfig(batch_size=16, precision="fp32", validations=2)
+
+
+def built(cond=None):
+    spec = DataSpec((1, 8, 8), 17, cond, 10 if cond else 0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return GANConfig(4, DenseGANNetworks(16, 1), training=TRAINING).build(spec)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return genzoo.load_data("digits")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "gan"
+    assert train(["gan", "--size", "tiny", "--steps", "4", "--out", str(folder), "--no-progress"]) == 0
+    return folder
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_metrics_tell_who_wins_and_what_is_hit(run):
+    parts = next(row["parts"] for row in rows(run) if "parts" in row)
+    wanted = {"accuracy", "gap", "penalty", "grad_norm"}
+    assert {f"discriminator/{name}" for name in wanted} | {"generator/grad_norm"} <= parts.keys()
+    counted = [row["modes"] for row in rows(run) if "modes" in row]
+    assert counted and all(row["modes"] == 10 and 0 <= row["covered"] <= 10 for row in counted)
+
+
+def test_gradient_norms_are_those_of_each_player(run):
+    first = next(row for row in rows(run) if "parts" in row)
+    norms = [first["parts"][f"{turn}/grad_norm"] for turn in ("discriminator", "generator")]
+    assert first["step"] == 1 and norms[0] != norms[1] and max(norms) == pytest.approx(first["grad_norm"])
+
+
+def test_the_report_names_a_collapse(digits):
+    """An untrained generator draws one image over and over."""
+    model = built()
+    with torch.no_grad():
+        model.generator.body.last.weight.zero_()
+    found = count_modes(model, Modes.of(digits.train), torch.Generator().manual_seed(0))
+    assert found.collapsed and found.covered == 1
+    assert "COLLAPSED" in modes_rows(found)["health"]
+
+
+def test_data_as_samples_are_healthy(digits):
+    found = Modes.of(digits.train).count(digits.test.images)
+    assert not found.collapsed and found.covered == 10 and found.divergence < 0.05
+    assert "health" not in modes_rows(found)
+
+
+def test_modes_are_counted_where_no_likelihood_tells(digits):
+    assert counts_modes(built()) and counts_modes(built("class"))
+    assert not counts_modes(genzoo.create("pixelcnn", digits.spec, "tiny"))
+    assert not counts_modes(genzoo.create("gan", DataSpec((1, 8, 8), 17, "vector", 2), "tiny"))
+
+
+def test_evaluate_says_what_there_is_instead(run, capsys):
+    assert evaluate([str(run), "--noised", "2", "--ais-steps", "4"]) == 0
+    text = capsys.readouterr().out
+    report = json.loads((run / "report.json").read_text())
+    assert "likelihood" not in report and "none: a GAN" in " ".join(text.split())
+    (modes,) = report["modes"].values()
+    assert modes["modes"] == 10 and f"{modes['covered']} of 10" in text
+    (noised,) = report["noised_generator"].values()
+    assert noised["images"] == 2 and noised["details"]["scale"] > 0 and noised["kind"] == "LOWER_BOUND"
+    assert "another" in text and "BDMC" in text
+
+
+def test_noise_is_for_generators(tmp_path, capsys, digits):
+    genzoo.create("pixelcnn", digits.spec, "tiny").save(tmp_path)
+    with pytest.raises(SystemExit):
+        evaluate([str(tmp_path), "--data", "digits", "--max-images", "5", "--noised", "2"])
+    assert "leave it out" in capsys.readouterr().err
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_the_bar_shows_what_is_watched(capsys):
+    meter, reporter = Meter(["discriminator/accuracy"]), Reporter(show=True)
+    for accuracy in (1.0, 0.0):
+        meter.add(StepResult(2.0, 1.0, {"discriminator/accuracy": torch.tensor(accuracy)}), 0.1)
+    assert meter.watched == {"accuracy": pytest.approx(0.95)}
+    reporter.note, reporter._line_at = "modes 9/10", -1e9
+    reporter.update(7, 0.5, meter, 100.0, 60.0)
+    text = capsys.readouterr().out
+    assert "accuracy 0.95" in text and "modes 9/10" in text
+    meter.clear(50.0)
+    assert meter.watched == {"accuracy": pytest.approx(0.95)} and meter.steps == 0 and meter.speed(8) == 50.0
