@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.solvers import FeatureSpace, some_images
 from genzoo import DataSpec, load_data
 from genzoo.contract import Batch, GenerativeModel, Likelihood, evaluating
 from genzoo.data import ImageData
+from genzoo.evaluation.features import FeatureSpace, some_images
 from genzoo.evaluation.frechet import frechet_distance
 from genzoo.evaluation.likelihood import evaluate_likelihood
 from genzoo.models.diffusion import DiffusionConfig

@@ -16,20 +16,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 import genzoo
 from genzoo.commands import DataArguments, data_of_run
 from genzoo.contract import GenzooError
 from genzoo.data import ImageData
-from genzoo.data.split import Split
+from genzoo.evaluation.features import BASIS_IMAGES, FeatureSpace, some_images
 from genzoo.evaluation.frechet import frechet_distance
 from genzoo.models.diffusion import Diffusion
 from genzoo.samplers import (
@@ -48,8 +46,6 @@ from genzoo.samplers import (
 )
 from genzoo.samplers.base import is_clean
 
-COMPONENTS = 64
-BASIS_IMAGES = 10_000
 BAR = 1.05
 """Share of the plain method's distance that ten calls are to reach."""
 CANDIDATES: list[tuple[Sampler, list[TimeGrid]]] = [
@@ -59,66 +55,6 @@ CANDIDATES: list[tuple[Sampler, list[TimeGrid]]] = [
     (DPMSolverPP2M(), [UniformGrid(), LogSNRGrid(), LogisticGrid(), KarrasGrid()]),
     (AdamsMoulton(), [UniformGrid(), LogSNRGrid(), LogisticGrid(), KarrasGrid()]),
 ]
-
-
-# --- feature spaces --------------------------------------------------------------------------------------------
-
-
-class RandomConvolutions(nn.Module):
-    """Images `[n, c, h, w]` in [-1, 1] to `[n, 64]`: three strided layers with orthogonal weights, never trained."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        widths = [channels, 32, 64, COMPONENTS]
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
-        for layer in self.layers:
-            nn.init.orthogonal_(layer.weight, gain=2**0.5)  # pyright: ignore
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The mean over places of the last layer."""
-        for layer in self.layers:
-            x = F.relu(layer(x))
-        return x.mean((2, 3))
-
-
-@dataclass(frozen=True)
-class FeatureSpace:
-    """A fixed map from integer images `[n, c, h, w]` to features `[n, 64]`, scaled to unit mean variance on data."""
-
-    name: str
-    network: nn.Module
-    largest: float
-    scale: float = 1.0
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Float64 on the processor."""
-        with torch.no_grad():
-            parts = [self.network(2 * part.float() / self.largest - 1) for part in images.cpu().split(512)]
-        return torch.cat(parts).double() * self.scale
-
-    @classmethod
-    def all_for(cls, train: Split) -> "list[FeatureSpace]":
-        """Both spaces; their scale and the principal components come from 10,000 training images."""
-        images = some_images(train, BASIS_IMAGES, seed=0)
-        largest = float(max(1, int(images.max())))
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            random = RandomConvolutions(images.shape[1])
-        rows = (2 * images.float() / largest - 1).flatten(1).double()
-        _, _, basis = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
-        principal = nn.Linear(rows.shape[1], min(COMPONENTS, len(basis)), bias=False)
-        principal.weight.data = basis[:COMPONENTS].float()
-        spaces = [
-            cls("pixel components", nn.Sequential(nn.Flatten(), principal), largest),
-            cls("random convolutions", random, largest),
-        ]
-        return [replace(s, scale=s(images).var(0).mean().rsqrt().item()) for s in spaces]
-
-
-def some_images(split: Split, n: int, seed: int) -> Tensor:
-    """`n` images of the split (all, if it has fewer) in a fixed random order."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:n]
-    return split.batch(order).images
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from genzoo.parsing import fail
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from genzoo.contract import DataSpec, GenerativeModel
-    from genzoo.data import ImageData
+    from genzoo.data import ImageData, Split
     from genzoo.evaluation.likelihood import LikelihoodReport
 
 REPORT = "report.json"
@@ -46,7 +46,7 @@ class DataArguments:
     name: str
     root: str | None = None
     image_size: int | None = None
-    cond: Literal["class"] | None = None
+    cond: str | None = None
     skip_bad_images: bool = False
 
     def load(self) -> "ImageData":
@@ -124,6 +124,28 @@ def draw_grid(
     images = model.sample(n, cond, generator=seeded(model.device, "sample", seed))
     seconds = time.perf_counter() - start
     save_grid(images, model.spec, path)
+    return Drawn(path, n / seconds)
+
+
+def draw_pairs(model: "GenerativeModel", split: "Split", path: Path, *, n: int = 32, seed: int = 0) -> Drawn:
+    """Writes input, prediction and truth of `n` images of `split`, chosen by `seed`, to `path` as one PNG.
+
+    Four threes stand in a row. Raises `GenzooError` where the split has fewer images, or no input images.
+    """
+    import torch
+
+    from genzoo.contract import GenzooError
+    from genzoo.evaluation.translation import translation_picture
+    from genzoo.pictures import save_triples
+    from genzoo.runtime import seeded
+
+    if n > len(split):
+        raise GenzooError(f"there are only {len(split)} input images: give --n at most {len(split)}")
+    chosen = torch.randperm(len(split), generator=seeded("cpu", "pairs", seed))[:n]
+    start = time.perf_counter()
+    triples = translation_picture(model, split, chosen, generator=seeded(model.device, "sample", seed))
+    seconds = time.perf_counter() - start
+    save_triples(triples, model.spec, path)
     return Drawn(path, n / seconds)
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from genzoo.checkpoint import write_atomically
 from genzoo.contract import DataSpec, GenerativeModel
+from genzoo.data.pairs import PairedSplit
+from genzoo.evaluation.translation import translation_picture
 from genzoo.runtime import seeded
 
 if TYPE_CHECKING:
@@ -55,6 +57,11 @@ def save_grid(images: Tensor, spec: DataSpec, path: str | Path, columns: int | N
     buffer = io.BytesIO()
     Image.fromarray(image_grid(images, spec.levels, columns).numpy()).save(buffer, format="PNG")
     write_atomically(Path(path), buffer.getvalue())
+
+
+def save_triples(triples: Tensor, spec: DataSpec, path: str | Path) -> None:
+    """Writes input, prediction and truth of integer images `[n, 3, c, h, w]` as PNG, four threes in a row."""
+    save_grid(triples.flatten(0, 1), spec, path, columns=3 * min(4, len(triples)))
 
 
 def save_curve(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -101,14 +108,20 @@ class Gallery:
         return not self.spent or self.spent + self.last <= PICTURE_SHARE * seconds
 
     def draw(self, model: nn.Module, step: int) -> None:
-        """A grid of `model` at step `step`; nothing for encoders and for real-valued data."""
+        """A grid of `model` at step `step`; nothing for encoders and for real-valued data.
+
+        Of pairs it shows input, sample and truth.
+        """
         if self.folder is None or not isinstance(model, GenerativeModel) or model.spec.levels is None:
             return
-        start = time.monotonic()
-        cond = self._vectors(model)
-        n = PICTURES if cond is None else len(cond)
-        images = model.sample(n, cond, generator=seeded(model.device, "pictures", self.seed))
-        save_grid(images, model.spec, self.folder / f"step_{step:07d}.png")
+        start, path = time.monotonic(), self.folder / f"step_{step:07d}.png"
+        generator = seeded(model.device, "pictures", self.seed)
+        if isinstance(self.split, PairedSplit):
+            save_triples(translation_picture(model, self.split, generator=generator), model.spec, path)
+        else:
+            cond = self._vectors(model)
+            n = PICTURES if cond is None else len(cond)
+            save_grid(model.sample(n, cond, generator=generator), model.spec, path)
         self.last = time.monotonic() - start
         self.spent += self.last
 

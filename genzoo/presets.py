@@ -21,14 +21,17 @@ from genzoo.models.autoregressive import HeadConfig, PixelCNNConfig, PixelTransf
 from genzoo.models.diffusion import DiffusionConfig
 from genzoo.models.gan import GANConfig
 from genzoo.models.hvae import HVAEConfig
+from genzoo.models.image_to_image import ImageToImageConfig
 from genzoo.models.latent import LatentConfig
 from genzoo.models.shortcut import ShortcutConfig
 from genzoo.models.vae import VAEConfig
+from genzoo.models.vqgan import VQGANConfig
 from genzoo.models.vqvae import VQVAEConfig
 from genzoo.networks.clocks import LogSNRClock, TimeClock
 from genzoo.networks.conv_unet import ConvUNetConfig
 from genzoo.networks.gan_nets import ConvGANNetworks, DenseGANNetworks
 from genzoo.networks.mlp import MLPConfig
+from genzoo.networks.patch_discriminator import PatchDiscriminatorConfig
 from genzoo.networks.quantisers import QuantiserConfig
 from genzoo.objectives.adversarial import R1, R2, Lazily
 from genzoo.objectives.denoising import ELBOWeighting
@@ -62,6 +65,8 @@ class Preset:
 
     sizes: Mapping[str, ModelConfig]
     adjustments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    needs_input: bool = False
+    """Whether it takes data with input images only, such as those of `load_data(..., cond="mask")`."""
 
     def config(self, size: str, spec: DataSpec) -> ModelConfig:
         """The configuration of `size` for data of `spec`; raises `GenzooError` for an unknown size."""
@@ -72,6 +77,10 @@ class Preset:
             if TRAITS[trait](spec):
                 config = replace(config, **changes)  # pyright: ignore[reportArgumentType]
         return config
+
+    def suited(self, spec: DataSpec) -> DataSpec:
+        """`spec`, with an input image like the images themselves as its condition where the recipe needs one."""
+        return DataSpec(spec.shape, spec.levels, "vector", spec.dims) if self.needs_input else spec
 
 
 _FAST = TrainConfig(batch_size=32, learning_rate=4e-3)
@@ -90,6 +99,10 @@ def _token_prior(width: int, blocks: int, dropout: float = 0.1) -> PixelTransfor
     """Over codes, which are names and not amounts."""
     head = HeadConfig(code_width=32, output="categorical")
     return PixelTransformerConfig(group=1, width=width, blocks=blocks, dropout=dropout, head=head)
+
+
+def _vqgan(autoencoder: VQVAEConfig, *widths: int) -> VQGANConfig:
+    return VQGANConfig(autoencoder, PatchDiscriminatorConfig(widths))
 
 
 # --- diffusion and flow matching: rows of `genzoo.models.diffusion`'s table ------------------------------------
@@ -113,20 +126,22 @@ _EDM = DiffusionConfig(
 _FLOW = DiffusionConfig(path=Linear(), target=VelocityTarget(), times=LogitNormal(), protocol=_ODE)
 
 
+_UNETS = {
+    "tiny": ConvUNetConfig(fine=16, widths=(32, 64), blocks=1, attention=0),
+    "small": ConvUNetConfig(fine=32, widths=(64, 128)),
+    "base": ConvUNetConfig(fine=48, widths=(128, 256), blocks=3),
+    "large": ConvUNetConfig(fine=64, widths=(192, 384, 512), blocks=4, attention=2),
+}
+
+
 def _denoisers(
     recipe: DiffusionConfig | ShortcutConfig, adjustments: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Preset:
     """The recipe on networks of four sizes; vectors get a perceptron, real-valued data the ODE."""
-    networks = {
-        "tiny": ConvUNetConfig(fine=16, widths=(32, 64), blocks=1, attention=0),
-        "small": ConvUNetConfig(fine=32, widths=(64, 128)),
-        "base": ConvUNetConfig(fine=48, widths=(128, 256), blocks=3),
-        "large": ConvUNetConfig(fine=64, widths=(192, 384, 512), blocks=4, attention=2),
-    }
     rates = {"tiny": 3e-3, "small": 3e-3, "base": 1e-3, "large": 5e-4}
     sizes = {
         size: replace(recipe, network=network, training=replace(_DENOISING, learning_rate=rates[size]))
-        for size, network in networks.items()
+        for size, network in _UNETS.items()
     }
     without_levels: dict[str, Any] = {
         "protocol": OdeProtocol(solver=DormandPrince(1e-4), divergence=ExactIfSmall(), draws=2)
@@ -141,13 +156,14 @@ def _denoisers(
 
 def _gan(size: str) -> GANConfig:
     widths = {"tiny": (16, 32), "small": (48, 96), "base": (96, 192), "large": (128, 256, 512)}
-    rates = {"tiny": 1e-3, "small": 5e-4, "base": 3e-4, "large": 2e-4}
+    rates = {"tiny": 2e-3, "small": 1e-3, "base": 5e-4, "large": 3e-4}
     training = TrainConfig(
         batch_size=64, learning_rate=rates[size], betas=(0.0, 0.99), weight_decay=0.0, clip_norm=10.0
     )
     blocks = {"tiny": 1, "small": 1, "base": 2, "large": 3}[size]
     networks = ConvGANNetworks(widths[size], blocks)
-    return GANConfig(networks=networks, penalties=(Lazily(R1(0.5)), Lazily(R2(0.5))), training=training)
+    # paid each time the penalties would take more than half of the time
+    return GANConfig(networks=networks, penalties=(Lazily(R1(0.5), 4), Lazily(R2(0.5), 4)), training=training)
 
 
 _DENSE_GAN = {
@@ -163,6 +179,21 @@ _DENSE_GAN = {
         precision="fp32",
     ),
 }
+
+
+def _image_to_image(size: str, adversarial_weight: float = 1.0) -> ImageToImageConfig:
+    """One recipe for both presets, so that they differ in the adversarial term alone."""
+    widths = {"tiny": (16, 32), "small": (48, 96), "base": (96, 192), "large": (128, 256, 512)}
+    rates = {"tiny": 3e-3, "small": 3e-3, "base": 1e-3, "large": 5e-4}
+    return ImageToImageConfig(
+        network=_UNETS[size],
+        discriminator=PatchDiscriminatorConfig(widths[size], blocks=3 if size == "large" else 1),
+        adversarial_weight=adversarial_weight,
+        # inputs that are partly right hold L1 alone to doing nothing, where it has its kink; Muon's steps lead away
+        training=replace(
+            _DENOISING, learning_rate=rates[size], betas=(0.5, 0.99), weight_decay=0.0, clip_norm=10.0
+        ),
+    )
 
 
 PRESETS: dict[str, Preset] = {
@@ -249,6 +280,19 @@ PRESETS: dict[str, Preset] = {
             ),
         },
     ),
+    "vqgan": Preset(
+        sizes={
+            "tiny": LatentConfig(
+                _vqgan(_VQ_TINY, 16, 32), _token_prior(width=64, blocks=2, dropout=0.0), training=_STEADY
+            ),
+            "small": LatentConfig(_vqgan(_VQ_SMALL, 48, 96), _token_prior(width=128, blocks=4), training=_STEADY),
+            "base": LatentConfig(_vqgan(_VQ_BASE, 64, 128), _token_prior(width=256, blocks=8), training=_STEADY),
+            "large": LatentConfig(
+                _vqgan(_VQ_LARGE, 96, 192, 384), _token_prior(width=512, blocks=12),
+                training=replace(_STEADY, batch_size=128, learning_rate=5e-4),
+            ),
+        },
+    ),
     "ddpm": _denoisers(_DDPM),
     "ddpm-likelihood": _denoisers(_VDM),
     "edm": _denoisers(_EDM),
@@ -263,6 +307,10 @@ PRESETS: dict[str, Preset] = {
     "gan": Preset(
         {size: _gan(size) for size in ("tiny", "small", "base", "large")},
         {LOW_RESOLUTION: {"augmentation": 0.5}, VECTORS: _DENSE_GAN},
+    ),
+    "image-to-image": Preset({size: _image_to_image(size) for size in _UNETS}, needs_input=True),
+    "image-to-image-l1": Preset(
+        {size: _image_to_image(size, adversarial_weight=0.0) for size in _UNETS}, needs_input=True
     ),
 }  # fmt: skip
 
@@ -307,7 +355,10 @@ def list_models() -> dict[str, str]:
 
 
 def preset_table() -> str:
-    """The README's table: a row per preset, with its parameters per size on 28x28 grey 8-bit images."""
+    """The README's table: a row per preset, with its parameters per size on 28x28 grey 8-bit images.
+
+    Those that need an input image have one of 28x28 grey pixels.
+    """
     spec = DataSpec((1, 28, 28), levels=256)
     sizes = ("tiny", "small", "base", "large")
     rows = [
@@ -315,8 +366,9 @@ def preset_table() -> str:
         "|---" * (3 + len(sizes)) + "|",
     ]
     for name, preset in PRESETS.items():
+        suited = preset.suited(spec)
         with torch.device("meta"):
-            models = [preset.config(size, spec).build(spec) for size in sizes]
+            models = [preset.config(size, suited).build(suited) for size in sizes]
         kind = models[0].likelihood.name.lower().replace("_", " ")
         counts = [f"{sum(p.numel() for p in m.parameters()) / 1e6:.2f} M" for m in models]
         rows.append(f"| `{name}` | {DESCRIPTIONS[name]} | {kind} | " + " | ".join(counts) + " |")

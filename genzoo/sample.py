@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from genzoo import parsing
-from genzoo.commands import class_condition, draw_grid, guarded
+from genzoo.commands import class_condition, data_of_run, draw_grid, draw_pairs, guarded
 
 if TYPE_CHECKING:
     from genzoo.contract import GenerativeModel
+    from genzoo.data import Split
 
 PROG = "genzoo sample"
 
@@ -24,7 +25,7 @@ class SampleFlags:
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
     n: int = 64
-    """How many images."""
+    """How many images; of a model with input images, each with an input of the test set and the true image."""
     cond: str | None = None
     """A class such as 3, or several such as 0,1,2, of a model that was trained with --cond class."""
     steps: int | None = None
@@ -53,13 +54,27 @@ def _sample(flags: SampleFlags) -> None:
         raise GenzooError(f"--n must be at least 1, got {flags.n}")
     model = load_model(flags.run)
     cond = None if flags.cond is None else class_condition(flags.cond, flags.n, model.spec)
-    if model.spec.cond == "vector":
-        raise GenzooError("this model draws for given vectors; use model.sample(n, cond=vectors) in Python")
+    pairs = _test_pairs(flags) if model.spec.cond == "vector" else None
     _change_sampling(model, flags)
-    drawn = draw_grid(
-        model.to(flags.device), flags.out or _default_out(flags), n=flags.n, cond=cond, seed=flags.seed
-    )
+    model, out = model.to(flags.device), flags.out or _default_out(flags)
+    if pairs is None:
+        drawn = draw_grid(model, out, n=flags.n, cond=cond, seed=flags.seed)
+    else:
+        drawn = draw_pairs(model, pairs, out, n=flags.n, seed=flags.seed)
     print(f"{flags.n} images, {drawn.images_per_second:.1f} images/s: {drawn.path}")
+
+
+def _test_pairs(flags: SampleFlags) -> "Split":
+    """The test split, with its input images, of a run that was trained with a --cond that names them.
+
+    Raises `GenzooError` where the run does not say so.
+    """
+    from genzoo.contract import GenzooError
+
+    arguments = data_of_run(flags.run)
+    if arguments is None or arguments.cond is None:
+        raise GenzooError("this model draws for given vectors; use model.sample(n, cond=vectors) in Python")
+    return arguments.load().test
 
 
 def _change_sampling(model: "GenerativeModel", flags: SampleFlags) -> None:

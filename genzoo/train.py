@@ -13,6 +13,7 @@ from genzoo.commands import (
     add_to_report,
     data_of_run,
     draw_grid,
+    draw_pairs,
     fresh_folder,
     guarded,
     is_main_process,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 PROG = "genzoo train"
 DEFAULT_MINUTES = 1.5
 TEST_IMAGES = 2000  # at most, after training; `genzoo evaluate` takes them all
+PAIRS = 32  # validation images shown with their inputs, of a model that has input images
 TEST_SECONDS = 60.0  # and no more time than this, which counts where a likelihood is slow
 
 
@@ -42,8 +44,9 @@ class TrainFlags:
     """digits, mnist, mnist-binary, fashion-mnist, cifar10, folder:PATH or toy:NAME."""
     data_root: str | None = None
     """Where data sets lie or are downloaded to; else $GENZOO_DATA, else ./data."""
-    cond: Literal["class"] | None = None
-    """"class" trains a model that draws and judges images of a given class."""
+    cond: str | None = None
+    """"class" trains a model that draws and judges images of a given class; mask, downsample, grey, edges or
+    folder:INPUTS one that does so given an input image."""
     size: Literal["tiny", "small", "base", "large"] = "small"
     """The size of the model; up to small suits two processor cores, large wants a GPU."""
     image_size: int | None = None
@@ -241,8 +244,13 @@ def _trainer(model: "GenerativeModel", plan: Plan) -> "Trainer":
 def _show(model: "GenerativeModel", plan: Plan, trainer: "Trainer") -> None:
     """The samples and figures a person waits for."""
     rows = {"run": str(plan.out), "steps": str(trainer.step)}
-    if model.spec.levels is not None and model.spec.cond != "vector":
-        drawn = draw_grid(model, plan.out / "samples" / "final.png", seed=plan.flags.seed)
+    if model.spec.levels is not None:
+        path, seed = plan.out / "samples" / "final.png", plan.flags.seed
+        if model.spec.cond == "vector":
+            few = min(PAIRS, len(plan.data.val))
+            drawn = draw_pairs(model, plan.data.val, path, n=few, seed=seed)
+        else:
+            drawn = draw_grid(model, path, seed=seed)
         rows["sampling"] = f"{drawn.images_per_second:.0f} images/s"
         print(f"samples: {drawn.path}")
     print_table(f"{plan.preset} on {plan.arguments.name}", rows | _test_rows(model, plan))

@@ -6,7 +6,7 @@ import os
 import zlib
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
@@ -17,7 +17,9 @@ from torch import Tensor
 from genzoo.contract import GenzooError
 from genzoo.data.folder import load_folder
 from genzoo.data.image_data import SPLIT_SEED, ImageData, conditional_spec, permutation, protocol
+from genzoo.data.pairs import paired
 from genzoo.data.split import BinarisedSplit, Split, TensorSplit, binarise
+from genzoo.data.stacked import stacked
 from genzoo.data.toy import (
     BernoulliTemplates,
     Density,
@@ -86,13 +88,18 @@ def load_data(
 ) -> ImageData:
     """The data called `name`: train, val and test splits, their spec and protocol.
 
-    `name` is digits (8x8, 17 levels, part of scikit-learn), mnist, mnist-binary, fashion-mnist or cifar10
-    (torchvision's files below `root`, else below $GENZOO_DATA, else ./data; downloaded where absent),
-    `folder:PATH` or `toy:NAME`. `cond="class"` makes a spec for class-conditional models. `image_size`
-    (pixels) and `skip_bad_images` concern `folder:` only, see `load_folder`.
+    `name` is digits (8x8, 17 levels, part of scikit-learn), stacked-digits (three of those as the channels of
+    one, 1,000 classes), mnist, mnist-binary, fashion-mnist or cifar10 (torchvision's files below `root`, else
+    below $GENZOO_DATA, else ./data; downloaded where absent), `folder:PATH` or `toy:NAME`. `cond="class"` makes
+    a spec for class-conditional models; mask, downsample, grey, edges or folder:INPUTS one for models that
+    predict images from input images, see `genzoo.data.pairs`.
+    `image_size` (pixels) and `skip_bad_images` concern `folder:` only, see `load_folder`.
 
     Raises `GenzooError` for an unknown name, data that cannot be had, or options that do not fit the source.
     """
+    if cond is not None and cond != "class":
+        plain = load_data(name, root, image_size=image_size, skip_bad_images=skip_bad_images)
+        return paired(plain, cond)
     kind, colon, rest = name.partition(":")
     if kind == "folder" and rest:
         return load_folder(rest, image_size=image_size, cond=cond, skip_bad_images=skip_bad_images)
@@ -132,6 +139,10 @@ def _load_digits(request: _Request) -> ImageData:
     data = _Labelled(torch.from_numpy(bunch.images.astype(np.uint8))[:, None], torch.from_numpy(bunch.target))
     train, val, test = (data.part(p).split() for p in _stratified(bunch.target))
     return _image_data(request, (train, val, test), f"digits/test@seed={SPLIT_SEED}", levels=17)
+
+
+def _load_stacked_digits(request: _Request) -> ImageData:
+    return stacked(_load_digits(replace(request, name="digits", cond=None)), cond=request.cond)
 
 
 def _stratified(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -212,6 +223,7 @@ def _load_toy(request: _Request) -> ImageData:
 
 _LOADERS: dict[str, Callable[[_Request], ImageData]] = {
     "digits": _load_digits,
+    "stacked-digits": _load_stacked_digits,
     "mnist": _load_mnist,
     "mnist-binary": _load_mnist_binary,
     "fashion-mnist": _load_fashion_mnist,

@@ -215,7 +215,9 @@ def validate(split: Split, spec: DataSpec) -> None:
         images = images[torch.linspace(0, len(images) - 1, min(len(images), _CHECKED_IMAGES)).long()]
     _validate_values(images, spec.levels)
     if spec.cond is not None:
-        _validate_cond(split.labels, spec)
+        # the first vector stands for all: those of pairs are made when asked for, and may be many
+        first_only = spec.cond == "vector"
+        _validate_cond(split.batch(torch.arange(1)).cond if first_only else split.labels, spec)
 
 
 def _validate_values(images: Tensor, levels: int | None) -> None:

@@ -3,8 +3,9 @@
 With class labels the modes are the classes, and an image belongs to the class of the nearest of some thousand reference
 images. Without (or with very many classes) they are the clusters that k-means finds among the references, as for
 the NDB score (Richardson & Weiss 2018, section 2). Distances are Euclidean in pixels, averaged over blocks where
-images are large; their scale does not matter. Nearest neighbours err on natural images, so the data's own shares are measured the same
-way. This notices modes that are missing and a generator that has collapsed; it says nothing of quality.
+images are large; their scale does not matter. Nearest neighbours err on natural images, so the data's own shares are
+measured the same way. This notices modes that are missing and a generator that has collapsed; it says nothing of
+quality.
 """
 
 import math
@@ -173,7 +174,8 @@ def _clustered(features: Tensor, clusters: int, seed: int) -> tuple[Tensor, Tens
     from sklearn.cluster import KMeans
 
     clusters = min(clusters, len(features.unique(dim=0)))
-    found = KMeans(clusters, n_init=1, max_iter=50, random_state=seed).fit(features.numpy())
+    found = KMeans(clusters, n_init=1, max_iter=50, random_state=seed)  # pyright: ignore[reportArgumentType]
+    found.fit(features.numpy())
     centres = torch.from_numpy(found.cluster_centers_).float()
     members = torch.cdist(features, centres).argmin(1)
     used, members = members.unique(return_inverse=True)

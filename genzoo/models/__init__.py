@@ -18,14 +18,17 @@ from genzoo.models.autoregressive import HeadConfig, PixelCNNConfig, PixelTransf
 from genzoo.models.diffusion import DiffusionConfig
 from genzoo.models.gan import GANConfig
 from genzoo.models.hvae import HVAEConfig
+from genzoo.models.image_to_image import ImageToImageConfig
 from genzoo.models.latent import LatentConfig
 from genzoo.models.shortcut import ShortcutConfig
 from genzoo.models.vae import VAEConfig
+from genzoo.models.vqgan import VQGANConfig
 from genzoo.models.vqvae import VQVAEConfig
 from genzoo.networks.clocks import LogSNRClock, TimeClock
 from genzoo.networks.conv_unet import ConvUNetConfig
 from genzoo.networks.gan_nets import ConvGANNetworks, DenseGANNetworks
 from genzoo.networks.mlp import MLPConfig
+from genzoo.networks.patch_discriminator import PatchDiscriminatorConfig
 from genzoo.networks.patch_transformer import PatchTransformerConfig
 from genzoo.networks.quantisers import QuantiserConfig
 from genzoo.networks.saved_unet import SavedUNetConfig
@@ -102,6 +105,7 @@ CONFIG_TYPES: tuple[type, ...] = (
     Balanced,
     QuantiserConfig,
     VQVAEConfig,
+    VQGANConfig,
     LatentConfig,
     *(DiffusionConfig, Sampling, ShortcutConfig),
     *(VPLinear, VPCosine, Trigonometric, SubVP, DiscreteBetas, Linear, VE),
@@ -117,6 +121,7 @@ CONFIG_TYPES: tuple[type, ...] = (
     *(BoundProtocol, OdeProtocol, DormandPrince, RungeKutta4),
     *(ExactDivergence, ExactIfSmall, Hutchinson),
     *(GANConfig, ConvGANNetworks, DenseGANNetworks),
+    *(ImageToImageConfig, PatchDiscriminatorConfig),
     *(NonSaturating, LeastSquares, Hinge, Wasserstein, RelativisticPaired, R1, R2, GradientPenalty, Lazily),
     *(UniformDequantisation, TruncatedNormalDequantisation),
 )

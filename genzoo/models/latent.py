@@ -4,7 +4,7 @@
 
 The prior P(z) is any model of the zoo over the tokens' spec. One run trains both, one after the other: first the
 autoencoder alone, then, with the autoencoder as it is by then, the prior on its tokens (the two stages of VQ-VAE,
-van den Oord et al. 2017; with a transformer as in VQGAN, Esser et al. 2021).
+van den Oord et al. 2017; with a transformer as in VQGAN, Esser et al. 2021). Either part may have several players.
 """
 
 from collections.abc import Iterator
@@ -27,6 +27,7 @@ from genzoo.contract import (
     check_images,
 )
 from genzoo.models.autoregressive import HeadConfig, PixelTransformerConfig
+from genzoo.models.vqgan import VQGAN
 from genzoo.models.vqvae import VQVAE, VQTokenizer, VQVAEConfig
 from genzoo.networks.embeddings import check_condition
 from genzoo.objectives.quantisation import sum_over_codes
@@ -42,7 +43,8 @@ def _token_transformer() -> PixelTransformerConfig:
 class LatentConfig(ModelConfig):
     """A VQ autoencoder and a causal transformer over its tokens; each part's own `training` is not used."""
 
-    autoencoder: VQVAEConfig = field(default_factory=VQVAEConfig)
+    autoencoder: ModelConfig = field(default_factory=VQVAEConfig)
+    """A VQ-VAE, or one with a discriminator (VQGAN)."""
     prior: PixelTransformerConfig = field(default_factory=_token_transformer)
     """Any model of integer images will do in a configuration; its flags are those of the transformer."""
     autoencoder_share: float = 0.5
@@ -52,23 +54,33 @@ class LatentConfig(ModelConfig):
     def build(self, spec: DataSpec) -> "LatentModel":
         """The autoencoder is unconditional; the prior gets the condition."""
         autoencoder = self.autoencoder.build(DataSpec(spec.shape, spec.levels))
-        tokens = VQTokenizer(autoencoder).spec
+        if not isinstance(autoencoder, (VQVAE, VQGAN)):
+            raise GenzooError(
+                f"a latent model needs an autoencoder with codes, {type(autoencoder).__name__} has none"
+            )
+        tokens = VQTokenizer(codec_of(autoencoder)).spec
         prior = self.prior.build(DataSpec(tokens.shape, tokens.levels, spec.cond, spec.cond_size))
         return LatentModel(spec, self, autoencoder, prior)
+
+
+def codec_of(autoencoder: VQVAE | VQGAN) -> VQVAE:
+    """The part that codes images and judges them given their codes."""
+    return autoencoder.autoencoder if isinstance(autoencoder, VQGAN) else autoencoder
 
 
 class LatentModel(GenerativeModel):
     """`autoencoder` and a `prior` over its tokens; the prior's spec carries the condition.
 
-    The first turn trains the autoencoder, the prior's own turns follow. Raises `GenzooError` where the prior is
-    none of the autoencoder's tokens, or the share of the autoencoder leaves one of them no budget.
+    The autoencoder's turns come first, the prior's follow; the only turn of a part is named after the part. Raises
+    `GenzooError` where the prior is none of the autoencoder's tokens, or the share of the autoencoder leaves one of
+    them no budget.
     """
 
     def __init__(
-        self, spec: DataSpec, config: LatentConfig, autoencoder: VQVAE, prior: GenerativeModel
+        self, spec: DataSpec, config: LatentConfig, autoencoder: VQVAE | VQGAN, prior: GenerativeModel
     ) -> None:
         super().__init__()
-        tokens = VQTokenizer(autoencoder).spec
+        tokens = VQTokenizer(codec_of(autoencoder)).spec
         if (prior.spec.shape, prior.spec.levels) != (tokens.shape, tokens.levels):
             raise GenzooError(
                 f"the prior is made for {prior.spec}, but the autoencoder's tokens are {tokens.shape} "
@@ -78,53 +90,70 @@ class LatentModel(GenerativeModel):
             raise GenzooError(f"autoencoder_share must lie between 0 and 1, got {config.autoencoder_share}")
         self.spec, self.config, self.autoencoder_share = spec, config, config.autoencoder_share
         self.autoencoder, self.prior = autoencoder, prior
-        names = [PRIOR] if len(prior.turns) == 1 else [f"{PRIOR} {turn}" for turn in prior.turns]
-        self._prior_turns = dict(zip(names, prior.turns, strict=True))
-        self.turns = (AUTOENCODER, *names)
+        self._players = _players(AUTOENCODER, autoencoder.turns) | _players(PRIOR, prior.turns)
+        self.turns = tuple(self._players)
+
+    @property
+    def codec(self) -> VQVAE:
+        """What codes images and judges them given their codes."""
+        return codec_of(self.autoencoder)
 
     @property
     def tokenizer(self) -> VQTokenizer:
         """The autoencoder as a translator between images and tokens."""
-        return VQTokenizer(self.autoencoder)
+        return VQTokenizer(self.codec)
 
     @property
     def likelihood(self) -> Likelihood:
         """The lesser kind of the parts."""
-        return min(self.autoencoder.likelihood, self.prior.likelihood)
+        return min(self.codec.likelihood, self.prior.likelihood)
 
     def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
-        """Those of the part that plays."""
-        if turn == AUTOENCODER:
-            return self.autoencoder.parameters()
-        if turn not in self._prior_turns:
-            raise ValueError(f"unknown turn {turn!r}, this model has {self.turns}")
-        return self.prior.parameters_of(self._prior_turns[turn])
+        """Those of the player in its part."""
+        stage, own = self._player(turn)
+        return self._part(stage).parameters_of(own)
 
     def span_of(self, turn: str) -> tuple[float, float]:
-        """The autoencoder has the first `autoencoder_share` of the budget, the prior the rest."""
-        share = self.autoencoder_share
-        self.parameters_of(turn)
-        return (0.0, share) if turn == AUTOENCODER else (share, 1.0)
+        """The autoencoder has the first `autoencoder_share` of the budget, the prior the rest.
+
+        A player's own span is laid over that of its part.
+        """
+        stage, own = self._player(turn)
+        start, end = self._span(stage)
+        first, last = self._part(stage).span_of(own)
+        return start * (1 - first) + end * first, start * (1 - last) + end * last
+
+    def _player(self, turn: str) -> tuple[str, str]:
+        """The part, and the turn's name there."""
+        if turn not in self._players:
+            raise ValueError(f"unknown turn {turn!r}, this model has {self.turns}")
+        return self._players[turn]
+
+    def _part(self, stage: str) -> GenerativeModel:
+        return self.autoencoder if stage == AUTOENCODER else self.prior
+
+    def _span(self, stage: str) -> tuple[float, float]:
+        return (0.0, self.autoencoder_share) if stage == AUTOENCODER else (self.autoencoder_share, 1.0)
 
     # --- loss ----------------------------------------------------------------------------------------------
 
     def loss(
         self, batch: Batch, turn: str = AUTOENCODER, *, generator: torch.Generator | None = None
     ) -> Loss:
-        """The autoencoder's loss, or the prior's on the tokens of the images, in nats `[b]`.
+        """The loss `[b]` of a player of the autoencoder, or of the prior on the tokens of the images.
 
         The turns of the prior leave the autoencoder as it is, its codebook included.
         """
-        self.parameters_of(turn)
+        stage, own = self._player(turn)
         images = check_images(batch.images, self.spec)
         cond = check_condition(batch.cond, self.spec, len(images))
-        progress = self.progress_of(turn)
-        part = self.autoencoder if turn == AUTOENCODER else self.prior
-        part.progress = 1.0 if progress is None else progress
-        if turn == AUTOENCODER:
-            return self.autoencoder.loss(Batch(images), generator=generator)
-        tokens = Batch(self.tokenizer.encode(images), cond)
-        return self.prior.loss(tokens, self._prior_turns[turn], generator=generator)
+        start, end = self._span(stage)
+        plays = start <= self.progress < end or self.progress >= 1.0 == end
+        part = self._part(stage)
+        part.progress = (self.progress - start) / (end - start) if plays else 1.0
+        if stage == AUTOENCODER:
+            return part.loss(Batch(images), own, generator=generator)
+        return part.loss(Batch(self.tokenizer.encode(images), cond), own, generator=generator)
 
     # --- sample --------------------------------------------------------------------------------------------
 
@@ -141,13 +170,13 @@ class LatentModel(GenerativeModel):
         self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> dict[str, Any]:
         """Those of the autoencoder, which is unconditional."""
-        return self.autoencoder.latent_figures(images, generator=generator)
+        return self.codec.latent_figures(images, generator=generator)
 
     def latent_picture(
         self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """That of the autoencoder."""
-        return self.autoencoder.latent_picture(images, generator=generator)
+        return self.codec.latent_picture(images, generator=generator)
 
     # --- likelihood ----------------------------------------------------------------------------------------
 
@@ -165,9 +194,9 @@ class LatentModel(GenerativeModel):
         if cond is not None or self.spec.cond == "vector":
             check_condition(cond, self.spec, len(images))
         exact = self.prior.likelihood is Likelihood.EXACT
-        neighbours = self.autoencoder.neighbours if exact else 0
+        neighbours = self.codec.neighbours if exact else 0
         nats, errors = [torch.zeros(0, dtype=torch.float64)], []
-        size = max(1, self.autoencoder.chunk // (1 + neighbours))
+        size = max(1, self.codec.chunk // (1 + neighbours))
         for start in range(0, len(images), size):
             part = slice(start, start + size)
             bound, error = self._bound(
@@ -188,9 +217,14 @@ class LatentModel(GenerativeModel):
         self, images: Tensor, cond: Tensor | None, neighbours: int, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor | None]:
         """The bound `[n]` float64, and the standard error that comes from the prior."""
-        codes = self.autoencoder.nearby_codes(images, count=neighbours)
+        codes = self.codec.nearby_codes(images, count=neighbours)
         n, s = codes.shape[:2]
-        log_prob = self.autoencoder.log_prob_given(codes, images).double().cpu()
+        log_prob = self.codec.log_prob_given(codes, images).double().cpu()
         of_codes = None if cond is None else cond.repeat_interleave(s, 0)
         prior = self.prior.log_likelihood(codes.flatten(0, 1)[:, None], of_codes, generator=generator)
         return sum_over_codes(prior.nats.view(n, s).cpu(), log_prob), prior.stderr
+
+
+def _players(stage: str, turns: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """The turns of a part by their names in the whole: with the part's name before them, if it is not all of it."""
+    return {stage if turn == stage or len(turns) == 1 else f"{stage} {turn}": (stage, turn) for turn in turns}

@@ -120,10 +120,15 @@ class VQVAE(GenerativeModel):
         and `perplexity` (codes in effective use) are those of the batch.
         """
         self.parameters_of(turn)
+        return self.judged(batch, generator)[0]
+
+    def judged(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Loss, Tensor]:
+        """The loss, and what it judged: the parameters `[b, c, h, w, n_params]` of P(x | z(x)), differentiable."""
         images = check_images(batch.images, self.spec)
         cond = self.condition(batch.cond, len(images))
         values, codes, commitment = self.quantiser(self._features(images, cond), generator)
-        nll = -self.distribution.log_prob(self._params(values, cond), images.long()).sum((1, 2, 3))
+        params = self._params(values, cond)
+        nll = -self.distribution.log_prob(params, images.long()).sum((1, 2, 3))
         shares = code_shares(codes, self.quantiser.codes)
         if self.training:
             self.marginals.lerp_(shares.to(self.marginals), 1 - PRIOR_DECAY)
@@ -131,7 +136,7 @@ class VQVAE(GenerativeModel):
         figures = {"usage": usage(overall), "perplexity": perplexity(overall)}
         parts = {"nll": nll, "rate": -self.log_prior(codes), "commitment": commitment}
         parts |= {name: value.expand(len(images)) for name, value in figures.items()}
-        return Loss(nll + commitment, parts)
+        return Loss(nll + commitment, parts), params
 
     def _features(self, images: Tensor, cond: Tensor | None) -> Tensor:
         """Images `[b, c, h, w]` to what is quantised, `[b, width, h', w']`."""

@@ -39,6 +39,8 @@ class ConvGANNetworks(GANNetworks):
     """Channels per resolution, the first at half of the image's."""
     blocks: int = 2
     """Residual blocks per resolution, in each network."""
+    fine: int = 16
+    """Channels of the generator at full resolution, which smooth what a pixel shuffle leaves; 0: none."""
     spectral: bool = False
     """Spectral normalisation of the discriminator."""
 
@@ -59,6 +61,11 @@ class DenseGANNetworks(GANNetworks):
     """Of the hidden layers."""
     blocks: int = 3
     """Residual blocks in each network."""
+    judging_blocks: int | None = None
+    """Those of the discriminator, where they are not as many."""
+    waves: float = 0.0
+    """Standard deviation of the frequencies of sines that the discriminator also sees, in radians per unit of data
+    (about the reciprocal of the detail that it is to see at the start); 0: none. For data of few numbers."""
     spectral: bool = False
     """Spectral normalisation of the discriminator."""
 
@@ -96,14 +103,29 @@ class ConvGenerator(nn.Module):
         channels, *size = shape
         self.map = (config.widths[-1], *halved((size[0], size[1]), len(config.widths)))
         self.first = nn.Linear(latents + cond_width, self.map[0] * self.map[1] * self.map[2])
-        self.body = ConvDecoder((size[0], size[1]), config.widths, config.blocks, channels, cond_width)
+        out = config.fine or channels
+        self.body = ConvDecoder((size[0], size[1]), config.widths, config.blocks, out, cond_width)
+        self.last = nn.Conv2d(out, channels, 3, padding=1) if config.fine else None
         he_started(self)
         self.body.up[0].reset_parameters()  # pyright: ignore # images that are all alike would teach nothing
+        for layer in self.body.up:
+            _even_start(layer)  # pyright: ignore
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
         """`z` `[b, latents]` and the embedded condition `[b, cond_width]` or None."""
         h = self.first(z if cond is None else torch.cat([z, cond.to(z.dtype)], 1))
-        return self.body(h.view(len(z), *self.map), cond)
+        x = self.body(h.view(len(z), *self.map), cond)
+        return x if self.last is None else self.last(F.leaky_relu(x, 0.2))
+
+
+def _even_start(up: nn.Conv2d) -> None:
+    """Lets a convolution before a pixel shuffle start with equal pixels in every block (Aitken et al. 2017, ICNR).
+
+    Else a generator begins with a checkerboard, which is the first thing that gives it away.
+    """
+    with torch.no_grad():
+        up.weight.copy_(up.weight[::4].repeat_interleave(4, 0))
+        up.bias.copy_(up.bias[::4].repeat_interleave(4, 0))  # pyright: ignore
 
 
 class ConvDiscriminator(nn.Module):
@@ -153,13 +175,30 @@ class DenseBlock(nn.Module):
         return x + self.last(F.leaky_relu(self.first(F.leaky_relu(x, 0.2)), 0.2))
 
 
+class Waves(nn.Module):
+    """A layer upon sqrt(2) sin(w x + b) of random, trained frequencies: detail that perceptrons learn late (Tancik et
+    al. 2020)."""
+
+    def __init__(self, size: int, width: int, spread: float) -> None:
+        super().__init__()
+        self.phase, self.mix = nn.Linear(size, width), nn.Linear(width, width)
+        he_started(self.mix)
+        with torch.no_grad():
+            self.phase.weight.normal_(0, spread)
+            self.phase.bias.uniform_(-math.pi, math.pi)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[b, size]` to `[b, width]`."""
+        return self.mix(math.sqrt(2) * self.phase(x).sin())
+
+
 class DensePlayer(nn.Module):
     """`(x, cond)` to `[b, out]`."""
 
-    def __init__(self, size: int, out: int, cond_width: int, config: DenseGANNetworks) -> None:
+    def __init__(self, size: int, out: int, cond_width: int, config: DenseGANNetworks, blocks: int) -> None:
         super().__init__()
         self.first = nn.Linear(size + cond_width, config.width)
-        self.blocks = nn.Sequential(*(DenseBlock(config.width) for _ in range(config.blocks)))
+        self.blocks = nn.Sequential(*(DenseBlock(config.width) for _ in range(blocks)))
         self.last = nn.Linear(config.width, out)
         he_started(self)
         with torch.no_grad():  # the kinks of the first layer lie all over the data, and are sharp
@@ -168,7 +207,10 @@ class DensePlayer(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
         """Vectors `[b, size]`."""
-        h = self.first(x if cond is None else torch.cat([x, cond.to(x.dtype)], 1))
+        return self.continued(self.first(x if cond is None else torch.cat([x, cond.to(x.dtype)], 1)))
+
+    def continued(self, h: Tensor) -> Tensor:
+        """From what the first layer gives, `[b, width]`."""
         return self.last(F.leaky_relu(self.blocks(h), 0.2))
 
 
@@ -180,7 +222,7 @@ class DenseGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = shape
-        self.body = DensePlayer(latents, math.prod(shape), cond_width, config)
+        self.body = DensePlayer(latents, math.prod(shape), cond_width, config, config.blocks)
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
         """`z` `[b, latents]` and the embedded condition `[b, cond_width]` or None."""
@@ -192,12 +234,17 @@ class DenseDiscriminator(nn.Module):
 
     def __init__(self, size: int, cond_width: int, config: DenseGANNetworks) -> None:
         super().__init__()
-        self.body = DensePlayer(size, config.width, 0, config)
+        blocks = config.blocks if config.judging_blocks is None else config.judging_blocks
+        self.body = DensePlayer(size, config.width, 0, config, blocks)
+        self.waves = Waves(size, config.width, config.waves) if config.waves else None
         self.head = ProjectionHead(config.width, cond_width)
 
     def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
         """`x` `[b, ...]`."""
-        return self.head(F.leaky_relu(self.body(x.flatten(1), None), 0.2), cond)
+        x = x.flatten(1)
+        h = self.body.first(x)
+        h = h if self.waves is None else h + self.waves(x)
+        return self.head(F.leaky_relu(self.body.continued(h), 0.2), cond)
 
 
 def _spectral(network: nn.Module, wanted: bool) -> nn.Module:
