@@ -87,9 +87,9 @@ def _evaluate(flags: EvaluateFlags) -> None:
 def own_sections(case: "Case", flags: EvaluateFlags) -> tuple[list["Section"], dict[str, str]]:
     """What the model itself has to answer for, and rows of what it has not."""
     from genzoo.contract import NoLikelihood
-    from genzoo.sections import latents_section, likelihood_section, modes_section
+    from genzoo.sections import latents_section, likelihood_section, modes_section, translation_section
 
-    sections: list[Section | None] = [modes_section(case)]
+    sections: list[Section | None] = [modes_section(case), translation_section(case)]
     remarks = {}
     try:
         likelihood, report = likelihood_section(case)
@@ -132,7 +132,7 @@ def load_for(model: "GenerativeModel", flags: EvaluateFlags) -> "ImageData":
         "root": flags.data_root or arguments.root,
         "image_size": flags.image_size or arguments.image_size,
         "skip_bad_images": flags.skip_bad_images or arguments.skip_bad_images,
-        "cond": "class" if model.spec.cond == "class" else None,
+        "cond": own.cond if own is not None else "class" if model.spec.cond == "class" else None,
     }
     data = replace(arguments, **changes).load()
     if data.spec != model.spec:

@@ -11,12 +11,14 @@ import torch
 
 from genzoo.commands import likelihood_rows, measure, set_id, with_error
 from genzoo.contract import GenzooError
+from genzoo.data.pairs import PairedSplit
 from genzoo.evaluation.health import count_modes, counts_modes, modes_content, modes_rows
 from genzoo.evaluation.latents import LatentVariableModel, draw_latents, latent_figures
 from genzoo.evaluation.likelihood import subset
 from genzoo.evaluation.modes import Modes
 from genzoo.evaluation.noised import noised_generator, noised_rows
 from genzoo.evaluation.outliers import outlier_scores, separation
+from genzoo.evaluation.translation import translation_figures
 from genzoo.likelihood import Annealing, Decoder
 from genzoo.runtime import seeded
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from genzoo.evaluation.likelihood import LikelihoodReport
 
 GAP_IMAGES = 1000  # training images, at most, that the generalisation gap is measured on
+TRANSLATED = 2000  # images, at most, that predictions are made for
 OUTLIER_IMAGES = 500  # images of each kind, at most, that outlier scores are compared on
 
 
@@ -122,6 +125,32 @@ def modes_section(case: Case) -> Section | None:
         return None
     found = count_modes(case.model, Modes.of(case.data.train, seed=case.seed), case.generator("modes"))
     return Section("modes", case.data.name, modes_content(found), modes_rows(found))
+
+
+def translation_section(case: Case) -> Section | None:
+    """How near predictions from input images come to the truth and how sharp they are; None without input images."""
+    split = case.data.split(case.split)
+    if not isinstance(split, PairedSplit):
+        return None
+    figures = translation_figures(
+        case.model, split, max_images=case.max_images or TRANSLATED, generator=case.generator("translation")
+    )
+    return Section("translation", case.name, figures, translation_rows(figures))
+
+
+def translation_rows(figures: dict[str, Any]) -> dict[str, str]:
+    """For a table; in brackets what the inputs themselves would give."""
+    doing_nothing = figures.get("input", {})
+
+    def row(key: str, digits: int, unit: str = "") -> str:
+        text = with_error(figures[key], figures.get(f"{key}_stderr"), digits) + unit
+        return text + (f" (the inputs: {doing_nothing[key]:.{digits}f})" if doing_nothing.get(key) else "")
+
+    rows = {"L1": row("l1", 4), "PSNR": row("psnr", 2, " dB")}
+    if figures["sharpness"] is not None:
+        rows["sharpness"] = row("sharpness", 2, " of that of the truth")
+    rows |= {f"Fréchet, {space}": f"{value:.3f}" for space, value in figures["frechet"].items()}
+    return rows | {"predictions": f"{figures['images']} images"}
 
 
 # --- latents ---------------------------------------------------------------------------------------------------

@@ -253,7 +253,21 @@ def _show(model: "GenerativeModel", plan: Plan, trainer: "Trainer") -> None:
             drawn = draw_grid(model, path, seed=seed)
         rows["sampling"] = f"{drawn.images_per_second:.0f} images/s"
         print(f"samples: {drawn.path}")
-    print_table(f"{plan.preset} on {plan.arguments.name}", rows | _test_rows(model, plan))
+    print_table(
+        f"{plan.preset} on {plan.arguments.name}", rows | _test_rows(model, plan) | _other_rows(model, plan)
+    )
+
+
+def _other_rows(model: "GenerativeModel", plan: Plan) -> dict[str, str]:
+    """What there is to tell of families whose likelihood does not tell it; joins the report too."""
+    from genzoo.sections import Case, modes_section, translation_section
+
+    case, rows = Case(model, plan.data, "test", plan.flags.seed), {}
+    for section in (modes_section(case), translation_section(case)):
+        if section is not None:
+            add_to_report(plan.out, section.section, section.key, section.content)
+            rows |= section.rows
+    return rows
 
 
 def _test_rows(model: "GenerativeModel", plan: Plan) -> dict[str, str]:

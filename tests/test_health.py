@@ -110,3 +110,28 @@ def test_the_bar_shows_what_is_watched(capsys):
     assert "accuracy 0.95" in text and "modes 9/10" in text
     meter.clear(50.0)
     assert meter.watched == {"accuracy": pytest.approx(0.95)} and meter.steps == 0 and meter.speed(8) == 50.0
+
+
+def test_predictions_from_input_images_are_judged(tmp_path, capsys):
+    out = tmp_path / "run"
+    argv = [
+        "image-to-image",
+        "--cond",
+        "mask",
+        "--size",
+        "tiny",
+        "--steps",
+        "2",
+        "--out",
+        str(out),
+        "--no-progress",
+    ]
+    assert train(argv) == 0
+    for command in (lambda: None, lambda: evaluate([str(out), "--max-images", "40"])):
+        command()
+        (figures,) = json.loads((out / "report.json").read_text())["translation"].values()
+        assert (
+            figures["l1"] > 0 and figures["input"]["l1"] > 0 and "random convolutions" in figures["frechet"]
+        )
+        assert f"{figures['l1']:.4f}" in capsys.readouterr().out
+    assert figures["images"] == 40
