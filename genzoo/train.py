@@ -41,7 +41,7 @@ class TrainFlags:
     """The flags that do not depend on the preset."""
 
     data: str = "digits"
-    """digits, mnist, mnist-binary, fashion-mnist, cifar10, folder:PATH or toy:NAME."""
+    """digits, stacked-digits, mnist, mnist-binary, fashion-mnist, cifar10, folder:PATH or toy:NAME."""
     data_root: str | None = None
     """Where data sets lie or are downloaded to; else $GENZOO_DATA, else ./data."""
     cond: str | None = None
