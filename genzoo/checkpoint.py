@@ -21,7 +21,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from genzoo.config import TrainConfig, from_json, to_json
-from genzoo.contract import DataSpec, GenerativeModel, GenzooError
+from genzoo.contract import DataSpec, GenerativeModel, GenzooError, Trainable
 
 FORMAT = 1
 CONFIG, WEIGHTS, STATE = "config.json", "model.safetensors", "state/state.pt"
@@ -83,7 +83,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def save_model(
-    model: GenerativeModel,
+    model: Trainable,
     path: str | Path,
     *,
     raw: Mapping[str, Tensor] | None = None,
@@ -111,18 +111,18 @@ def save_weights(
     write_atomically(path / WEIGHTS, safetensors_bytes(plain, metadata={"format": "pt"}))
 
 
-def save_config(model: GenerativeModel, path: Path, facts: Mapping[str, Any] | None = None) -> None:
+def save_config(model: Trainable, path: Path, facts: Mapping[str, Any] | None = None) -> None:
     """Writes `config.json` only."""
     content = {**describe(model), **to_json(dict(facts or {}))}
     write_atomically(path / CONFIG, json.dumps(content, indent=2).encode())
 
 
-def describe(model: GenerativeModel) -> dict[str, Any]:
+def describe(model: Trainable) -> dict[str, Any]:
     """What rebuilds the model, JSON-able: format, spec and configuration."""
     return {"format": FORMAT, "spec": to_json(model.spec), "config": to_json(model.config)}
 
 
-def load_model(path: str | Path, *, types: Iterable[type] = (), weights: str = "ema") -> GenerativeModel:
+def load_model(path: str | Path, *, types: Iterable[type] = (), weights: str = "ema") -> Trainable:
     """The model of a run folder, in evaluation mode on the CPU.
 
     `types` are configuration classes beyond those of the zoo; `weights` is "ema" (what the trained model
@@ -161,7 +161,15 @@ def read_config(path: Path) -> dict[str, Any]:
     return content
 
 
-def build_model(content: Mapping[str, Any], path: Path, types: Iterable[type] = ()) -> GenerativeModel:
+def load_generative(path: str | Path) -> GenerativeModel:
+    """`load_model` of a run that can draw; raises `GenzooError` for an encoder's, too."""
+    model = load_model(path)
+    if not isinstance(model, GenerativeModel):
+        raise GenzooError(f"{path} holds an encoder, which draws nothing: name the run of a generative model")
+    return model
+
+
+def build_model(content: Mapping[str, Any], path: Path, types: Iterable[type] = ()) -> Trainable:
     """The untrained model that `config.json` describes; the global RNG is left as it was.
 
     Raises `GenzooError` where it names unknown types or fields, or values that no model can be built from.
@@ -242,7 +250,7 @@ def claim_folder(path: Path) -> None:
         raise GenzooError(f"{path} holds another run; choose another --out or pass --resume")
 
 
-def check_same_run(path: Path, model: GenerativeModel, facts: Mapping[str, Any]) -> None:
+def check_same_run(path: Path, model: Trainable, facts: Mapping[str, Any]) -> None:
     """Checks that `path` was trained with this model's configuration and these facts.
 
     The budget may differ: a larger one continues. Raises `GenzooError` naming the first differing field.

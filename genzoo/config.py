@@ -10,10 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from typing_extensions import Self
-
 if TYPE_CHECKING:
-    from genzoo.contract import DataSpec, GenerativeModel
+    from genzoo.contract import DataSpec, Encoder, GenerativeModel, Trainable
 
 
 @dataclass(frozen=True)
@@ -48,18 +46,30 @@ class TrainConfig:
     """The most validation images used during training."""
 
 
-class ModelConfig(ABC):
-    """Base of every family's configuration: a frozen dataclass with a `training` field."""
+class TrainableConfig(ABC):
+    """Base of every configuration that something trainable is built from: a frozen dataclass with `training`."""
 
     training: TrainConfig
+
+    @abstractmethod
+    def build(self, spec: "DataSpec") -> "Trainable":
+        """Random weights for data of this spec. Raises `GenzooError` where it cannot be built."""
+
+
+class ModelConfig(TrainableConfig, ABC):
+    """Base of every family's configuration."""
 
     @abstractmethod
     def build(self, spec: "DataSpec") -> "GenerativeModel":
         """A model with random weights for data of this spec. Raises `GenzooError` where it cannot be built."""
 
-    def adapted(self, spec: "DataSpec") -> Self:
-        """This recipe with its widths and training set for the data: what `create` builds from a preset."""
-        return self
+
+class EncoderConfig(TrainableConfig, ABC):
+    """Base of every encoder's configuration."""
+
+    @abstractmethod
+    def build(self, spec: "DataSpec") -> "Encoder":
+        """An encoder with random weights for data of this spec. Raises `GenzooError` where it cannot be built."""
 
 
 def to_json(value: Any) -> Any:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 if TYPE_CHECKING:
-    from genzoo.config import ModelConfig
+    from genzoo.config import EncoderConfig, ModelConfig, TrainableConfig
     from genzoo.data.split import Split
 
 
@@ -164,15 +164,15 @@ def _mean_detail(key: str, parts: list[LogLikelihood]) -> Any:
     return (torch.tensordot(counts, stacked, dims=1) / counts.sum().clamp(min=1)).tolist()
 
 
-class GenerativeModel(nn.Module, ABC):
-    """Every family of the zoo: `fit`, `sample`, `log_likelihood`, `save`; final classes fill in the abstract part.
+class Trainable(nn.Module, ABC):
+    """What the trainer takes, a run folder holds and `load` gives back: generative models and encoders.
 
-    `spec` and `config` rebuild the model (`config.build(spec)`); `turns` lists the players that the trainer
-    steps one after the other, each with its own parameters and loss.
+    `spec` and `config` rebuild it (`config.build(spec)`); `turns` lists the players that the trainer steps one after
+    the other, each with its own parameters and loss.
     """
 
     spec: DataSpec
-    config: "ModelConfig"
+    config: "TrainableConfig"
     turns: tuple[str, ...] = ("model",)
     watched: tuple[str, ...] = ()
     """Parts of the losses that a progress bar is to show, by their names in `metrics.jsonl`."""
@@ -182,33 +182,9 @@ class GenerativeModel(nn.Module, ABC):
 
     # --- what a family defines ---------------------------------------------------------------------------
 
-    @property
-    @abstractmethod
-    def likelihood(self) -> Likelihood:
-        """The kind that `log_likelihood` will report, derived from the model's parts."""
-
     @abstractmethod
     def loss(self, batch: Batch, turn: str = "model", *, generator: torch.Generator | None = None) -> Loss:
         """The objective of one turn, `[b]` and differentiable in that turn's parameters."""
-
-    @abstractmethod
-    def sample(
-        self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draws `[n, *spec.shape]`: integers 0..levels-1 (uint8 up to 256 levels), float for real-valued data.
-
-        `cond` is long `[n]` or float `[n, cond_size]`; a class-conditional model draws the classes
-        uniformly where it is None.
-        """
-
-    @abstractmethod
-    def log_likelihood(
-        self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> LogLikelihood:
-        """log P(images) `[n]` (given `cond`); raises `NoLikelihood` where the family has none.
-
-        Without `cond` a class-conditional model gives the likelihood under uniformly drawn classes.
-        """
 
     def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
         """The parameters that `turn` trains; over all turns they partition the model's parameters."""
@@ -277,19 +253,46 @@ class GenerativeModel(nn.Module, ABC):
         save_model(self, path)
 
 
-class Encoder(nn.Module, ABC):
-    """The sister contract: images to vectors, for conditioning and for evaluation."""
+class GenerativeModel(Trainable, ABC):
+    """Every family of the zoo: `fit`, `sample`, `log_likelihood`, `save`; final classes fill in the abstract part."""
 
-    spec: DataSpec
-    turns: tuple[str, ...] = ("model",)
+    config: "ModelConfig"
+
+    @property
+    @abstractmethod
+    def likelihood(self) -> Likelihood:
+        """The kind that `log_likelihood` will report, derived from the model's parts."""
 
     @abstractmethod
-    def loss(self, batch: Batch, turn: str = "model", *, generator: torch.Generator | None = None) -> Loss:
-        """The objective `[b]` of the encoder."""
+    def sample(
+        self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draws `[n, *spec.shape]`: integers 0..levels-1 (uint8 up to 256 levels), float for real-valued data.
+
+        `cond` is long `[n]` or float `[n, cond_size]`; a class-conditional model draws the classes
+        uniformly where it is None.
+        """
+
+    @abstractmethod
+    def log_likelihood(
+        self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> LogLikelihood:
+        """log P(images) `[n]` (given `cond`); raises `NoLikelihood` where the family has none.
+
+        Without `cond` a class-conditional model gives the likelihood under uniformly drawn classes.
+        """
+
+
+class Encoder(Trainable, ABC):
+    """The sister contract: images to vectors, for conditioning and for evaluation."""
+
+    config: "EncoderConfig"
+    width: int
+    """Numbers in a vector."""
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
-        """Integer images `[n, c, h, w]` to float `[n, d]`."""
+        """Integer images `[n, c, h, w]` to float32 `[n, width]`, in evaluation mode and without gradients."""
 
 
 @contextmanager

@@ -61,10 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(flags: EvaluateFlags) -> None:
-    from genzoo.checkpoint import load_model
+    from genzoo.checkpoint import load_generative
     from genzoo.sections import Case, noised_section, outliers_section
 
-    model = load_model(flags.run).to(flags.device)
+    model = load_generative(flags.run).to(flags.device)
     data = load_for(model, flags)
     strange = None if flags.outliers is None else load_for(model, replace(flags, data=flags.outliers))
     case = Case(model, data, flags.split, flags.seed, flags.max_images)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from genzoo.config import TrainConfig
-from genzoo.contract import GenerativeModel, GenzooError
+from genzoo.contract import GenzooError, Trainable
 
 WARMUP_SHARE = 0.1  # warm-up takes at most this share of a run
 
@@ -233,7 +233,7 @@ class WeightAverage:
     the weights exactly. `model` is a copy in evaluation mode that never needs gradients.
     """
 
-    def __init__(self, model: GenerativeModel, share: float) -> None:
+    def __init__(self, model: Trainable, share: float) -> None:
         self.share = share
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 

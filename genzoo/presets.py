@@ -13,8 +13,8 @@ import torch
 
 from genzoo.betas import CosineBetas
 from genzoo.catalogue import DESCRIPTIONS
-from genzoo.config import ModelConfig, TrainConfig
-from genzoo.contract import DataSpec, GenerativeModel, GenzooError
+from genzoo.config import ModelConfig, TrainableConfig, TrainConfig
+from genzoo.contract import DataSpec, GenerativeModel, GenzooError, Trainable
 from genzoo.couplings import ClassAwareOptimalTransport, Independent, OptimalTransport
 from genzoo.likelihood import BoundProtocol, DormandPrince, ExactIfSmall, OdeProtocol, RungeKutta4
 from genzoo.models.autoregressive import HeadConfig, PixelCNNConfig, PixelTransformerConfig
@@ -339,10 +339,12 @@ def create(
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
             raise GenzooError(f"{name} has no field {key!r}: did you mean {near!r}?")
-    return build(replace(config, **overrides), spec, seed=seed)  # pyright: ignore[reportArgumentType]
+    model = build(replace(config, **overrides), spec, seed=seed)  # pyright: ignore[reportArgumentType]
+    assert isinstance(model, GenerativeModel)
+    return model
 
 
-def build(config: ModelConfig, spec: DataSpec, *, seed: int = 0) -> GenerativeModel:
+def build(config: TrainableConfig, spec: DataSpec, *, seed: int = 0) -> Trainable:
     """`config.build(spec)` with initial weights from `seed`; the global random state stays as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)

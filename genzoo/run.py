@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from genzoo.contract import GenzooError
+from genzoo.contract import GenerativeModel, GenzooError
 from genzoo.evaluation.health import count_modes, counts_modes, modes_content
 from genzoo.evaluation.modes import Modes
 from genzoo.optim import WeightAverage, copy_buffers, rate_factor
@@ -249,10 +249,10 @@ class Run:
 
     def _count_modes(self) -> None:
         """What samples of the averaged weights hit, for families whose losses say nothing of what is left out."""
-        if self.modes is None:
+        model = self.state.average.model
+        if self.modes is None or not isinstance(model, GenerativeModel):
             return
-        generator = seeded(self.processes.device, "modes", self.seed)
-        found = count_modes(self.state.average.model, self.modes, generator)
+        found = count_modes(model, self.modes, seeded(self.processes.device, "modes", self.seed))
         self._write({"step": self.state.step, "seconds": self.state.seconds, "modes": modes_content(found)})
         collapsed = " (collapsed)" if found.collapsed else ""
         self.reporter.note = f"{found}{collapsed}"

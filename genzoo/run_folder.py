@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from genzoo import checkpoint
-from genzoo.contract import GenerativeModel, GenzooError
+from genzoo.contract import GenzooError, Trainable
 from genzoo.optim import WeightAverage
 from genzoo.pictures import save_curve
 from genzoo.progress import MetricsLog
@@ -78,7 +78,7 @@ class RunFolder:
     def __init__(
         self,
         path: Path | None,
-        model: GenerativeModel,
+        model: Trainable,
         facts: Mapping[str, Any],
         *,
         resume: bool,

@@ -47,12 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sample(flags: SampleFlags) -> None:
-    from genzoo.checkpoint import load_model
+    from genzoo.checkpoint import load_generative
     from genzoo.contract import GenzooError
 
     if flags.n < 1:
         raise GenzooError(f"--n must be at least 1, got {flags.n}")
-    model = load_model(flags.run)
+    model = load_generative(flags.run)
     cond = None if flags.cond is None else class_condition(flags.cond, flags.n, model.spec)
     pairs = _test_pairs(flags) if model.spec.cond == "vector" else None
     _change_sampling(model, flags)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genzoo.config import TrainConfig
-from genzoo.contract import Batch, GenerativeModel, Loss
+from genzoo.contract import Batch, Loss, Trainable
 from genzoo.networks.passes import runs_in_bf16
 from genzoo.optim import clip_gradients, make_optimizer, rate_factor, set_rate
 from genzoo.runtime import Processes
@@ -34,7 +34,7 @@ class Turn:
     """One player: its parameters, its optimiser, and the model wrapped to synchronise just these."""
 
     def __init__(
-        self, name: str, model: GenerativeModel, parameters: list[nn.Parameter], config: TrainConfig
+        self, name: str, model: Trainable, parameters: list[nn.Parameter], config: TrainConfig
     ) -> None:
         self.name, self.model, self.parameters = name, model, parameters
         self.optimizer = make_optimizer(parameters, config)
@@ -48,7 +48,7 @@ class Turn:
 class Stepper:
     """Trains `model` in place, turn after turn. Use it inside `training()`."""
 
-    def __init__(self, model: GenerativeModel, config: TrainConfig, processes: Processes) -> None:
+    def __init__(self, model: Trainable, config: TrainConfig, processes: Processes) -> None:
         self.model, self.config, self.processes = model, config, processes
         self.bf16 = runs_in_bf16(config.precision, processes.device)
         self.turns = [

@@ -24,8 +24,8 @@ from genzoo.commands import (
 )
 
 if TYPE_CHECKING:
-    from genzoo.config import ModelConfig
-    from genzoo.contract import GenerativeModel
+    from genzoo.config import TrainableConfig
+    from genzoo.contract import GenerativeModel, Trainable
     from genzoo.data import ImageData
     from genzoo.trainer import Budget, Trainer
 
@@ -112,7 +112,7 @@ class Plan:
 
     flags: TrainFlags
     preset: str
-    config: "ModelConfig"
+    config: "TrainableConfig"
     budget: "Budget"
     arguments: DataArguments
     data: "ImageData"
@@ -171,7 +171,7 @@ def _resumed_plan(argv: Sequence[str], flags: TrainFlags, preset: str | None, re
     return Plan(flags, preset or stored["preset"], config, budget, kept, data, out)
 
 
-def _parse_config(default: "ModelConfig", rest: Sequence[str]) -> "ModelConfig":
+def _parse_config(default: "TrainableConfig", rest: Sequence[str]) -> "TrainableConfig":
     config, unknown = parsing.parse_known(type(default), rest, PROG, default=default)
     if unknown:
         parsing.refuse(unknown, PROG, [*parsing.flags_of(type(default)), *parsing.flags_of(TrainFlags)])
@@ -204,6 +204,7 @@ def _check_free(out: Path) -> None:
 
 def _train(argv: Sequence[str]) -> None:
     plan = make_plan(argv)
+    from genzoo.contract import GenerativeModel
     from genzoo.presets import build
     from genzoo.runtime import leave_processes
 
@@ -221,10 +222,11 @@ def _train(argv: Sequence[str]) -> None:
     if trainer.stopped_by:
         print(f"saved at step {trainer.step}; continue with: {PROG} --resume --out {plan.out}")
         return
-    _show(model, plan, trainer)
+    if isinstance(model, GenerativeModel):
+        _show(model, plan, trainer)
 
 
-def _trainer(model: "GenerativeModel", plan: Plan) -> "Trainer":
+def _trainer(model: "Trainable", plan: Plan) -> "Trainer":
     from genzoo.trainer import RunOptions, Trainer
 
     flags = plan.flags

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from genzoo.contract import GenerativeModel, GenzooError
+from genzoo.contract import GenzooError, Trainable
 from genzoo.optim import Budget, check_training, keep_freed_memory
 from genzoo.run import Run
 from genzoo.runtime import Processes, StopSignals, private_rng
@@ -58,7 +58,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: GenerativeModel,
+        model: Trainable,
         budget: Budget,
         *,
         seed: int = 0,

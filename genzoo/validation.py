@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genzoo.contract import Batch, GenerativeModel, Likelihood, Loss
+from genzoo.contract import Batch, Likelihood, Loss, Trainable
 from genzoo.runtime import Feed, seeded
 
 
@@ -19,7 +19,7 @@ class Score:
     loss: float
     parts: dict[str, float]
 
-    def bits_per_dim(self, model: GenerativeModel) -> float | None:
+    def bits_per_dim(self, model: Trainable) -> float | None:
         """The loss in bits per sub-pixel where it is an exact negative log-likelihood, else None."""
         if getattr(model, "likelihood", Likelihood.NONE) != Likelihood.EXACT:
             return None
@@ -49,7 +49,7 @@ class Validator:
         self.allowed_seconds = allowed_seconds
         self.images: int | None = None
 
-    def measure(self, model: GenerativeModel, *, bf16: bool = False) -> Score:
+    def measure(self, model: Trainable, *, bf16: bool = False) -> Score:
         """The mean losses of `model` (in evaluation mode, on the processes' device)."""
         start, sums, seen = time.monotonic(), {}, 0
         for indices in self.order[: self.images].split(self.batch_size):
@@ -72,9 +72,7 @@ class Validator:
         late = time.monotonic() - start > self.allowed_seconds
         return self.processes.sum([float(late and self.processes.is_main)])[0] > 0
 
-    def _add(
-        self, model: GenerativeModel, indices: Tensor, seen: int, bf16: bool, sums: dict[str, Tensor]
-    ) -> None:
+    def _add(self, model: Trainable, indices: Tensor, seen: int, bf16: bool, sums: dict[str, Tensor]) -> None:
         """Adds the losses of this process's share of the images `indices`."""
         batch = self.feed.batch(indices)
         generator = seeded(self.processes.device, "validation loss", self.seed, seen, self.processes.rank)
@@ -87,7 +85,7 @@ class Validator:
                 sums[name] = sums.get(name, 0.0) + value.detach().double().sum()
 
     def _loss(
-        self, model: GenerativeModel, batch: Batch, turn: str, generator: torch.Generator, bf16: bool
+        self, model: Trainable, batch: Batch, turn: str, generator: torch.Generator, bf16: bool
     ) -> Loss:
         # losses of several players may contain gradients with respect to images (gradient penalties)
         gradients = torch.set_grad_enabled(len(model.turns) > 1)

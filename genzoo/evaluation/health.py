@@ -5,16 +5,17 @@ from typing import Any
 
 import torch
 
-from genzoo.contract import GenerativeModel, Likelihood
+from genzoo.contract import GenerativeModel, Likelihood, Trainable
 from genzoo.evaluation.modes import Coverage, Modes
 
 MODE_SAMPLES = 500
 """Samples that modes are counted in."""
 
 
-def counts_modes(model: GenerativeModel) -> bool:
+def counts_modes(model: Trainable) -> bool:
     """Whether modes are worth counting: a likelihood would tell of those left out, given vectors leave none out."""
-    return model.likelihood is Likelihood.NONE and model.spec.cond != "vector"
+    generates = isinstance(model, GenerativeModel) and model.spec.cond != "vector"
+    return generates and model.likelihood is Likelihood.NONE
 
 
 def count_modes(model: GenerativeModel, modes: Modes, generator: torch.Generator | None = None) -> Coverage:

@@ -122,7 +122,7 @@ class GAN(GenerativeModel):
         critic = self._critic(batch.cond, for_generator=playing)
         if playing:
             return Loss(self.game.deceive(critic, real, fake), {})
-        return self.game.discriminate(critic, real, fake, generator)
+        return self.game.discriminate(critic, real, fake, generator, self.progress)
 
     def _critic(self, cond: Tensor | None, *, for_generator: bool) -> Critic:
         """The discriminator under the condition; in the generator's turn it gets no gradients, its images do."""

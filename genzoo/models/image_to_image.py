@@ -141,7 +141,7 @@ class ImageToImage(GenerativeModel):
             fake = self.predict(y)
         if playing:
             return self._generators_loss(real, fake, y)
-        return self.game.discriminate(self._critic(y), real, fake, generator)
+        return self.game.discriminate(self._critic(y), real, fake, generator, self.progress)
 
     def _generators_loss(self, real: Tensor, fake: Tensor, y: Tensor) -> Loss:
         l1 = (real - fake).abs().flatten(1).mean(1)

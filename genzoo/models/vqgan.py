@@ -134,7 +134,7 @@ class VQGAN(GenerativeModel):
         if turn == "autoencoder":
             return self._autoencoder_loss(batch, real, generator)
         fake = self.scale.centres(self.autoencoder.reconstruct(batch.images, batch.cond))
-        return self.game.discriminate(self.discriminator, real, fake, generator)
+        return self.game.discriminate(self.discriminator, real, fake, generator, self.progress)
 
     def _autoencoder_loss(self, batch: Batch, real: Tensor, generator: torch.Generator | None) -> Loss:
         (total, parts), params = self.autoencoder.judged(batch, generator)

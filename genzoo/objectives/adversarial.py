@@ -236,19 +236,28 @@ def per_image(values: Tensor) -> Tensor:
 class Lazily:
     """A penalty paid every `every` turns, `every` times over (Karras et al. 2020, StyleGAN2, appendix B).
 
-    The sum of gradients over a period is what paying each time would give, if images and weights stood still.
+    The sum of gradients over a period is what paying each time would give, if images and weights stood still. Over the
+    training budget the price falls (or rises) evenly in its logarithm to `final` times that of the start: a high one
+    finds all modes, a low one lets them become sharp (R3GAN anneals it likewise).
     """
 
     penalty: Penalty
     every: int = 1
+    final: float = 1.0
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise GenzooError(f"a penalty is paid every 1 or more turns, got {self.every}")
+        if not self.final > 0:
+            raise GenzooError(f"the final price of a penalty must be positive, got {self.final}")
 
     def due(self, turn: int) -> bool:
         """Whether it is paid in turn number `turn`, counted from 0."""
         return turn % self.every == 0
+
+    def times(self, progress: float) -> float:
+        """How many times over it is paid where it is due, at this share of the training budget."""
+        return self.every * self.final**progress
 
 
 def penalties_due(
@@ -258,12 +267,15 @@ def penalties_due(
     real: Tensor,
     fake: Tensor,
     generator: torch.Generator | None = None,
+    progress: float = 1.0,
 ) -> Tensor:
     """The sum `[b]` of the `penalties` due in turn number `turn`, each scaled for the turns in which it is not paid.
 
-    Without a `turn` all of them, as if each were paid every time. One pass through the critic serves them all.
+    Without a `turn` all of them, as if each were paid every time; `progress` is the share of the training budget used.
+    One pass through the critic serves them all.
     """
-    due = [(1 if turn is None else p.every, p.penalty) for p in penalties if turn is None or p.due(turn)]
+    due = [(p.times(progress), p.penalty) for p in penalties if turn is not None and p.due(turn)]
+    due = [(p.times(progress) / p.every, p.penalty) for p in penalties] if turn is None else due
     if not due:
         return torch.zeros(len(real), device=real.device)
     points = torch.cat([penalty.points(real, fake, generator) for _, penalty in due])

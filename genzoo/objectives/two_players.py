@@ -24,16 +24,23 @@ class TwoPlayerGame(nn.Module):
         """Turns of the discriminator so far; part of a model's state, so that an exact resume keeps it."""
 
     def discriminate(
-        self, critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator | None = None
+        self,
+        critic: Critic,
+        real: Tensor,
+        fake: Tensor,
+        generator: torch.Generator | None = None,
+        progress: float = 1.0,
     ) -> Loss:
         """The discriminator's loss `[b]` of real images and of fakes `[b, ...]`, which get no gradient.
+
+        `progress` is the share of the training budget used, which the prices of penalties may follow.
 
         Parts: its `accuracy`, the `gap` between its logits of real and fake images, and the `penalty` that is due.
         In evaluation mode all penalties are, as if each were paid every time, and nothing is counted.
         """
         fake = fake.detach()
         on_real, on_fake = critic(torch.cat([real, fake])).chunk(2)
-        penalty = penalties_due(self.penalties, self._turn(), critic, real, fake, generator)
+        penalty = penalties_due(self.penalties, self._turn(), critic, real, fake, generator, progress)
         seen = on_real.detach(), on_fake.detach()
         parts = {
             "accuracy": per_image(self.rule.accuracy(*seen)),

@@ -31,6 +31,7 @@ def save_and_load(model: GenerativeModel) -> None:
         torch.manual_seed(1)  # what is drawn anew when the model is built must not come out the same
         loaded = load_model(path, types=_types_of(model.config)).to(model.device)
     require(type(loaded) is type(model), f"{type(model).__name__} is loaded as {type(loaded).__name__}")
+    assert isinstance(loaded, GenerativeModel)
     require(loaded.spec == model.spec, f"the spec {model.spec} is loaded as {loaded.spec}")
     if model.likelihood is not Likelihood.NONE:
         nats = [

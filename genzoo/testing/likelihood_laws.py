@@ -178,7 +178,7 @@ def _sibling(model: GenerativeModel, spec: DataSpec) -> GenerativeModel:
         sibling = model.config.build(spec)
     except (GenzooError, ValueError):
         try:  # a head that is made for 256 levels, say, may have a counterpart for two
-            sibling = model.config.adapted(spec).build(spec)
+            sibling = model.config.build(spec)
         except (GenzooError, ValueError) as error:
             raise SkipTest(f"cannot be built for {spec.shape} and {spec.levels} levels: {error}") from error
     return perturb(sibling.to(model.device)).eval()
