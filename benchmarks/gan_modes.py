@@ -1,6 +1,6 @@
 """Does a GAN cover every mode? `python -m benchmarks.gan_modes [--seeds 3] [--minutes 2 | --steps N] [--loss all]`.
 
-GANs are trained by `model.fit` on a ring of eight and on a 5x5 grid of round Gaussians in the plane; 10,000 samples
+The preset `gan` is trained on a ring of eight and on a 5x5 grid of round Gaussians in the plane; 10,000 samples
 are then compared with the true means. Printed are, seed by seed, the modes covered (those that at least a fifth of
 their fair share of samples fall within 3 sigma of), the share of all samples within 3 sigma of any mode (98.9% for the
 true density) and the Kullback-Leibler divergence in nats of the modes' shares from uniform. The bar is every mode and
@@ -11,20 +11,16 @@ clock says little (there, give `--steps`).
 import argparse
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 import genzoo
-from genzoo.config import TrainConfig
+from genzoo.contract import DataSpec
 from genzoo.data import GaussianGrid, GaussianMixture
-from genzoo.models.gan import GANConfig
-from genzoo.networks.gan_nets import DenseGANNetworks
+from genzoo.models.gan import GAN, GANConfig
 from genzoo.objectives.adversarial import (
-    R1,
-    R2,
     AdversarialLoss,
     GradientPenalty,
     Hinge,
@@ -34,26 +30,23 @@ from genzoo.objectives.adversarial import (
     RelativisticPaired,
     Wasserstein,
 )
+from genzoo.presets import build, get_preset
 from genzoo.trainer import Budget
 
 SAMPLES = 10_000
 LEAST_SHARE = 0.2
 """Of a mode's fair share of samples, for it to count as covered."""
 BAR = 0.9
-GAMMA = 0.02
-"""Of R1 and R2."""
-TRAINING = TrainConfig(
-    batch_size=256, learning_rate=1e-3, betas=(0.0, 0.99), weight_decay=0.0, clip_norm=10.0, precision="fp32"
-)
-LOSSES: dict[str, tuple[AdversarialLoss, tuple[type[R1] | type[R2] | type[GradientPenalty], ...]]] = {
-    "relativistic": (RelativisticPaired(), (R1, R2)),
-    "non-saturating": (NonSaturating(), (R1, R2)),
-    "least-squares": (LeastSquares(), (R1, R2)),
-    "hinge": (Hinge(), (R1, R2)),
-    "wasserstein": (Wasserstein(), (GradientPenalty,)),
+LOSSES: dict[str, tuple[AdversarialLoss, tuple[Lazily, ...] | None]] = {
+    "relativistic": (RelativisticPaired(), None),
+    "non-saturating": (NonSaturating(), None),
+    "least-squares": (LeastSquares(), None),
+    "hinge": (Hinge(), None),
+    "wasserstein": (Wasserstein(), (Lazily(GradientPenalty()),)),
     "unpenalised": (NonSaturating(), ()),
 }
-"""A loss and the penalties that go with it."""
+"""A loss and the penalties that go with it; None: those of the preset."""
+TOYS = ("gaussian-mixture", "gaussian-grid")
 
 
 @dataclass(frozen=True)
@@ -87,12 +80,11 @@ class Coverage:
         return f"{self.covered:2d}/{self.modes} {100 * self.within:5.1f}% {self.divergence:6.3f}"
 
 
-def measure(toy: str, config: GANConfig, budget: Budget, seed: int) -> Coverage:
-    """Trains one GAN on `toy:NAME` and judges its samples."""
+def measure(toy: str, loss: str, budget: Budget, seed: int) -> Coverage:
+    """Trains the preset `gan` with one of `LOSSES` on `toy:NAME` and judges its samples."""
     data = genzoo.load_data(f"toy:{toy}")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = config.build(data.spec)
+    model = build(with_loss(loss, data.spec), data.spec, seed=seed)
+    assert isinstance(model, GAN)
     model.fit(data.train, minutes=budget.minutes, steps=budget.steps, seed=seed, progress=False)
     samples = model.sample(SAMPLES, generator=torch.Generator().manual_seed(seed))
     truth = data.truth
@@ -115,35 +107,20 @@ def main() -> None:
     print(f"{'density':18}{'loss':16}seed  modes  in 3s  KL     cpu s")
     for toy in TOYS if args.toy == "all" else (args.toy,):
         for name in LOSSES if args.loss == "all" else (args.loss,):
-            config = TOYS[toy](name)
             for seed in range(args.seeds):
                 start = time.process_time()
-                found = measure(toy, config, budget, seed)
+                found = measure(toy, name, budget, seed)
                 seconds = time.process_time() - start
                 mark = "" if found.passes else "  below the bar"
                 print(f"{toy:18}{name:16}{seed:4d}  {found} {seconds:6.0f}{mark}", flush=True)
 
 
-def ring_gan(loss: str) -> GANConfig:
-    """A GAN for a few modes in the plane, with one of `LOSSES`."""
-    networks = DenseGANNetworks(128, 3)
-    return GANConfig(4, networks, LOSSES[loss][0], _penalties(loss, every=1), training=TRAINING)
-
-
-def grid_gan(loss: str) -> GANConfig:
-    """One for many: as few latents as numbers in the data, sines for the discriminator, cheaper and faster steps."""
-    networks = DenseGANNetworks(128, 3, judging_blocks=1, waves=3.0)
-    training = replace(TRAINING, learning_rate=2e-3)
-    return GANConfig(2, networks, LOSSES[loss][0], _penalties(loss, every=4), training=training)
-
-
-def _penalties(loss: str, every: int) -> tuple[Lazily, ...]:
-    kinds = LOSSES[loss][1]
-    return tuple(Lazily(kind() if kind is GradientPenalty else kind(GAMMA), every) for kind in kinds)
-
-
-TOYS: dict[str, Callable[[str], GANConfig]] = {"gaussian-mixture": ring_gan, "gaussian-grid": grid_gan}
-"""Densities, and what is trained on them."""
+def with_loss(name: str, spec: DataSpec, size: str = "small") -> GANConfig:
+    """The preset `gan` for data of `spec`, with one of `LOSSES` and what goes with it."""
+    config = get_preset("gan").config(size, spec)
+    assert isinstance(config, GANConfig)
+    rule, penalties = LOSSES[name]
+    return replace(config, loss=rule, penalties=config.penalties if penalties is None else penalties)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 The same U-Net is trained twice for the same budget, by L1 alone and by L1 plus a conditional adversarial loss, from the
 same weights and in the same order of images. Both predict the test images from their inputs. L1 and PSNR tell how near
 they come, sharpness and Fréchet distance how much they look like images; for the differences in L1 and PSNR the
-standard error is that of the paired differences over images. The floor is the distance between two sets of as many
-true images, test and validation.
+standard error is that of the paired differences over images. For comparison, the distance between two sets of as many
+true images, test and validation; predictions may come below it, as they are held against the very images whose
+inputs they saw.
 """
 
 import argparse

@@ -24,10 +24,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.plain_sampling import sample_plainly
 from genzoo import DataSpec, create, list_models
 from genzoo.config import TrainConfig
-from genzoo.contract import Batch, GenerativeModel
+from genzoo.contract import Batch, GenerativeModel, Likelihood
 from genzoo.models.autoregressive import AutoregressiveModel
 from genzoo.networks.passes import runs_in_bf16
 from genzoo.optim import keep_freed_memory, make_optimizer
+from genzoo.presets import get_preset
 
 SPECS = {
     "digits": DataSpec((1, 8, 8), 17),
@@ -49,7 +50,8 @@ class Row:
     training: float
     share_of_peak: float
     sampling: float
-    likelihood: float
+    likelihood: float | None
+    """None for a family without."""
     peak_memory_mib: float
     sampling_speedup: float | None
     """Cached sampling over the plain loop that runs the whole network per pixel, where there is such a loop."""
@@ -69,20 +71,24 @@ def seconds_per_call(call: Callable[[], object], at_least: float) -> float:
 def measure(preset: str, data: str, size: str, seconds: float) -> Row:
     """One row; random images stand in for the data, which changes no figure."""
     keep_freed_memory()
-    spec = SPECS[data]
+    spec = get_preset(preset).suited(SPECS[data])
     model = create(preset, spec, size)
     config: TrainConfig = model.config.training
     bf16 = runs_in_bf16(config.precision, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(spec.levels or 2, (config.batch_size, *spec.shape), generator=generator)
-    step = training_step(model, Batch(images.to(torch.uint8)), bf16=bf16)
+    images = images.to(torch.uint8)
+    cond = torch.zeros(len(images), spec.cond_size) if spec.cond else None  # an input image
+    step = training_step(model, Batch(images, cond), bf16=bf16)
     with FlopCounterMode(display=False) as counter:
         step()
     step_seconds = seconds_per_call(step, seconds)
     flops = counter.get_total_flops() / step_seconds
     model.eval()
-    likelihood = seconds_per_call(lambda: model.log_likelihood(images.to(torch.uint8)), seconds)
-    sampling = seconds_per_call(lambda: model.sample(64, generator=generator), seconds)
+    scores = model.likelihood is not Likelihood.NONE
+    likelihood = seconds_per_call(lambda: model.log_likelihood(images, cond), seconds) if scores else None
+    inputs = None if cond is None else cond[:1].expand(64, -1)
+    sampling = seconds_per_call(lambda: model.sample(64, inputs, generator=generator), seconds)
     return Row(
         preset=preset,
         data=data,
@@ -92,7 +98,7 @@ def measure(preset: str, data: str, size: str, seconds: float) -> Row:
         training=len(images) / step_seconds,
         share_of_peak=flops / peak_flops(bf16=bf16),
         sampling=64 / sampling,
-        likelihood=len(images) / likelihood,
+        likelihood=None if likelihood is None else len(images) / likelihood,
         peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         sampling_speedup=plain_seconds(model) / sampling if isinstance(model, AutoregressiveModel) else None,
     )
@@ -143,7 +149,7 @@ def table(rows: list[Row]) -> Table:
             f"{r.training:.0f} ({r.precision})",
             f"{r.share_of_peak:.0%}",
             f"{r.sampling:.1f}",
-            f"{r.likelihood:.0f}",
+            "-" if r.likelihood is None else f"{r.likelihood:.0f}",
             f"{r.peak_memory_mib:.0f} MiB",
             "-" if r.sampling_speedup is None else f"{r.sampling_speedup:.0f} x",
         )

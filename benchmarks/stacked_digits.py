@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 import genzoo
-from benchmarks.gan_modes import LOSSES
-from genzoo.contract import DataSpec, GenerativeModel
+from benchmarks.gan_modes import LOSSES, with_loss
+from genzoo.contract import GenerativeModel
 from genzoo.data import stacked
 from genzoo.data.image_data import ImageData
 from genzoo.data.stacked import STACK_SIZES, stack_classes
 from genzoo.evaluation.classifier import Classifier, fit_classifier
 from genzoo.evaluation.modes import Coverage
-from genzoo.objectives.adversarial import GradientPenalty, Lazily
+from genzoo.presets import build
 from genzoo.trainer import Budget
 
 BAR = 900
@@ -47,15 +47,6 @@ class Judge:
         modes = self.classifier.classes**3
         counts = torch.bincount(self.modes_of(images), minlength=modes)
         return Coverage.of(counts, torch.ones(modes), least_share=0.0)
-
-
-def preset_gan(loss: str, spec: DataSpec, size: str, seed: int) -> GenerativeModel:
-    """The preset with one of `LOSSES`; R1 and R2 keep the preset's weights."""
-    rule, kinds = LOSSES[loss]
-    preset = genzoo.create("gan", spec, size, seed=seed)
-    own = {type(p.penalty): p for p in preset.config.penalties}  # pyright: ignore[reportAttributeAccessIssue]
-    penalties = tuple(own.get(kind) or Lazily(GradientPenalty()) for kind in kinds)
-    return genzoo.create("gan", spec, size, seed=seed, loss=rule, penalties=penalties)
 
 
 def trained(model: GenerativeModel, data: ImageData, budget: Budget, seed: int) -> float:
@@ -93,7 +84,8 @@ def main() -> None:
     print(f"{'loss':16}{'modes':>10}  KL      cpu s")
     print(row("control", judge.coverage(data.test.images[:]), seconds), flush=True)
     for name in LOSSES if args.loss == "all" else (args.loss,):
-        model = preset_gan(name, data.spec, args.size, args.seed)
+        model = build(with_loss(name, data.spec, args.size), data.spec, seed=args.seed)
+        assert isinstance(model, GenerativeModel)
         seconds = trained(model, data, budget, args.seed)
         samples = model.sample(args.samples, generator=torch.Generator().manual_seed(args.seed))
         found = judge.coverage(samples)

@@ -47,7 +47,7 @@ class Run:
         average = WeightAverage(self.model, self.config.ema_share)
         self.validator = None if val is None else self._validator(val)
         self.state = TrainingState(self.model, average, self.stepper, self.validator)
-        self.gallery = Gallery(self.folder.samples, train, self.seed)
+        self.gallery = Gallery(self.folder.samples, train if val is None else val, self.seed)
         self.reporter = Reporter(show=trainer.progress and processes.is_main)
         self.meter = Meter(self.model.watched)
         counts = processes.is_main and counts_modes(self.model)

@@ -279,7 +279,7 @@ def test_half_precision_gives_nearly_the_same_losses(networks):
         with torch.autocast("cpu", torch.bfloat16):
             rough = model.loss(batch, turn, generator=rng()).total
         assert rough.dtype == torch.float32
-        torch.testing.assert_close(rough, exact, rtol=0.05, atol=0.02)
+        torch.testing.assert_close(rough, exact, rtol=0.1, atol=0.05)
         assert not torch.equal(rough, exact)
         rough.mean().backward()
 

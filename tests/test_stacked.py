@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from benchmarks.gan_digits import Classes
-from benchmarks.stacked_digits import Judge, preset_gan
+from benchmarks.gan_modes import with_loss
+from benchmarks.stacked_digits import Judge
 from genzoo.contract import DataSpec, GenzooError
 from genzoo.data import TensorSplit, load_data, source_names, stacked, validate
 from genzoo.data.image_data import ImageData, protocol
@@ -141,12 +142,12 @@ def test_stacks_are_judged_channel_by_channel(digits, stacks):
 
 
 def test_the_preset_takes_each_loss(stacks):
-    gan = preset_gan("relativistic", stacks.spec, "tiny", 0).config
+    gan = with_loss("relativistic", stacks.spec, "tiny")
     assert isinstance(gan.loss, RelativisticPaired)
     assert [type(p.penalty) for p in gan.penalties] == [R1, R2]
-    gan = preset_gan("wasserstein", stacks.spec, "tiny", 0).config
+    gan = with_loss("wasserstein", stacks.spec, "tiny")
     assert isinstance(gan.loss, Wasserstein) and [type(p.penalty) for p in gan.penalties] == [GradientPenalty]
-    assert preset_gan("unpenalised", stacks.spec, "tiny", 0).config.penalties == ()
+    assert with_loss("unpenalised", stacks.spec, "tiny").penalties == ()
 
 
 def test_classes_are_drawn_when_enough_samples_surely_show_them():

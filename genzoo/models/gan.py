@@ -41,13 +41,15 @@ from genzoo.objectives.augmenting import shifted_and_cut
 from genzoo.objectives.elbo import normal_noise
 from genzoo.objectives.two_players import TwoPlayerGame
 
+MOST_LATENTS = 64
+
 
 @dataclass(frozen=True)
 class GANConfig(ModelConfig):
     """Two networks, a loss and its penalties."""
 
-    latents: int = 64
-    """Numbers in z."""
+    latents: int | None = None
+    """Numbers in z; None: 64, or as many as an image has where it has fewer."""
     networks: GANNetworks = field(default_factory=ConvGANNetworks)
     """Both players' networks."""
     loss: AdversarialLoss = field(default_factory=RelativisticPaired)
@@ -60,14 +62,15 @@ class GANConfig(ModelConfig):
 
     def build(self, spec: DataSpec) -> "GAN":
         """Raises `GenzooError` where the networks do not take the data."""
-        if self.latents < 1 or not 0 <= self.augmentation <= 1:
+        latents = min(MOST_LATENTS, spec.dims) if self.latents is None else self.latents
+        if latents < 1 or not 0 <= self.augmentation <= 1:
             raise GenzooError("a GAN needs at least one latent and 0 <= augmentation <= 1")
         width = condition_width(spec)
         players = (
-            self.networks.generator(spec.shape, self.latents, width),
+            self.networks.generator(spec.shape, latents, width),
             self.networks.discriminator(spec.shape, width),
         )
-        return GAN(spec, self, *players)
+        return GAN(spec, self, latents, *players)
 
 
 class GAN(GenerativeModel):
@@ -78,10 +81,10 @@ class GAN(GenerativeModel):
     config: GANConfig
 
     def __init__(
-        self, spec: DataSpec, config: GANConfig, generator: nn.Module, discriminator: nn.Module
+        self, spec: DataSpec, config: GANConfig, latents: int, generator: nn.Module, discriminator: nn.Module
     ) -> None:
         super().__init__()
-        self.spec, self.config, self.scale, self.latents = spec, config, Scale(spec), config.latents
+        self.spec, self.config, self.scale, self.latents = spec, config, Scale(spec), latents
         self.generator, self.discriminator = generator, discriminator
         self.generator_condition, self.discriminator_condition = Condition(spec), Condition(spec)
         self.game = TwoPlayerGame(config.loss, config.penalties)
@@ -152,7 +155,7 @@ class GAN(GenerativeModel):
 
         They are the same draws, moved inwards by the distribution functions in place of being drawn anew.
         """
-        z = normal_noise(torch.zeros(n, self.config.latents, device=self.device), generator)
+        z = normal_noise(torch.zeros(n, self.latents, device=self.device), generator)
         if truncation is None:
             return z
         if not truncation > 0:
