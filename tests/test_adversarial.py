@@ -311,3 +311,13 @@ def test_turns_that_are_due():
 def test_a_penalty_of_no_period_is_refused(every):
     with pytest.raises(GenzooError, match="every 1 or more turns"):
         Lazily(R1(), every)
+
+
+def test_a_price_follows_the_budget_in_its_logarithm():
+    penalties = [Lazily(R1(2.0), 3, final=0.25), Lazily(R2(1.0))]
+    r1, r2 = R1(2.0)(quadratic, X, Y), R2(1.0)(quadratic, X, Y)
+    for progress, factor in ((0.0, 1.0), (0.5, 0.5), (1.0, 0.25)):
+        assert_close(penalties_due(penalties, 0, quadratic, X, Y, progress=progress), 3 * factor * r1 + r2)
+        assert_close(penalties_due(penalties, None, quadratic, X, Y, progress=progress), factor * r1 + r2)
+    with pytest.raises(GenzooError, match="must be positive"):
+        Lazily(R1(), final=0.0)

@@ -10,7 +10,7 @@ from genzoo.checkpoint import load_state
 from genzoo.config import TrainConfig
 from genzoo.contract import Batch, DataSpec, GenzooError, NoLikelihood
 from genzoo.models.gan import GANConfig
-from genzoo.networks.gan_nets import ConvGANNetworks, DenseGANNetworks
+from genzoo.networks.gan_nets import ConvGANNetworks, DenseGANNetworks, Waves
 from genzoo.objectives.adversarial import (
     R1,
     R2,
@@ -189,6 +189,23 @@ def test_spectral_normalisation_bounds_every_layer():
     norms = torch.stack([torch.linalg.matrix_norm(m.weight.flatten(1), 2) for m in layers])
     assert len(layers) == 8
     torch.testing.assert_close(norms, torch.ones(8), atol=0.02, rtol=0)
+
+
+def test_waves_tell_near_points_apart_as_a_gaussian_kernel_does():
+    """The mean product of sines of random phase is exp(-|spread (x - y)|^2 / 2) (Rahimi & Recht 2007)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        waves = Waves(1, 20_000, spread=3.0)
+    x = torch.tensor([[0.0], [0.2], [0.5], [3.0]])
+    features = 2**0.5 * waves.phase(x).sin()
+    kernel = (features @ features.T / features.shape[1])[0]
+    torch.testing.assert_close(kernel, torch.exp(-((3 * x[:, 0]) ** 2) / 2), atol=0.02, rtol=0)
+    torch.testing.assert_close(waves(x), waves.mix(features))
+
+
+def test_small_data_have_no_more_latents_than_numbers():
+    made = [GANConfig(networks=DENSE).build(DataSpec(shape, None)).latents for shape in ((2,), (3, 30))]
+    assert made == [2, 64] and GANConfig(latents=5, networks=DENSE).build(VECTORS).latents == 5
 
 
 # --- samples and latents -------------------------------------------------------------------------------------------
