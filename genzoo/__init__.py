@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from genzoo.contract import (
         Batch,
         DataSpec,
+        Encoder,
         GenerativeModel,
         GenzooError,
         Likelihood,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         bits_per_dim,
     )
     from genzoo.data import ImageData, load_data
+    from genzoo.encoder_presets import create_encoder, list_encoders
     from genzoo.models.diffusers_format import from_diffusers
     from genzoo.presets import create, list_models
 
@@ -30,12 +32,14 @@ _HOMES = {
     "load": ("genzoo.checkpoint", "load_model"),
     "create": ("genzoo.presets", "create"),
     "list_models": ("genzoo.presets", "list_models"),
+    "create_encoder": ("genzoo.encoder_presets", "create_encoder"),
+    "list_encoders": ("genzoo.encoder_presets", "list_encoders"),
     "load_data": ("genzoo.data", "load_data"),
     "ImageData": ("genzoo.data", "ImageData"),
     **{
         name: ("genzoo.contract", name)
         for name in (
-            "Batch", "DataSpec", "GenerativeModel", "GenzooError", "Likelihood", "LogLikelihood", "Loss",
+            "Batch", "DataSpec", "Encoder", "GenerativeModel", "GenzooError", "Likelihood", "LogLikelihood", "Loss",
             "NoLikelihood", "bits_per_dim",
         )
     },
@@ -44,6 +48,7 @@ _HOMES = {
 __all__ = [
     "Batch",
     "DataSpec",
+    "Encoder",
     "GenerativeModel",
     "GenzooError",
     "ImageData",
@@ -53,7 +58,9 @@ __all__ = [
     "NoLikelihood",
     "bits_per_dim",
     "create",
+    "create_encoder",
     "from_diffusers",
+    "list_encoders",
     "list_models",
     "load",
     "load_data",

@@ -21,5 +21,23 @@ DESCRIPTIONS: dict[str, str] = {
 }
 """Preset name to description; `genzoo.presets` holds the recipe that goes with each name."""
 
+ENCODER_DESCRIPTIONS: dict[str, str] = {
+    "simclr": "SimCLR: two views of an image told from all other images of the batch",
+    "moco": "MoCo: a view told from a queue of former images, seen by a slow copy of the network",
+    "barlow": "Barlow Twins: equal features of two views, no feature twice; no negatives",
+    "vicreg": "VICReg: equal features of two views, each with variance of its own; no negatives",
+    "swav": "SwAV: crops of an image predict each other's prototypes, of which all get equal shares",
+    "dino": "DINO: small crops predict what a slow copy of the network makes of large ones",
+    "supcon": "Supervised contrast: all views of a class together; needs labels",
+    "triplet": "Triplets with semi-hard mining: nearer to the own class than to any other; needs labels",
+    "n-pair": "N-pair: each pair of a class against all other classes at once; needs labels",
+    "margin": "Pairs pulled together or pushed beyond a margin; needs labels, and is hard to train",
+    "rotation": "Rotation: which quarter turn was an image given?",
+    "jigsaw": "Jigsaw: by which permutation were an image's tiles shuffled?",
+    "inpainting": "Masked autoencoding: a ViT sees a quarter of an image, a small decoder fills in the rest",
+    "clip": "CLIP: images and captions in one space; captions of a folder, or made of the names of classes",
+}
+"""Encoder preset to description; `genzoo.encoder_presets` holds the recipes."""
+
 DEFAULT_PRESET = "pixelcnn"
 """What `train` trains when it is not told."""

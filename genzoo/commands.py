@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from genzoo.evaluation.likelihood import LikelihoodReport
 
 REPORT = "report.json"
+ENCODER = "encoder:"
+"""What a --cond begins with that names an encoder's run folder."""
 
 
 def guarded(work: Callable[[], None]) -> int:
@@ -51,10 +53,19 @@ class DataArguments:
 
     def load(self) -> "ImageData":
         """The data. Raises `GenzooError` for what the data room refuses."""
+        from genzoo.conditioning import encoded
         from genzoo.data import load_data
 
+        run = self.encoder
         options = {"image_size": self.image_size, "skip_bad_images": self.skip_bad_images}
-        return load_data(self.name, self.root, cond=self.cond, **options)
+        data = load_data(self.name, self.root, cond=self.cond if run is None else None, **options)
+        return data if run is None else encoded(data, run)
+
+    @property
+    def encoder(self) -> Path | None:
+        """The run of the encoder whose vectors are the condition; None for another condition."""
+        name = (self.cond or "").removeprefix(ENCODER)
+        return Path(name) if name != (self.cond or "") else None
 
     def protocol(self, data: "ImageData") -> dict[str, Any]:
         """What `config.json` records of the data: how they came to be, and these arguments."""

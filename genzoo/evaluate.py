@@ -1,7 +1,7 @@
 """`python -m genzoo.evaluate RUN [flags]`: how likely a trained model finds images it has not seen.
 
 Of models with latents it also tells what these hold, in figures and pictures; of those without a likelihood, which
-modes of the data their samples hit.
+modes of the data their samples hit. Of an encoder it tells what its vectors are good for and how they lie.
 """
 
 import sys
@@ -16,7 +16,7 @@ from genzoo import parsing
 from genzoo.commands import REPORT, DataArguments, add_to_report, data_of_run, guarded, print_table
 
 if TYPE_CHECKING:
-    from genzoo.contract import GenerativeModel
+    from genzoo.contract import Encoder, GenerativeModel, Trainable
     from genzoo.data import ImageData
     from genzoo.likelihood import Annealing
     from genzoo.sections import Case, Section
@@ -26,7 +26,7 @@ PROG = "genzoo evaluate"
 
 @dataclass(frozen=True)
 class EvaluateFlags:
-    """Measures the likelihood of images under a trained model; writes RUN/report.json."""
+    """Measures the likelihood of images under a trained model, or probes an encoder; writes RUN/report.json."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
@@ -48,8 +48,10 @@ class EvaluateFlags:
     """Of a model without likelihood: that of its generator plus noise, estimated on this many images (slow)."""
     ais_steps: int = 500
     """Temperatures of that estimate: more, and the bound is closer and slower."""
+    fine_tune: int | None = None
+    """Of an encoder: also how good a classifier it becomes when it is trained on for this many steps (slow)."""
     seed: int = 0
-    """Decides the subset, and what is random in a likelihood that is a bound or an estimate."""
+    """Decides the subset, and what is random in a likelihood that is a bound or an estimate, or in a probe."""
     device: str | None = None
     """Such as cpu or cuda; else the CPU."""
 
@@ -61,10 +63,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(flags: EvaluateFlags) -> None:
-    from genzoo.checkpoint import load_generative
+    from genzoo.checkpoint import load_model
+    from genzoo.contract import Encoder, GenerativeModel
+
+    model = load_model(flags.run).to(flags.device)
+    if isinstance(model, Encoder):
+        _evaluate_encoder(model, flags)
+    else:
+        assert isinstance(model, GenerativeModel)
+        _evaluate_generative(model, flags)
+
+
+def _evaluate_encoder(encoder: "Encoder", flags: EvaluateFlags) -> None:
+    from genzoo.encoder_sections import EncoderCase, encoder_sections
+    from genzoo.encoders.fine_tuning import FineTuning
+
+    _refuse(flags, ("outliers", "noised"), "for models that draw images, this is an encoder")
+    how = None if flags.fine_tune is None else FineTuning(flags.fine_tune)
+    data = load_for(encoder, flags)
+    case = EncoderCase(encoder, data, flags.split, flags.seed, flags.max_images)
+    sections = encoder_sections(case, flags.run, how)
+    print_table(
+        f"{flags.run} on {data.name}", {name: value for s in sections for name, value in s.rows.items()}
+    )
+    _keep(sections, flags.run)
+
+
+def _refuse(flags: EvaluateFlags, names: Sequence[str], reason: str) -> None:
+    """Raises `GenzooError` over the first of these flags that is given."""
+    from genzoo.contract import GenzooError
+
+    for name in names:
+        if getattr(flags, name) is not None:
+            raise GenzooError(f"--{name.replace('_', '-')} is {reason}; leave it out")
+
+
+def _evaluate_generative(model: "GenerativeModel", flags: EvaluateFlags) -> None:
     from genzoo.sections import Case, noised_section, outliers_section
 
-    model = load_generative(flags.run).to(flags.device)
+    _refuse(flags, ("fine_tune",), "for encoders, this is a generative model")
     data = load_for(model, flags)
     strange = None if flags.outliers is None else load_for(model, replace(flags, data=flags.outliers))
     case = Case(model, data, flags.split, flags.seed, flags.max_images)
@@ -116,7 +153,7 @@ def _keep(sections: Sequence["Section"], run: Path) -> None:
         print(f"pictures: {', '.join(pictures)}")
 
 
-def load_for(model: "GenerativeModel", flags: EvaluateFlags) -> "ImageData":
+def load_for(model: "Trainable", flags: EvaluateFlags) -> "ImageData":
     """The data to be judged: the run's own unless the flags name others.
 
     Raises `GenzooError` where neither says which, or where they do not fit the model.
@@ -140,7 +177,7 @@ def load_for(model: "GenerativeModel", flags: EvaluateFlags) -> "ImageData":
     return data
 
 
-def _difference(model: "GenerativeModel", data: "ImageData") -> str:
+def _difference(model: "Trainable", data: "ImageData") -> str:
     wanted, found = vars(model.spec), vars(data.spec)
     key = next(key for key in wanted if wanted[key] != found[key])
     return f"its {key} is {found[key]}, the model was made for {wanted[key]}"

@@ -12,6 +12,8 @@ from genzoo import parsing
 from genzoo.commands import class_condition, data_of_run, draw_grid, draw_pairs, guarded
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from genzoo.contract import GenerativeModel
     from genzoo.data import Split
 
@@ -28,6 +30,8 @@ class SampleFlags:
     """How many images; of a model with input images, each with an input of the test set and the true image."""
     cond: str | None = None
     """A class such as 3, or several such as 0,1,2, of a model that was trained with --cond class."""
+    like: Path | None = None
+    """Draw variations of this picture, with a model trained with --cond encoder:RUN."""
     steps: int | None = None
     """Steps of a diffusion or flow model's sampler; else those of its configuration."""
     guidance: float | None = None
@@ -54,7 +58,9 @@ def _sample(flags: SampleFlags) -> None:
         raise GenzooError(f"--n must be at least 1, got {flags.n}")
     model = load_generative(flags.run)
     cond = None if flags.cond is None else class_condition(flags.cond, flags.n, model.spec)
-    pairs = _test_pairs(flags) if model.spec.cond == "vector" else None
+    if flags.like is not None:
+        cond = _like(flags)
+    pairs = _test_pairs(flags) if model.spec.cond == "vector" and cond is None else None
     _change_sampling(model, flags)
     model, out = model.to(flags.device), flags.out or _default_out(flags)
     if pairs is None:
@@ -62,6 +68,22 @@ def _sample(flags: SampleFlags) -> None:
     else:
         drawn = draw_pairs(model, pairs, out, n=flags.n, seed=flags.seed)
     print(f"{flags.n} images, {drawn.images_per_second:.1f} images/s: {drawn.path}")
+
+
+def _like(flags: SampleFlags) -> "Tensor":
+    """The vector of the picture `--like` `[n, width]`, of a run that was trained under an encoder.
+
+    Raises `GenzooError` for other runs, and for a picture that cannot be read.
+    """
+    from genzoo.conditioning import condition_vectors, load_encoder
+    from genzoo.contract import GenzooError
+    from genzoo.data.pictures import read_picture
+
+    arguments = data_of_run(flags.run)
+    if arguments is None or arguments.encoder is None or flags.like is None:
+        raise GenzooError("--like is for models trained with --cond encoder:RUN; leave it out")
+    encoder = load_encoder(arguments.encoder)
+    return condition_vectors(encoder, read_picture(flags.like, encoder.spec)[None]).expand(flags.n, -1)
 
 
 def _test_pairs(flags: SampleFlags) -> "Split":
@@ -74,6 +96,8 @@ def _test_pairs(flags: SampleFlags) -> "Split":
     arguments = data_of_run(flags.run)
     if arguments is None or arguments.cond is None:
         raise GenzooError("this model draws for given vectors; use model.sample(n, cond=vectors) in Python")
+    if arguments.encoder is not None:
+        raise GenzooError("this model draws variations of a picture: name one with --like")
     return arguments.load().test
 
 
@@ -101,6 +125,7 @@ def _change_sampling(model: "GenerativeModel", flags: SampleFlags) -> None:
 def _default_out(flags: SampleFlags) -> Path:
     """A name that tells the flags, so that other flags do not overwrite it."""
     options = "" if flags.cond is None else f"-cond{flags.cond.replace(',', '_')}"
+    options += "" if flags.like is None else f"-like{flags.like.stem}"
     options += "" if flags.steps is None else f"-steps{flags.steps}"
     options += "" if flags.guidance is None else f"-guidance{flags.guidance:g}"
     return flags.run / "samples" / f"n{flags.n}{options}-seed{flags.seed}.png"

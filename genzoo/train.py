@@ -1,13 +1,16 @@
-"""`python -m genzoo.train [PRESET] [flags]`: trains a preset, then shows samples and the test likelihood."""
+"""`python -m genzoo.train [PRESET] [flags]`: trains a preset, then shows what came of it.
+
+Of a generative model these are samples and the test likelihood, of an encoder what its vectors are good for.
+"""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from genzoo import parsing
-from genzoo.catalogue import DEFAULT_PRESET, DESCRIPTIONS
+from genzoo.catalogue import DEFAULT_PRESET, DESCRIPTIONS, ENCODER_DESCRIPTIONS
 from genzoo.commands import (
     DataArguments,
     add_to_report,
@@ -25,8 +28,11 @@ from genzoo.commands import (
 
 if TYPE_CHECKING:
     from genzoo.config import TrainableConfig
-    from genzoo.contract import GenerativeModel, Trainable
+    from genzoo.contract import Encoder, GenerativeModel, Trainable
     from genzoo.data import ImageData
+    from genzoo.encoder_presets import EncoderPreset
+    from genzoo.presets import Preset
+    from genzoo.sections import Section
     from genzoo.trainer import Budget, Trainer
 
 PROG = "genzoo train"
@@ -34,6 +40,9 @@ DEFAULT_MINUTES = 1.5
 TEST_IMAGES = 2000  # at most, after training; `genzoo evaluate` takes them all
 PAIRS = 32  # validation images shown with their inputs, of a model that has input images
 TEST_SECONDS = 60.0  # and no more time than this, which counts where a likelihood is slow
+BANK_IMAGES = (
+    10_000  # training images, at most, that an encoder is probed by; `genzoo evaluate` takes them all
+)
 
 
 @dataclass(frozen=True)
@@ -87,20 +96,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [argument for argument in arguments if argument not in ("-h", "--help")]
     if names and not names[0].startswith("-"):
         return guarded(lambda: _help_on(names[0]))
-    rows = "\n".join(f"  {name:20}{text}" for name, text in DESCRIPTIONS.items())
     default = f"default {DEFAULT_PRESET}; each has more flags: {PROG} PRESET --help"
-    text = f"Trains a generative model on images.\n\nPresets ({default}):\n{rows}"
+    text = f"Trains a generative model, or an encoder, on images.\n\nPresets ({default}):\n{_listed(DESCRIPTIONS)}"
+    text += f"\n\nEncoders, which turn images into vectors:\n{_listed(ENCODER_DESCRIPTIONS)}"
     parsing.print_help({"run": TrainFlags()}, f"{PROG} [PRESET]", text)
     return 0
 
 
-def _help_on(preset: str) -> None:
-    from genzoo.presets import get_preset
+def _listed(descriptions: Mapping[str, str]) -> str:
+    return "\n".join(f"  {name:20}{text}" for name, text in descriptions.items())
 
-    parts = {"run": TrainFlags(), "config": get_preset(preset).sizes["small"]}
-    parsing.print_help(
-        parts, f"{PROG} {preset}", f"{DESCRIPTIONS[preset]}.\n\nDefaults are those of size small."
+
+def _help_on(preset: str) -> None:
+    from genzoo.contract import DataSpec
+    from genzoo.presets import Preset
+
+    recipe = recipe_of(preset)
+    # an encoder's views follow the data: here those of grey images
+    config = (
+        recipe.sizes["small"] if isinstance(recipe, Preset) else recipe.config("small", DataSpec((1, 28, 28)))
     )
+    parts = {"run": TrainFlags(), "config": config}
+    text = (DESCRIPTIONS | ENCODER_DESCRIPTIONS)[preset]
+    parsing.print_help(parts, f"{PROG} {preset}", f"{text}.\n\nDefaults are those of size small.")
+
+
+def recipe_of(name: str) -> "Preset | EncoderPreset":
+    """The preset of a generative model or an encoder; raises `GenzooError` with the nearest name otherwise."""
+    from genzoo.contract import GenzooError
+    from genzoo.encoder_presets import ENCODERS
+    from genzoo.presets import PRESETS
+
+    every: dict[str, Preset | EncoderPreset] = {**PRESETS, **ENCODERS}
+    if name not in every:
+        near = parsing.nearest(name, list(every))
+        raise GenzooError(f"unknown preset {name!r}: did you mean {near!r}? (one of {', '.join(every)})")
+    return every[name]
 
 
 # --- what is to be done --------------------------------------------------------------------------------------
@@ -128,11 +159,12 @@ def make_plan(argv: Sequence[str]) -> Plan:
     preset = rest.pop(0) if rest and not rest[0].startswith("-") else None
     if flags.resume:
         return _resumed_plan(argv, flags, preset, rest)
-    from genzoo.presets import get_preset
+    from genzoo.presets import Preset
 
     name = preset or DEFAULT_PRESET
-    recipe = get_preset(name)
-    _parse_config(recipe.sizes[flags.size], rest)
+    recipe = recipe_of(name)
+    if isinstance(recipe, Preset):  # the flags of an encoder's views are known when the data are
+        _parse_config(recipe.sizes[flags.size], rest)
     budget = _budget(flags) or _default_budget()
     arguments = flags.data_arguments()
     out = fresh_folder(name, flags.data) if flags.out is None else Path(flags.out)
@@ -204,7 +236,7 @@ def _check_free(out: Path) -> None:
 
 def _train(argv: Sequence[str]) -> None:
     plan = make_plan(argv)
-    from genzoo.contract import GenerativeModel
+    from genzoo.contract import Encoder, GenerativeModel
     from genzoo.presets import build
     from genzoo.runtime import leave_processes
 
@@ -224,6 +256,8 @@ def _train(argv: Sequence[str]) -> None:
         return
     if isinstance(model, GenerativeModel):
         _show(model, plan, trainer)
+    elif isinstance(model, Encoder):
+        _show_encoder(model, plan, trainer)
 
 
 def _trainer(model: "Trainable", plan: Plan) -> "Trainer":
@@ -260,14 +294,30 @@ def _show(model: "GenerativeModel", plan: Plan, trainer: "Trainer") -> None:
     )
 
 
+def _show_encoder(model: "Encoder", plan: Plan, trainer: "Trainer") -> None:
+    """What the vectors are good for, quickly: `genzoo evaluate` takes all images and draws a map."""
+    from genzoo.encoder_sections import EncoderCase, encoder_sections
+
+    case = EncoderCase(model, plan.data, "test", plan.flags.seed, TEST_IMAGES, BANK_IMAGES)
+    rows = {"run": str(plan.out), "steps": str(trainer.step)}
+    rows |= _kept(plan.out, *encoder_sections(case))
+    print_table(f"{plan.preset} on {plan.arguments.name}", rows)
+
+
 def _other_rows(model: "GenerativeModel", plan: Plan) -> dict[str, str]:
     """What there is to tell of families whose likelihood does not tell it; joins the report too."""
     from genzoo.sections import Case, modes_section, translation_section
 
-    case, rows = Case(model, plan.data, "test", plan.flags.seed), {}
-    for section in (modes_section(case), translation_section(case)):
+    case = Case(model, plan.data, "test", plan.flags.seed)
+    return _kept(plan.out, modes_section(case), translation_section(case))
+
+
+def _kept(out: Path, *sections: "Section | None") -> dict[str, str]:
+    """The rows of the sections there are, which join the report."""
+    rows = {}
+    for section in sections:
         if section is not None:
-            add_to_report(plan.out, section.section, section.key, section.content)
+            add_to_report(out, section.section, section.key, section.content)
             rows |= section.rows
     return rows
 

@@ -15,9 +15,9 @@ FLOORS = [
     "catalogue contract config data networks betas paths couplings distributions",
     "objectives samplers likelihood imputation",
     "models encoders",
-    "trainer run run_folder checkpoint optim step pictures progress runtime validation evaluation",
-    "presets testing",
-    "parsing commands sections train sample evaluate compare __main__",
+    "trainer run run_folder checkpoint optim step pictures progress runtime validation evaluation conditioning",
+    "presets encoder_presets testing",
+    "parsing commands sections encoder_sections train sample evaluate compare __main__",
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 """Room to floor: a room imports rooms of its own floor and those below. `genzoo/__init__.py` imports lazily."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genzoo.contract import GenzooError
+from genzoo.contract import DataSpec, GenzooError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -87,6 +87,14 @@ class ImageReader:
             raise BadImage(f"cannot use image {file}: {found}; pass --image-size, or --skip-bad-images")
         pixels = np.asarray(flat)
         return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def read_picture(file: Path, spec: DataSpec) -> Tensor:
+    """One file as an image of `spec`, uint8 `[c, h, w]` in its levels, cropped and resized. Raises `BadImage`."""
+    channels, height, width = spec.shape
+    pixels = ImageReader((Path(file),), (channels, height, width), resize=True).decode(Path(file))
+    levels = spec.levels or 256
+    return torch.from_numpy(pixels.astype(np.float64) * ((levels - 1) / 255)).round().to(torch.uint8)
 
 
 def read_header(file: Path) -> Header:

@@ -3,6 +3,7 @@
 from genzoo.betas import CosineBetas, GivenBetas, LinearBetas
 from genzoo.config import TrainConfig
 from genzoo.couplings import ClassAwareOptimalTransport, Independent, OptimalTransport
+from genzoo.encoders import ENCODER_TYPES
 from genzoo.likelihood import (
     BoundProtocol,
     DormandPrince,
@@ -24,6 +25,7 @@ from genzoo.models.shortcut import ShortcutConfig
 from genzoo.models.vae import VAEConfig
 from genzoo.models.vqgan import VQGANConfig
 from genzoo.models.vqvae import VQVAEConfig
+from genzoo.models.with_prior import WithPriorConfig
 from genzoo.networks.clocks import LogSNRClock, TimeClock
 from genzoo.networks.conv_unet import ConvUNetConfig
 from genzoo.networks.gan_nets import ConvGANNetworks, DenseGANNetworks
@@ -124,4 +126,6 @@ CONFIG_TYPES: tuple[type, ...] = (
     *(ImageToImageConfig, PatchDiscriminatorConfig),
     *(NonSaturating, LeastSquares, Hinge, Wasserstein, RelativisticPaired, R1, R2, GradientPenalty, Lazily),
     *(UniformDequantisation, TruncatedNormalDequantisation),
+    WithPriorConfig,
+    *ENCODER_TYPES,
 )

@@ -29,7 +29,7 @@ def save_and_load(model: GenerativeModel) -> None:
         path = Path(folder) / "model"
         model.save(path)
         torch.manual_seed(1)  # what is drawn anew when the model is built must not come out the same
-        loaded = load_model(path, types=_types_of(model.config)).to(model.device)
+        loaded = load_model(path, types=types_of(model.config)).to(model.device)
     require(type(loaded) is type(model), f"{type(model).__name__} is loaded as {type(loaded).__name__}")
     assert isinstance(loaded, GenerativeModel)
     require(loaded.spec == model.spec, f"the spec {model.spec} is loaded as {loaded.spec}")
@@ -106,13 +106,13 @@ def _mean_loss(model: GenerativeModel, batch: Batch) -> float:
     return torch.stack(losses).mean().item()
 
 
-def _types_of(value: object) -> set[type]:
+def types_of(value: object) -> set[type]:
     """The dataclasses that a configuration is made of."""
     if isinstance(value, (tuple, list)):
-        return set().union(*(_types_of(item) for item in value))
+        return set().union(*(types_of(item) for item in value))
     if isinstance(value, dict):
-        return _types_of(list(value.values()))
+        return types_of(list(value.values()))
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return set()
     fields = [getattr(value, field.name) for field in dataclasses.fields(value)]
-    return {type(value)} | _types_of(fields)
+    return {type(value)} | types_of(fields)

@@ -3,16 +3,20 @@
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genzoo.contract import Batch, DataSpec, GenerativeModel, GenzooError
+from genzoo.contract import Batch, DataSpec, Encoder, GenzooError, Trainable
+
+Model = TypeVar("Model", bound=Trainable)
 
 NOISE = 0.5
 """Standard deviation of the perturbation of a bias, and of a weight times the root of its fan-in."""
+CLASSES = 3
+"""Of an encoder's labels where the spec names none."""
 
 
 def require(holds: bool, message: str) -> None:
@@ -34,12 +38,12 @@ def require_refusal(call: Callable[[], object], what: str) -> None:
         raise AssertionError(f"{what} is accepted; it must raise a ValueError or GenzooError")
 
 
-def seeded(model: GenerativeModel, seed: int) -> torch.Generator:
+def seeded(model: Trainable, seed: int) -> torch.Generator:
     """A generator on the model's device."""
     return torch.Generator(model.device).manual_seed(seed)
 
 
-def example_images(model: GenerativeModel, n: int, seed: int = 0) -> Tensor:
+def example_images(model: Trainable, n: int, seed: int = 0) -> Tensor:
     """Uniformly random integers, or standard normal values, `[n, *spec.shape]`."""
     spec, generator = model.spec, torch.Generator().manual_seed(seed)
     if spec.levels is None:
@@ -48,22 +52,26 @@ def example_images(model: GenerativeModel, n: int, seed: int = 0) -> Tensor:
     return images.to(model.device, sample_dtype(spec))
 
 
-def example_cond(model: GenerativeModel, n: int, seed: int = 0) -> Tensor | None:
-    """All classes in turn `[n]`, random vectors `[n, cond_size]`, or None."""
-    if model.spec.cond is None:
+def example_cond(model: Trainable, n: int, seed: int = 0) -> Tensor | None:
+    """All classes in turn `[n]`, random vectors `[n, cond_size]`, or None.
+
+    An encoder gets classes whatever its spec, as from the trainer: some learn from them, the others must not mind.
+    """
+    classes = CLASSES if model.spec.cond is None else model.spec.cond_size
+    if model.spec.cond is None and not isinstance(model, Encoder):
         return None
-    if model.spec.cond == "class":
-        return ((torch.arange(n) + seed) % model.spec.cond_size).to(model.device)
+    if model.spec.cond != "vector":
+        return ((torch.arange(n) + seed) % classes).to(model.device)
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(n, model.spec.cond_size, generator=generator).to(model.device)
 
 
-def example_batch(model: GenerativeModel, n: int, seed: int = 0) -> Batch:
+def example_batch(model: Trainable, n: int, seed: int = 0) -> Batch:
     """Random images with their conditions."""
     return Batch(example_images(model, n, seed), example_cond(model, n, seed))
 
 
-def easy_batch(model: GenerativeModel) -> Batch:
+def easy_batch(model: Trainable) -> Batch:
     """Eight images, half white and half black, that differ in one sub-pixel each: easily learnt by heart."""
     n, dims = 8, model.spec.dims
     values = (torch.arange(dims) < (dims + 1) // 2).repeat(n, 1)
@@ -83,7 +91,7 @@ def sample_dtype(spec: DataSpec) -> torch.dtype:
 
 
 @torch.no_grad()
-def perturb(model: GenerativeModel, seed: int = 0) -> GenerativeModel:
+def perturb(model: Model, seed: int = 0) -> Model:
     """Adds noise to all parameters in place, so that layers that start at zero take part; returns the model.
 
     Weights get theirs scaled by the fan-in: activations stay of order one, and a law is not tried on a
@@ -97,7 +105,7 @@ def perturb(model: GenerativeModel, seed: int = 0) -> GenerativeModel:
     return model
 
 
-def train(model: GenerativeModel, batch: Batch, steps: int, rate: float) -> Iterator[Tensor]:
+def train(model: Trainable, batch: Batch, steps: int, rate: float) -> Iterator[Tensor]:
     """Adam steps on a fixed batch, all turns one after the other; yields each step's losses `[turns]`."""
     model.train()
     optimisers = {turn: torch.optim.Adam(list(model.parameters_of(turn)), lr=rate) for turn in model.turns}

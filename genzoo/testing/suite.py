@@ -4,15 +4,16 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 from unittest import SkipTest
 
 import torch
 
-from genzoo.contract import GenerativeModel, GenzooError, Likelihood
+from genzoo.contract import GenerativeModel, GenzooError, Likelihood, Trainable
 from genzoo.testing import input_laws, learning_laws, likelihood_laws, sampling_laws, turn_laws
 from genzoo.testing.probe import global_rng_kept
 
-Law = Callable[[GenerativeModel], None]
+Law = Callable[[Any], None]
 """Takes a copy that it may change; raises where the law is broken, `SkipTest` where it says nothing."""
 
 
@@ -47,7 +48,7 @@ class Check:
     name: str
     description: str
     law: Law
-    model: GenerativeModel
+    model: Trainable
 
     def __call__(self) -> None:
         """Checks the law on a copy of the model, with the global random state put back afterwards.
@@ -104,8 +105,14 @@ def check_model(
     itself a failure. Raises `ConformanceError` naming every failing check, `GenzooError` where
     `expected_failures` names a check that does not apply.
     """
+    return run_checks(model, list(yield_checks(model)), expected_failures)
+
+
+def run_checks(
+    model: Trainable, checks: list[Check], expected_failures: Mapping[str, str] | None = None
+) -> list[CheckResult]:
+    """The results of these checks of `model`; raises as `check_model` does."""
     expected = dict(expected_failures or {})
-    checks = list(yield_checks(model))
     unknown = sorted(expected.keys() - {check.name for check in checks})
     if unknown:
         raise GenzooError(

@@ -2,11 +2,11 @@
 
 import torch
 
-from genzoo.contract import GenerativeModel, Loss
+from genzoo.contract import Loss, Trainable
 from genzoo.testing.probe import example_batch, perturb, require, require_refusal, seeded
 
 
-def loss_is_finite_per_image(model: GenerativeModel) -> None:
+def loss_is_finite_per_image(model: Trainable) -> None:
     """The loss of each turn, and every part of it, is one finite number per image."""
     model.train()
     for turn in model.turns:
@@ -19,7 +19,7 @@ def loss_is_finite_per_image(model: GenerativeModel) -> None:
             require(bool(value.isfinite().all()), f"{name!r} of turn {turn!r} is not finite")
 
 
-def gradients_stay_in_their_turn(model: GenerativeModel) -> None:
+def gradients_stay_in_their_turn(model: Trainable) -> None:
     """The loss of a turn reaches all trainable parameters of that turn and none of another's."""
     perturb(model).train()  # layers that start at zero would stop the gradient
     names = {parameter: name for name, parameter in model.named_parameters()}
@@ -38,7 +38,7 @@ def gradients_stay_in_their_turn(model: GenerativeModel) -> None:
         require(not leaks, f"turn {turn!r} leaks gradients to {', '.join(leaks[:3])} of another turn")
 
 
-def turns_partition_parameters(model: GenerativeModel) -> None:
+def turns_partition_parameters(model: Trainable) -> None:
     """Every trainable parameter belongs to exactly one turn, and an unknown turn raises."""
     require(len(set(model.turns)) == len(model.turns) > 0, f"turns must be distinct names, got {model.turns}")
     owners = {name: 0 for name, _ in model.named_parameters()}
@@ -53,7 +53,7 @@ def turns_partition_parameters(model: GenerativeModel) -> None:
     require_refusal(lambda: list(model.parameters_of("no such turn")), "parameters_of an unknown turn")
 
 
-def _trainable(model: GenerativeModel, turn: str) -> set[torch.nn.Parameter]:
+def _trainable(model: Trainable, turn: str) -> set[torch.nn.Parameter]:
     return {parameter for parameter in model.parameters_of(turn) if parameter.requires_grad}
 
 

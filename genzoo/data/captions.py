@@ -1,0 +1,239 @@
+"""Captions: names of classes put into templates, texts from a file, and texts as the bytes that networks read.
+
+Class k of a known source has a name ("ankle boot"); a template ("a photo of a {}") makes a caption of it. A folder's
+own captions lie beside its images in `captions.jsonl` (one object per line) or `captions.csv` (with a header); both
+name the image's file, relative to the folder, and the text:
+
+    {"file": "cats/tom.png", "text": "a cat on a chair"}
+
+An image may have several captions: training draws one of them anew each time.
+"""
+
+import csv
+import json
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genzoo.contract import Batch, GenzooError
+from genzoo.data.image_data import ImageData
+from genzoo.data.split import FolderSplit, LazyImages, Split
+
+TEXT_LENGTH = 48
+"""Bytes of a caption that are read; the rest is cut off."""
+
+BYTE_CODES = 257
+"""Codes of a caption's places: 0 for "no byte here", then 1 + byte."""
+
+TEMPLATES = (
+    "{}",
+    "a {}",
+    "a photo of a {}",
+    "an image of a {}",
+    "a picture of a {}",
+    "a small picture of a {}",
+    "this is a {}",
+)
+"""How a class is talked about; `{}` stands for its name. (Radford et al. 2021, "CLIP", section 3.1.4.)"""
+
+CAPTION_FILES = ("captions.jsonl", "captions.csv")
+"""Where a folder's captions are looked for."""
+
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_CLOTHES = (
+    "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+CLASS_NAMES: dict[str, tuple[str, ...]] = {
+    "digits": _DIGITS,
+    "mnist": _DIGITS,
+    "mnist-binary": _DIGITS,
+    "fashion-mnist": _CLOTHES,
+    "cifar10": _CIFAR10,
+    "stacked-digits": tuple(f"{a} {b} {c}" for a in _DIGITS for b in _DIGITS for c in _DIGITS),
+}
+"""Source to the names of its classes, in the order of their numbers."""
+
+
+# --- texts -----------------------------------------------------------------------------------------------------
+
+
+def class_names(data: ImageData) -> tuple[str, ...]:
+    """The names of the classes of `data`: the known ones, or the names of a folder's sub-folders (`_` as a blank).
+
+    Raises `GenzooError` where there are none.
+    """
+    if data.name in CLASS_NAMES:
+        return CLASS_NAMES[data.name]
+    folders = data.protocol.get("classes", ())
+    if not folders:
+        raise GenzooError(f"{data.name} has no classes with names: give class_names, one for each class")
+    return tuple(str(name).replace("_", " ") for name in folders)
+
+
+def number_name(k: int) -> str:
+    """What class k is called where nobody gave it a name: digit by digit.
+
+    >>> number_name(7), number_name(10)
+    ('seven', 'one zero')
+    """
+    return " ".join(_DIGITS[int(digit)] for digit in str(k))
+
+
+def caption(template: str, name: str) -> str:
+    """The template with the name in place of `{}`; "a" in front of it becomes "an" where that is easier to say.
+
+    >>> caption("a photo of a {}", "ankle boot")
+    'a photo of an ankle boot'
+    """
+    easier = name[:1].lower() in tuple("aeiou") and (template == "a {}" or template.endswith(" a {}"))
+    return template.replace("a {}", "an {}").replace("{}", name) if easier else template.replace("{}", name)
+
+
+def byte_codes(texts: Sequence[str], length: int = TEXT_LENGTH) -> Tensor:
+    """Texts as long `[n, length]`: 1 + each byte of their UTF-8, then zeros. Texts that are too long are cut.
+
+    Upper case and the amount of blanks make no difference. What is cut off are whole characters.
+
+    >>> byte_codes(["A  b"], 5)
+    tensor([[98, 33, 99,  0,  0]])
+
+    Raises `GenzooError` for anything but a list of texts.
+    """
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise GenzooError('texts must be a list of strings, such as ["a sneaker"]')
+    codes = np.zeros((len(texts), length), np.int64)
+    for row, text in zip(codes, texts, strict=True):
+        plain = " ".join(unicodedata.normalize("NFKC", text).lower().split())
+        cut = plain.encode("utf-8", "replace")[:length].decode("utf-8", "ignore").encode()
+        row[: len(cut)] = np.frombuffer(cut, np.uint8) + np.int64(1)
+    return torch.from_numpy(codes)
+
+
+# --- captions of images ----------------------------------------------------------------------------------------
+
+
+@final
+class CaptionedSplit(Split):
+    """Another split's images, whose batches hold captions as `cond`: long `[b, length]`, as `byte_codes` makes them.
+
+    `labels` are the other split's. Raises `GenzooError` unless `captions` has one or more texts for each image.
+    """
+
+    def __init__(self, split: Split, captions: Sequence[Sequence[str]], length: int = TEXT_LENGTH) -> None:
+        counts = [len(texts) for texts in captions]
+        if len(counts) != len(split) or 0 in counts:
+            raise GenzooError(
+                f"every image needs a caption: got {len(counts) - counts.count(0)} for {len(split)}"
+            )
+        self.split = split
+        # codes are at most 256: a quarter of the memory of long
+        self._codes = byte_codes([text for texts in captions for text in texts], length).short()
+        self._counts = torch.tensor(counts)
+        self._starts = self._counts.cumsum(0) - self._counts
+
+    @property
+    def images(self) -> Tensor | LazyImages:
+        """All images `[n, c, h, w]`."""
+        return self.split.images
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Classes long `[n]`, or None."""
+        return self.split.labels
+
+    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
+        """Images and captions at `indices` `[b]`: one caption each, drawn, or the first one without a generator."""
+        chosen = self._starts[indices]
+        if generator is not None:
+            share = torch.rand(len(indices), generator=generator, device=generator.device).to(chosen.device)
+            chosen = chosen + (share * self._counts[indices]).long()
+        return Batch(self.split.batch(indices, generator).images, self._codes[chosen].long())
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+
+def captioned(data: ImageData, file: str | Path | None = None, length: int = TEXT_LENGTH) -> ImageData:
+    """`data` of a folder, with the captions of `file` (None: `captions.jsonl` or `captions.csv` in the folder).
+
+    The protocol tells under "captions" where they come from. Raises `GenzooError` for data of another kind, and where
+    the file is missing, cannot be read, or leaves an image without a caption.
+    """
+    kind, _, path = data.name.partition(":")
+    if kind != "folder":
+        raise GenzooError(f"captions from a file go with folder: data, not with {data.name}: use class_names")
+    root = Path(path).expanduser()
+    source = Path(file).expanduser() if file is not None else _caption_file(root)
+    texts = read_captions(source)
+    splits = {
+        name: CaptionedSplit(split, _captions_of(split, root, texts, source.name), length)
+        for name, split in (("train", data.train), ("val", data.val), ("test", data.test))
+    }
+    return replace(data, **splits, protocol={**data.protocol, "captions": source.name})
+
+
+def has_captions(data: ImageData) -> bool:
+    """Whether `data` is a folder in which `captioned` finds captions."""
+    kind, _, path = data.name.partition(":")
+    return kind == "folder" and any((Path(path).expanduser() / name).exists() for name in CAPTION_FILES)
+
+
+def read_captions(file: Path) -> dict[str, list[str]]:
+    """Image file (as written, with `/`) to its captions, from a `.jsonl` or `.csv` file.
+
+    Raises `GenzooError` with the line that is wrong.
+    """
+    if not file.exists():
+        raise GenzooError(f"there is no file {file}: captions are read from a .jsonl or .csv file")
+    if file.suffix not in (".jsonl", ".csv"):
+        raise GenzooError(f"captions are read from a .jsonl or .csv file, got {file.name}")
+    found: dict[str, list[str]] = {}
+    for number, row in _rows(file):
+        name, text = (row.get(key) if isinstance(row, dict) else None for key in ("file", "text"))
+        if not isinstance(name, str) or not isinstance(text, str) or not name or not text.strip():
+            raise GenzooError(f'{file.name}, line {number}: needs "file" and "text", both of them not empty')
+        found.setdefault(Path(name).as_posix(), []).append(text)
+    return found
+
+
+def _rows(file: Path) -> Iterator[tuple[int, Any]]:
+    """Lines from 1 on, with what they hold."""
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as lines:
+            if file.suffix == ".csv":
+                reader = csv.DictReader(lines)
+                for row in reader:
+                    yield reader.line_num, row
+                return
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
+        raise GenzooError(f"{file.name} cannot be read: {error}") from error
+
+
+def _caption_file(root: Path) -> Path:
+    for name in CAPTION_FILES:
+        if (root / name).exists():
+            return root / name
+    raise GenzooError(f"{root} holds no captions: put {' or '.join(CAPTION_FILES)} there")
+
+
+def _captions_of(split: Split, root: Path, texts: dict[str, list[str]], source: str) -> list[list[str]]:
+    """The captions of each image of a folder's split."""
+    assert isinstance(split, FolderSplit)
+    files = [path.relative_to(root).as_posix() for path in split.paths]
+    missing = [file for file in files if file not in texts]
+    if missing:
+        raise GenzooError(
+            f"{len(missing)} images have no caption in {source}, such as {missing[0]}: add a line for each"
+        )
+    return [texts[file] for file in files]
