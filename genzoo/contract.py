@@ -257,6 +257,8 @@ class GenerativeModel(Trainable, ABC):
     """Every family of the zoo: `fit`, `sample`, `log_likelihood`, `save`; final classes fill in the abstract part."""
 
     config: "ModelConfig"
+    deterministic: bool = False
+    """Whether there is one sample for each condition: the model predicts."""
 
     @property
     @abstractmethod

@@ -51,8 +51,6 @@ def _checks():
     for name in PRESETS:
         for spec in (DataSpec((1, 4, 4), 2), DataSpec((3, 3, 4), cond="class", cond_size=3)):
             for check in yield_checks(without_dropout(name, PRESETS[name].suited(spec))):
-                if PRESETS[name].needs_input and check.name == "different_seeds_different_samples":
-                    continue  # these predict: an input has one image
                 yield pytest.param(check, id=f"{name}-{spec.levels}-{check.name}")
 
 

@@ -312,6 +312,12 @@ class Counter(Pixels):
         return super().sample(n, cond, generator=torch.Generator().manual_seed(seed))
 
 
+class NotThatSure(Pixels):
+    """Calls itself deterministic."""
+
+    deterministic = True
+
+
 class SameSeed(Pixels):
     def sample(self, n, cond=None, *, generator=None):
         return super().sample(n, cond, generator=torch.Generator().manual_seed(0))
@@ -502,6 +508,7 @@ BROKEN = [
     (GlobalPython, GREY, {"global_rng_untouched"}),
     (Counter, GREY, {"same_generator_same_results"}),
     (SameSeed, GREY, {"different_seeds_different_samples"}),
+    (NotThatSure, GREY, {"samples_ignore_chance"}),
     (FloatSamples, GREY, {"samples_fit_the_spec"}),
     (OutOfRange, GREY, {"samples_fit_the_spec"}),
     (BatchCoupled, GREY, {"likelihood_ignores_neighbours"}),

@@ -96,6 +96,7 @@ def given_channels(spec: DataSpec) -> int:
 class ImageToImage(GenerativeModel):
     """A deterministic prediction of an image from an input image."""
 
+    deterministic = True
     config: ImageToImageConfig
 
     def __init__(

@@ -57,6 +57,13 @@ def different_seeds_different_samples(model: GenerativeModel) -> None:
     raise AssertionError(f"{n} samples are the same for seeds 1 and 2")
 
 
+def samples_ignore_chance(model: GenerativeModel) -> None:
+    """A model that calls itself deterministic gives the same samples for two seeds."""
+    cond = example_cond(model, 4)
+    draws = [model.sample(4, cond, generator=seeded(model, seed)) for seed in (1, 2)]
+    require(torch.equal(*draws), "samples of a deterministic model differ for seeds 1 and 2")
+
+
 def global_rng_untouched(model: GenerativeModel) -> None:
     """With a generator nothing advances the global random state of torch, numpy or python."""
     for name, call in _random_calls(model):

@@ -144,7 +144,11 @@ def _one_line(error: Exception) -> str:
 def _laws_for_all(model: GenerativeModel) -> Iterator[Law]:
     yield sampling_laws.samples_fit_the_spec
     yield sampling_laws.same_generator_same_results
-    yield sampling_laws.different_seeds_different_samples
+    yield (
+        sampling_laws.samples_ignore_chance
+        if model.deterministic
+        else sampling_laws.different_seeds_different_samples
+    )
     yield sampling_laws.global_rng_untouched
     yield sampling_laws.evaluation_leaves_no_trace
     yield turn_laws.loss_is_finite_per_image
