@@ -160,6 +160,24 @@ def draw_pairs(model: "GenerativeModel", split: "Split", path: Path, *, n: int =
     return Drawn(path, n / seconds)
 
 
+def draw_variations(model: "GenerativeModel", split: "Split", path: Path, *, seed: int = 0) -> Drawn:
+    """Writes eight images of `split`, each with seven samples under its vector beside it, to `path` as one PNG."""
+    import torch
+
+    from genzoo.pictures import save_grid
+    from genzoo.runtime import seeded
+
+    images, cond = split.batch(torch.arange(min(8, len(split))))
+    assert cond is not None
+    vectors = cond.repeat_interleave(7, 0).to(model.device)
+    start = time.perf_counter()
+    drawn = model.sample(len(vectors), vectors, generator=seeded(model.device, "sample", seed)).cpu()
+    seconds = time.perf_counter() - start
+    rows = torch.cat([images[:, None].to(drawn), drawn.unflatten(0, (len(images), 7))], 1)
+    save_grid(rows.flatten(0, 1), model.spec, path, columns=8)
+    return Drawn(path, len(vectors) / seconds)
+
+
 def class_condition(text: str, n: int, spec: "DataSpec") -> "Tensor":
     """Classes such as "3" or "0,1,2" as long `[n]`, in blocks of equal size.
 

@@ -56,11 +56,14 @@ def _sample(flags: SampleFlags) -> None:
 
     if flags.n < 1:
         raise GenzooError(f"--n must be at least 1, got {flags.n}")
+    from genzoo.models.with_prior import WithPrior
+
     model = load_generative(flags.run)
     cond = None if flags.cond is None else class_condition(flags.cond, flags.n, model.spec)
     if flags.like is not None:
         cond = _like(flags)
-    pairs = _test_pairs(flags) if model.spec.cond == "vector" and cond is None else None
+    draws_vectors = isinstance(model, WithPrior)
+    pairs = _test_pairs(flags) if model.spec.cond == "vector" and cond is None and not draws_vectors else None
     _change_sampling(model, flags)
     model, out = model.to(flags.device), flags.out or _default_out(flags)
     if pairs is None:

@@ -17,6 +17,7 @@ from genzoo.commands import (
     data_of_run,
     draw_grid,
     draw_pairs,
+    draw_variations,
     fresh_folder,
     guarded,
     is_main_process,
@@ -55,7 +56,9 @@ class TrainFlags:
     """Where data sets lie or are downloaded to; else $GENZOO_DATA, else ./data."""
     cond: str | None = None
     """"class" trains a model that draws and judges images of a given class; mask, downsample, grey, edges or
-    folder:INPUTS one that does so given an input image."""
+    folder:INPUTS one that does so given an input image; encoder:RUN one given an encoder's vectors."""
+    prior: bool = False
+    """Also learn to draw the vectors of --cond encoder:RUN, so that samples need no picture."""
     size: Literal["tiny", "small", "base", "large"] = "small"
     """The size of the model; up to small suits two processor cores, large wants a GPU."""
     image_size: int | None = None
@@ -171,7 +174,17 @@ def make_plan(argv: Sequence[str]) -> Plan:
     _check_free(out)
     data = arguments.load()
     config = _parse_config(recipe.config(flags.size, data.spec), rest)
-    return Plan(flags, name, config, budget, arguments, data, out)
+    return Plan(flags, name, _with_prior(config) if flags.prior else config, budget, arguments, data, out)
+
+
+def _with_prior(config: "TrainableConfig") -> "TrainableConfig":
+    from genzoo.config import ModelConfig
+    from genzoo.contract import GenzooError
+    from genzoo.models.with_prior import WithPriorConfig
+
+    if not isinstance(config, ModelConfig):
+        raise GenzooError("--prior is for models that draw images; leave it out")
+    return WithPriorConfig(config)
 
 
 def _resumed_plan(argv: Sequence[str], flags: TrainFlags, preset: str | None, rest: list[str]) -> Plan:
@@ -279,12 +292,15 @@ def _trainer(model: "Trainable", plan: Plan) -> "Trainer":
 
 def _show(model: "GenerativeModel", plan: Plan, trainer: "Trainer") -> None:
     """The samples and figures a person waits for."""
+    from genzoo.data.pairs import PairedSplit
+
     rows = {"run": str(plan.out), "steps": str(trainer.step)}
     if model.spec.levels is not None:
         path, seed = plan.out / "samples" / "final.png", plan.flags.seed
-        if model.spec.cond == "vector":
-            few = min(PAIRS, len(plan.data.val))
-            drawn = draw_pairs(model, plan.data.val, path, n=few, seed=seed)
+        if isinstance(plan.data.val, PairedSplit):
+            drawn = draw_pairs(model, plan.data.val, path, n=min(PAIRS, len(plan.data.val)), seed=seed)
+        elif model.spec.cond == "vector" and not plan.flags.prior:
+            drawn = draw_variations(model, plan.data.val, path, seed=seed)
         else:
             drawn = draw_grid(model, path, seed=seed)
         rows["sampling"] = f"{drawn.images_per_second:.0f} images/s"

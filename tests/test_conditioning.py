@@ -84,6 +84,19 @@ def test_variations_of_a_picture(tmp_path, encoder_run, digits, capsys):
         assert words in error and error.count("\n") == 1
 
 
+def test_a_run_with_a_prior_draws_on_its_own(tmp_path, encoder_run, capsys):
+    run = tmp_path / "run"
+    flags = ["--size", "tiny", "--steps", "2", "--out", str(run), "--no-progress"]
+    assert train(["vae", "--cond", f"encoder:{encoder_run}", "--prior", *flags]) == 0
+    assert sample([str(run), "--n", "4"]) == 0
+    assert (run / "samples" / "final.png").exists() and (run / "samples" / "n4-seed0.png").exists()
+    assert train(["--resume", "--steps", "3", "--out", str(run), "--no-progress"]) == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        train(["vae", "--prior", "--steps", "2", "--out", str(tmp_path / "other")])
+    assert "encoder:RUN" in capsys.readouterr().err
+
+
 # --- a prior over the vectors --------------------------------------------------------------------------------------
 
 
