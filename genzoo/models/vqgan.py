@@ -59,7 +59,7 @@ class VQGANConfig(ModelConfig):
     """What both minimise; pairs are an image and its own reconstruction."""
     penalties: tuple[Lazily, ...] = (Lazily(R1(1.0), 4), Lazily(R2(1.0), 4))
     """Prices on the discriminator's slope."""
-    adversarial_weight: float = 0.5
+    adversarial_weight: float = 0.2
     """Size of the adversarial gradient at the decoder's last layer, as a share of the reconstruction's."""
     adversarial_start: float = 0.25
     """Share of the training after which the discriminator joins in."""
