@@ -1,4 +1,4 @@
-"""What does a discriminator buy a VQ-VAE? `python -m benchmarks.vqgan [--steps 800 | --minutes 5] [--size tiny] [--out DIR]`.
+"""What does a discriminator buy a VQ-VAE? `python -m benchmarks.vqgan [--steps 800 | --minutes 5] [--size tiny]`.
 
 The autoencoders of `vq-transformer` and of `vqgan` are trained from the same weights for the same number of steps (or
 time) and reconstruct validation images. The two-part code says what the discriminator costs in bits, sharpness and
