@@ -7,12 +7,13 @@ import torch
 
 import genzoo
 from genzoo.config import TrainConfig
-from genzoo.contract import DataSpec
+from genzoo.contract import Batch, DataSpec
 from genzoo.evaluate import main as evaluate
 from genzoo.evaluation.health import count_modes, counts_modes, modes_rows
 from genzoo.evaluation.modes import Modes
 from genzoo.models.gan import GANConfig
 from genzoo.networks.gan_nets import DenseGANNetworks
+from genzoo.presets import get_preset
 from genzoo.progress import Meter, Reporter
 from genzoo.step import StepResult
 from genzoo.train import main as train
@@ -135,3 +136,14 @@ def test_predictions_from_input_images_are_judged(tmp_path, capsys):
         )
         assert f"{figures['l1']:.4f}" in capsys.readouterr().out
     assert figures["images"] == 40
+
+
+@pytest.mark.parametrize("preset", ["gan", "image-to-image", "vqgan"])
+def test_what_is_watched_is_what_a_turn_tells(preset):
+    spec = get_preset(preset).suited(DataSpec((1, 8, 8), 17))
+    model = genzoo.create(preset, spec, "tiny")
+    images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    batch = Batch(images, torch.zeros(2, 64) if spec.cond else None)
+    model.progress = 0.4  # where each player of the first stage plays
+    told = {f"{turn}/{name}" for turn in model.turns for name in model.loss(batch, turn).parts}
+    assert len(model.watched) == 2 and set(model.watched) <= told

@@ -97,6 +97,7 @@ class ImageToImage(GenerativeModel):
     """A deterministic prediction of an image from an input image."""
 
     deterministic = True
+    watched = ("discriminator/accuracy", "discriminator/gap")
     config: ImageToImageConfig
 
     def __init__(

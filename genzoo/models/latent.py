@@ -92,6 +92,7 @@ class LatentModel(GenerativeModel):
         self.autoencoder, self.prior = autoencoder, prior
         self._players = _players(AUTOENCODER, autoencoder.turns) | _players(PRIOR, prior.turns)
         self.turns = tuple(self._players)
+        self.watched = tuple(f"{AUTOENCODER} {name}" for name in autoencoder.watched)
 
     @property
     def codec(self) -> VQVAE:

@@ -82,6 +82,7 @@ class VQGAN(GenerativeModel):
     """
 
     turns = ("discriminator", "autoencoder")
+    watched = ("discriminator/accuracy", "discriminator/gap")
     config: VQGANConfig
     features: FeatureMaps | None = None
     balance: Tensor
