@@ -53,7 +53,7 @@ def pixels(split: Split, spec: DataSpec) -> Labelled:
 def control(data: ImageData, examples: int, seed: int) -> str:
     """The row of raw pixels."""
     bank, held, queries = (pixels(split, data.spec) for split in (data.train, data.val, data.test))
-    found = probe(bank, held, queries, examples=examples, generator=torch.Generator().manual_seed(seed))
+    found = probe(bank, held, queries, examples=examples, seed=seed)
     return row("raw pixels", found, queries)
 
 
@@ -62,7 +62,7 @@ def judged(
 ) -> str:
     """The row of a trained encoder; `cost` are steps and seconds."""
     bank, held, queries = EncoderCase(encoder, data, "test", seed).parts
-    found = probe(bank, held, queries, examples=examples, generator=torch.Generator().manual_seed(seed))
+    found = probe(bank, held, queries, examples=examples, seed=seed)
     return row(name, found, queries, *cost)
 
 
@@ -73,7 +73,7 @@ def row(name: str, found: ProbeFigures, queries: Labelled, steps: int = 0, secon
         return f"{100 * share.value:6.2f} ± {100 * share.stderr:4.2f}"
 
     rank = f"{effective_rank(queries.vectors):6.1f} of {queries.vectors.shape[1]:<4d}"
-    figures = (cell(found.few_shot), cell(found.knn), cell(found.linear), rank)
+    figures = (*map(cell, (found.few_shot, found.knn, found.linear)), rank)
     return f"{name:12}{'   '.join(figures)}{steps:8d} {seconds:7.0f}"
 
 

@@ -179,23 +179,17 @@ class ProbeFigures:
     validation: float
 
 
-def probe(
-    bank: Labelled, held: Labelled, queries: Labelled, *, examples: int, generator: torch.Generator
-) -> ProbeFigures:
+def probe(bank: Labelled, held: Labelled, queries: Labelled, *, examples: int, seed: int = 0) -> ProbeFigures:
     """Judges `queries` by training vectors `bank` and by `held`, which choices are made on and examples come from.
 
-    Raises `GenzooError` where a class has fewer held-out images than `examples`.
+    The `seed` decides the examples. Raises `GenzooError` where a class has fewer held-out images than `examples`.
     """
-    linear = linear_probe(bank, held, queries)
+    linear, generator = linear_probe(bank, held, queries), seeded("cpu", "few-shot", seed)
+    few_shot = few_shot_accuracy(held, queries, examples=examples, draws=DRAWS, generator=generator)
     return ProbeFigures(
-        knn=knn_accuracy(bank, queries),
-        few_shot=few_shot_accuracy(held, queries, examples=examples, draws=DRAWS, generator=generator),
-        examples=examples,
-        draws=DRAWS,
-        linear=linear.share,
-        strength=linear.strength,
-        validation=linear.validation,
-    )
+        knn=knn_accuracy(bank, queries), few_shot=few_shot, examples=examples, draws=DRAWS,
+        linear=linear.share, strength=linear.strength, validation=linear.validation,
+    )  # fmt: skip
 
 
 def probes_section(case: EncoderCase) -> Section:
@@ -203,7 +197,7 @@ def probes_section(case: EncoderCase) -> Section:
     bank, held, queries = case.parts
     counts = torch.bincount(held.labels)
     examples = min(EXAMPLES, int(counts[counts > 0].min()))
-    figures = probe(bank, held, queries, examples=examples, generator=case.generator("few-shot"))
+    figures = probe(bank, held, queries, examples=examples, seed=case.seed)
     content = {
         "protocol": case.data.protocol, "split": case.split, "seed": case.seed, "images": len(queries),
         "train_images": len(bank), "held_out_images": len(held),
