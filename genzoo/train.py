@@ -162,6 +162,7 @@ def make_plan(argv: Sequence[str]) -> Plan:
     preset = rest.pop(0) if rest and not rest[0].startswith("-") else None
     if flags.resume:
         return _resumed_plan(argv, flags, preset, rest)
+    from genzoo.encoders.clip import with_captions
     from genzoo.presets import Preset
 
     name = preset or DEFAULT_PRESET
@@ -173,7 +174,7 @@ def make_plan(argv: Sequence[str]) -> Plan:
     out = fresh_folder(name, flags.data) if flags.out is None else Path(flags.out)
     _check_free(out)
     data = arguments.load()
-    config = _parse_config(recipe.config(flags.size, data.spec), rest)
+    config, data = with_captions(_parse_config(recipe.config(flags.size, data.spec), rest), data)
     return Plan(flags, name, _with_prior(config) if flags.prior else config, budget, arguments, data, out)
 
 
@@ -194,6 +195,7 @@ def _resumed_plan(argv: Sequence[str], flags: TrainFlags, preset: str | None, re
     """
     from genzoo.checkpoint import build_model, read_config
     from genzoo.contract import GenzooError
+    from genzoo.encoders.clip import with_captions
     from genzoo.trainer import Budget
 
     if flags.out is None:
@@ -209,9 +211,9 @@ def _resumed_plan(argv: Sequence[str], flags: TrainFlags, preset: str | None, re
         cond=arguments.cond, image_size=arguments.image_size, skip_bad_images=arguments.skip_bad_images,
     )  # fmt: skip
     flags, _ = parsing.parse_known(TrainFlags, argv, PROG, default=before)
-    config = _parse_config(build_model(stored, out).config, rest)
     budget = _budget(flags) or Budget(**stored.get("budget", {}))
     data = flags.data_arguments().load()
+    config, data = with_captions(_parse_config(build_model(stored, out).config, rest), data)
     kept = replace(flags.data_arguments(), root=arguments.root)  # data may have moved since
     return Plan(flags, preset or stored["preset"], config, budget, kept, data, out)
 

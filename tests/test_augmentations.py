@@ -210,6 +210,11 @@ def test_crops_that_cannot_be(fields):
         RandomCrop(**fields)
 
 
+def test_rectangles_that_cannot_be():
+    with pytest.raises(GenzooError, match="must rise within"):
+        RandomErasing(area=(0.5, 1.5))
+
+
 def test_erasing_takes_one_rectangle_of_the_area_asked_for():
     x = images(500, 1, 12, 16)
     found = RandomErasing(1.0, area=(0.1, 0.3), ratio=(1.0, 1.0), fill=0.25)(x, rng())

@@ -74,7 +74,7 @@ def test_stacked_digits_are_called_by_their_channels():
 
 
 def test_data_without_classes_have_no_names():
-    with pytest.raises(GenzooError, match="toy:gaussian has no classes with names: give class_names"):
+    with pytest.raises(GenzooError, match="toy:gaussian has no classes with names: give images in class"):
         class_names(load_data("toy:gaussian"))
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from genzoo.config import TrainConfig, from_json, to_json
@@ -12,7 +13,7 @@ from genzoo.data import load_data
 from genzoo.data.augmentations import RandomCrop, Then
 from genzoo.data.captions import TEMPLATES, CaptionedSplit, byte_codes, caption, class_names
 from genzoo.data.split import TensorSplit
-from genzoo.encoders.clip import ClipConfig
+from genzoo.encoders.clip import ClipConfig, with_captions
 from genzoo.networks.backbones import ProjectionConfig, ResNetConfig, ViTConfig
 from genzoo.networks.text_tower import TextTowerConfig
 from genzoo.objectives.two_towers import Clip, SigLIP
@@ -201,6 +202,24 @@ def test_batches_without_captions(cond, said):
 def test_configurations_that_cannot_be(fields, spec, said):
     with pytest.raises(GenzooError, match=said):
         clip(**fields).build(spec)
+
+
+def test_runs_are_told_of_captions(tmp_path, digits):
+    config = clip()
+    named, same = with_captions(config, digits)
+    assert same is digits and named.class_names == class_names(digits)
+    kept, _ = with_captions(named_otherwise := clip(class_names=("a",) * 10), digits)
+    assert kept is named_otherwise
+    other = VIT  # no configuration of clip's
+    assert with_captions(other, digits) == (other, digits)
+    for i in range(4):
+        Image.new("L", (4, 4), 60 * i).save(tmp_path / f"{i}.png")
+    lines = [f'{{"file": "{i}.png", "text": "shade {i}"}}\n' for i in range(4)]
+    with pytest.raises(GenzooError, match=r"captions\.jsonl"):
+        with_captions(config, load_data(f"folder:{tmp_path}"))
+    (tmp_path / "captions.jsonl").write_text("".join(lines))
+    unnamed, folder = with_captions(config, load_data(f"folder:{tmp_path}"))
+    assert unnamed is config and folder.train.batch(torch.tensor([0])).cond.shape == (1, TEXT.length)
 
 
 # --- vectors -------------------------------------------------------------------------------------------------------

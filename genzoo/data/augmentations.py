@@ -150,6 +150,12 @@ class RandomErasing(Augmentation):
     fill: float = 0.0
     """What it is filled with."""
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.area[0] <= self.area[1] <= 1 and 0 < self.ratio[0] <= self.ratio[1]):
+            raise GenzooError(
+                f"area of what is erased must rise within 0..1, ratio be positive and rise: {self}"
+            )
+
     def changed(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Rectangles are rounded to whole pixels and lie inside the image."""
         u = draws(x, 5, generator)

@@ -74,7 +74,9 @@ def class_names(data: ImageData) -> tuple[str, ...]:
         return CLASS_NAMES[data.name]
     folders = data.protocol.get("classes", ())
     if not folders:
-        raise GenzooError(f"{data.name} has no classes with names: give class_names, one for each class")
+        raise GenzooError(
+            f"{data.name} has no classes with names: give images in class folders, or captions ({CAPTION_FILES[0]})"
+        )
     return tuple(str(name).replace("_", " ") for name in folders)
 
 

@@ -15,15 +15,24 @@ class, are right for each other's images.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from genzoo.config import EncoderConfig, TrainConfig
+from genzoo.config import EncoderConfig, TrainableConfig, TrainConfig
 from genzoo.contract import Batch, DataSpec, Encoder, GenzooError, Loss, evaluating
 from genzoo.data.augmentations import Augmentation
-from genzoo.data.captions import TEMPLATES, byte_codes, caption, number_name
+from genzoo.data.captions import (
+    TEMPLATES,
+    byte_codes,
+    caption,
+    captioned,
+    class_names,
+    has_captions,
+    number_name,
+)
+from genzoo.data.image_data import ImageData
 from genzoo.encoders.embedding import check_discrete, embedded, prepared
 from genzoo.networks.backbones import Backbone, BackboneConfig, ProjectionConfig, ResNetConfig
 from genzoo.networks.text_tower import TextTowerConfig
@@ -61,6 +70,19 @@ class ClipConfig(EncoderConfig):
                 f"{spec.cond_size} classes need as many class_names, got {len(self.class_names)}"
             )
         return ClipEncoder(spec, self, self.backbone.build(spec.shape))
+
+
+def with_captions(config: TrainableConfig, data: ImageData) -> tuple[TrainableConfig, ImageData]:
+    """What a run of `config` on `data` needs to know of captions; anything but clip's stays as it is.
+
+    The data get the captions that lie in their folder; where there are none, the configuration gets the names of their
+    classes. Raises `GenzooError` where there are neither, and for captions that do not fit.
+    """
+    if not isinstance(config, ClipConfig):
+        return config, data
+    if has_captions(data):
+        return config, captioned(data, length=config.text.length)
+    return (config if config.class_names else replace(config, class_names=class_names(data))), data
 
 
 class ClipEncoder(Encoder):

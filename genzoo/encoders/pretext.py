@@ -171,7 +171,8 @@ def distant_permutations(n: int, count: int) -> np.ndarray:
     """
     total = math.factorial(n)
     listed = itertools.chain.from_iterable(itertools.permutations(range(n)))
-    every = np.fromiter(listed, np.uint8, n * total).reshape(total, n).T.copy()  # [n, n!]: adds up along memory
+    # [n, n!]: sums run along memory
+    every = np.fromiter(listed, np.uint8, n * total).reshape(total, n).T.copy()
     count = min(count, total)
     chosen, nearest, sums = [0], np.full(total, n, np.uint8), np.zeros(total, np.int32)
     while len(chosen) < count:
