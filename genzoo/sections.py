@@ -16,7 +16,7 @@ from genzoo.evaluation.health import count_modes, counts_modes, modes_content, m
 from genzoo.evaluation.latents import LatentVariableModel, draw_latents, latent_figures
 from genzoo.evaluation.likelihood import subset
 from genzoo.evaluation.modes import Modes
-from genzoo.evaluation.noised import noised_generator, noised_rows
+from genzoo.evaluation.noised import noised_generator
 from genzoo.evaluation.outliers import outlier_scores, separation
 from genzoo.evaluation.translation import translation_figures
 from genzoo.likelihood import Annealing, Decoder
@@ -114,6 +114,19 @@ def noised_section(case: Case, *, images: int, annealing: Annealing) -> Section:
         generator=case.generator("noised"),
     )  # fmt: skip
     return Section("noised_generator", case.name, report.to_json(), noised_rows(report))
+
+
+def noised_rows(report: "LikelihoodReport") -> dict[str, str]:
+    """The rows of a table of its own."""
+    details = report.details
+    return {
+        "bits/dim": f"{report.kind.symbol} {with_error(report.bits_per_dim, report.bits_per_dim_stderr, 3)}",
+        "nats/image": f"{report.kind.symbol} {with_error(-report.nats, report.nats_stderr, 2)}",
+        "what is judged": "the generator plus discretised noise, which is another model than the generator",
+        "noise": f"standard deviation {details['scale']:g} where images range over 2, chosen on validation images",
+        "gap (BDMC)": f"{details['bdmc_gap']:.2f} nats on simulated images",
+        "images": f"{report.images}",
+    }
 
 
 # --- samples ---------------------------------------------------------------------------------------------------

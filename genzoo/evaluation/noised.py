@@ -47,23 +47,6 @@ def noised_generator(
     return summarise([answer], time.perf_counter() - start)
 
 
-def noised_rows(report: LikelihoodReport) -> dict[str, str]:
-    """The rows of a table of its own."""
-    details = report.details
-    return {
-        "bits/dim": f"{report.kind.symbol} {_with_error(report.bits_per_dim, report.bits_per_dim_stderr)}",
-        "nats/image": f"{report.kind.symbol} {_with_error(-report.nats, report.nats_stderr)}",
-        "what is judged": "the generator plus discretised noise, which is another model than the generator",
-        "noise": f"standard deviation {details['scale']:g} where images range over 2, chosen on validation images",
-        "gap (BDMC)": f"{details['bdmc_gap']:.2f} nats on simulated images",
-        "images": f"{report.images}",
-    }
-
-
-def _with_error(value: float, stderr: float | None) -> str:
-    return f"{value:.3f}" + ("" if stderr is None else f" ± {stderr:.3f}")
-
-
 def _some(model: Decoder, split: "Split", count: int) -> tuple[Tensor, Tensor | None]:
     """A random part of a split, always the same."""
     chosen = split.batch(subset(len(split), count, torch.Generator().manual_seed(0)))
