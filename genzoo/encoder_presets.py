@@ -6,7 +6,7 @@ leave out an encoder learns to ignore, so that their strength is chosen on valid
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from genzoo.catalogue import ENCODER_DESCRIPTIONS
@@ -32,7 +32,7 @@ from genzoo.objectives.clustering import CentredSoftmax, CrossView
 from genzoo.objectives.contrastive import NTXent, PairObjective, QueuedInfoNCE
 from genzoo.objectives.labelled import LabelledObjective, Margin, SupCon, Triplet, Tuplets
 from genzoo.objectives.redundancy import BarlowTwins, VICReg
-from genzoo.presets import COLOUR, LOW_RESOLUTION, TRAITS, build
+from genzoo.presets import COLOUR, LOW_RESOLUTION, TRAITS, build, overridden
 
 # --- views -----------------------------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class EncoderPreset:
 
 _TRAINING = TrainConfig(batch_size=256, learning_rate=1e-3, muon=True)
 _NARROW, _WIDE = ProjectionConfig(256, 128), ProjectionConfig(512, 512, 3, batch_norm=True)
-_CLUSTERS = ProjectionConfig(256, 64)
+_CLUSTERS = ProjectionConfig(256, 64, batch_norm=True)
 
 
 def _views(objective: PairObjective | LabelledObjective, projection: ProjectionConfig) -> EncoderPreset:
@@ -143,10 +143,12 @@ ENCODERS: dict[str, EncoderPreset] = {
     "n-pair": _views(Tuplets(), _NARROW),
     "margin": _views(Margin(balanced=True, normalise=True), _NARROW),
     "rotation": EncoderPreset(
-        RotationConfig(Then(), projection=_NARROW, training=replace(_TRAINING, batch_size=128)), views=upright_for
+        RotationConfig(Then(), projection=_NARROW, training=replace(_TRAINING, batch_size=128)),
+        views=upright_for,
     ),
     "jigsaw": EncoderPreset(
-        JigsawConfig(Then(), projection=ProjectionConfig(256, 64), grid=2, training=_TRAINING), views=upright_for
+        JigsawConfig(Then(), projection=ProjectionConfig(256, 64), grid=2, training=_TRAINING),
+        views=upright_for,
     ),
     "inpainting": EncoderPreset(InpaintingConfig(Then(), training=_TRAINING), _VITS, cuts_for),
     "clip": EncoderPreset(ClipConfig(Then(), training=_TRAINING)),
@@ -171,13 +173,8 @@ def create_encoder(
 
     Raises `GenzooError` for an unknown preset, size or field, and for data that are no images.
     """
-    config = get_encoder_preset(name).config(size, spec)
-    known = [f.name for f in fields(config)]  # pyright: ignore[reportArgumentType]
-    for key in overrides:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
-            raise GenzooError(f"{name} has no field {key!r}: did you mean {near!r}?")
-    encoder = build(replace(config, **overrides), spec, seed=seed)  # pyright: ignore[reportArgumentType]
+    config = overridden(name, get_encoder_preset(name).config(size, spec), overrides)
+    encoder = build(config, spec, seed=seed)
     assert isinstance(encoder, Encoder)
     return encoder
 

@@ -7,7 +7,7 @@ and below suit two processor cores, large wants a GPU.
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -38,6 +38,8 @@ from genzoo.objectives.denoising import ELBOWeighting
 from genzoo.objectives.times import LogitNormal, LogNormalSigma, StratifiedTimes, UniformLogSNR
 from genzoo.paths import VE, DiscreteBetas, EDMTarget, Linear, VelocityTarget, VPCosine, VTarget
 from genzoo.samplers import Heun, KarrasGrid, Sampling
+
+Config = TypeVar("Config", bound=TrainableConfig)
 
 VECTORS = "vectors"
 REAL = "real-valued"
@@ -333,15 +335,19 @@ def create(
 
     Raises `GenzooError` for an unknown preset, size or field.
     """
-    config = get_preset(name).config(size, spec)
+    model = build(overridden(name, get_preset(name).config(size, spec), overrides), spec, seed=seed)
+    assert isinstance(model, GenerativeModel)
+    return model
+
+
+def overridden(name: str, config: Config, overrides: Mapping[str, Any]) -> Config:
+    """The configuration of the preset `name` with other values of some fields; `GenzooError` for an unknown field."""
     known = [f.name for f in fields(config)]  # pyright: ignore[reportArgumentType]
     for key in overrides:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
             raise GenzooError(f"{name} has no field {key!r}: did you mean {near!r}?")
-    model = build(replace(config, **overrides), spec, seed=seed)  # pyright: ignore[reportArgumentType]
-    assert isinstance(model, GenerativeModel)
-    return model
+    return replace(config, **overrides)  # pyright: ignore[reportArgumentType]
 
 
 def build(config: TrainableConfig, spec: DataSpec, *, seed: int = 0) -> Trainable:

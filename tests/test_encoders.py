@@ -306,3 +306,12 @@ def test_training_teaches_neighbours_who_they_are(digits):
     encoder.fit((digits.train.images, None), steps=100, progress=False)
     after, rank = judged()
     assert after > before + 0.01 and after > 0.9 and rank > 5
+
+
+@pytest.mark.parametrize("name", ["swav", "dino"])
+def test_clusters_do_not_collapse(name, digits):
+    """The usual end of these recipes: all images in one place, every prototype as good as the other."""
+    encoder = create_encoder(name, digits.spec, "tiny")
+    encoder.fit(digits.train, steps=30, progress=False)
+    found = encoder.loss(Batch(digits.val.images[:128]), generator=rng())
+    assert found.parts["spread"][0] > 0.3 and found.parts["agreement"].mean() < 0.98

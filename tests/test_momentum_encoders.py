@@ -182,8 +182,9 @@ def test_dinos_teacher_and_centre_follow():
     before = {name: b.clone() for name, b in encoder.teacher.network.named_buffers()}
     student = dict(encoder._student().named_parameters())
     encoder.loss(Batch(images(6)), generator=rng(1))
-    for name, now in encoder.teacher.network.named_buffers():
-        torch.testing.assert_close(now, 0.9 * before[name] + 0.1 * student[name])
+    now = dict(encoder.teacher.network.named_buffers())
+    for name, weight in student.items():
+        torch.testing.assert_close(now[name], 0.9 * before[name] + 0.1 * weight)
     scores = encoder.teacher(views(Noise(), centres(images(6)), 2, rng(1)).flatten(0, 1))
     torch.testing.assert_close(encoder.centre.value, 0.1 * scores.mean(0))
 

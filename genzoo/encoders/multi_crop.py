@@ -77,7 +77,7 @@ class SwAVEncoder(Encoder):
         super().__init__()
         self.spec, self.config, self.backbone = spec, config, backbone
         self.width = backbone.width
-        self.projection = config.projection.build(self.width)
+        self.projection = standardised(config.projection, self.width)
         self.prototypes = Prototypes(config.prototypes, config.projection.out)
         self.queue = Queue(config.queue, config.projection.out) if config.queue else None
 
@@ -158,7 +158,7 @@ class DINOEncoder(Encoder):
         super().__init__()
         self.spec, self.config, self.backbone = spec, config, backbone
         self.width = backbone.width
-        self.projection = config.projection.build(self.width)
+        self.projection = standardised(config.projection, self.width)
         self.prototypes = Prototypes(config.prototypes, config.projection.out)
         self.teacher = MomentumCopy(self._student())
         self.centre = Centre(config.prototypes, config.centre_momentum)
@@ -197,6 +197,15 @@ class DINOEncoder(Encoder):
 
 
 # --- both ------------------------------------------------------------------------------------------------------
+
+
+def standardised(projection: ProjectionConfig, width: int) -> nn.Sequential:
+    """The projection, then batch normalisation without weights.
+
+    It keeps images apart: without it networks start, and stay, near one place for all of them, where no prototype is
+    better than another (measured on digits after a hundred steps: cosines of 0.98 to 1).
+    """
+    return nn.Sequential(projection.build(width), nn.BatchNorm1d(projection.out, affine=False))
 
 
 def crops_of(
