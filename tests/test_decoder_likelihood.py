@@ -69,7 +69,7 @@ def test_a_gan_can_be_asked(cond):
     spec = DataSpec((1, 4, 4), levels=17, cond=cond, cond_size=3 if cond else 0)
     model = GANConfig(latents=4, networks=ConvGANNetworks((8,), 1)).build(spec)
     images, labels = model.sample(3, generator=rng()), torch.arange(3) if cond else None
-    few = Annealing(chains=2, steps=5)
+    few = Annealing(chains=2, steps=5, hmc=HMC(leapfrog_steps=2, pilot_transitions=4))
     ll = decoder_likelihood(model, images, 0.2, labels, annealing=few, simulated=2, generator=rng())
     assert ll.nats.shape == (3,) and ll.nats.isfinite().all()
     assert math.isfinite(ll.details["bdmc_gap"])

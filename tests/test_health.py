@@ -11,10 +11,12 @@ from genzoo.contract import Batch, DataSpec
 from genzoo.evaluate import main as evaluate
 from genzoo.evaluation.health import count_modes, counts_modes, modes_rows
 from genzoo.evaluation.modes import Modes
+from genzoo.likelihood import HMC, Annealing
 from genzoo.models.gan import GANConfig
 from genzoo.networks.gan_nets import DenseGANNetworks
 from genzoo.presets import get_preset
 from genzoo.progress import Meter, Reporter
+from genzoo.sections import Case, noised_section
 from genzoo.step import StepResult
 from genzoo.train import main as train
 
@@ -81,15 +83,20 @@ def test_modes_are_counted_where_no_likelihood_tells(digits):
 
 
 def test_evaluate_says_what_there_is_instead(run, capsys):
-    assert evaluate([str(run), "--noised", "2", "--ais-steps", "4"]) == 0
+    assert evaluate([str(run)]) == 0
     text = capsys.readouterr().out
     report = json.loads((run / "report.json").read_text())
     assert "likelihood" not in report and "none: a GAN" in " ".join(text.split())
     (modes,) = report["modes"].values()
     assert modes["modes"] == 10 and f"{modes['covered']} of 10" in text
-    (noised,) = report["noised_generator"].values()
-    assert noised["images"] == 2 and noised["details"]["scale"] > 0 and noised["kind"] == "LOWER_BOUND"
-    assert "another" in text and "BDMC" in text
+
+
+def test_the_noised_generator_has_a_section_of_its_own(digits):
+    quick = Annealing(chains=2, steps=4, hmc=HMC(leapfrog_steps=2, pilot_transitions=4))
+    found = noised_section(Case(built(), digits, "test"), images=2, annealing=quick)
+    assert found.section == "noised_generator" and found.content["images"] == 2
+    assert found.content["details"]["scale"] > 0 and found.content["kind"] == "LOWER_BOUND"
+    assert "another model" in found.rows["what is judged"] and "nats" in found.rows["gap (BDMC)"]
 
 
 def test_noise_is_for_generators(tmp_path, capsys, digits):
