@@ -13,6 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import count
 
@@ -48,7 +49,8 @@ class Row:
     parameters: int
     precision: str
     training: float
-    share_of_peak: float
+    share_of_peak: float | None
+    """None for two players: the counter of operations cannot follow penalties on gradients."""
     sampling: float
     likelihood: float | None
     """None for a family without."""
@@ -80,7 +82,8 @@ def measure(preset: str, data: str, size: str, seconds: float) -> Row:
     images = images.to(torch.uint8)
     cond = torch.zeros(len(images), spec.cond_size) if spec.cond else None  # an input image
     step = training_step(model, Batch(images, cond), bf16=bf16)
-    with FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)
+    with counter if len(model.turns) == 1 else nullcontext():
         step()
     step_seconds = seconds_per_call(step, seconds)
     flops = counter.get_total_flops() / step_seconds
@@ -96,7 +99,7 @@ def measure(preset: str, data: str, size: str, seconds: float) -> Row:
         parameters=sum(p.numel() for p in model.parameters()),
         precision="bf16" if bf16 else "fp32",
         training=len(images) / step_seconds,
-        share_of_peak=flops / peak_flops(bf16=bf16),
+        share_of_peak=flops / peak_flops(bf16=bf16) if flops else None,
         sampling=64 / sampling,
         likelihood=None if likelihood is None else len(images) / likelihood,
         peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -147,7 +150,7 @@ def table(rows: list[Row]) -> Table:
             r.size,
             f"{r.parameters / 1e6:.2f} M",
             f"{r.training:.0f} ({r.precision})",
-            f"{r.share_of_peak:.0%}",
+            "-" if r.share_of_peak is None else f"{r.share_of_peak:.0%}",
             f"{r.sampling:.1f}",
             "-" if r.likelihood is None else f"{r.likelihood:.0f}",
             f"{r.peak_memory_mib:.0f} MiB",
