@@ -4,7 +4,6 @@ A preset is one configuration, the fields that each size sets otherwise, and how
 leave out an encoder learns to ignore, so that their strength is chosen on validation (`benchmarks`).
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,7 +31,7 @@ from genzoo.objectives.clustering import CentredSoftmax, CrossView
 from genzoo.objectives.contrastive import NTXent, PairObjective, QueuedInfoNCE
 from genzoo.objectives.labelled import LabelledObjective, Margin, SupCon, Triplet, Tuplets
 from genzoo.objectives.redundancy import BarlowTwins, VICReg
-from genzoo.presets import COLOUR, LOW_RESOLUTION, TRAITS, build, overridden
+from genzoo.presets import COLOUR, LOW_RESOLUTION, TRAITS, build, named, overridden
 
 # --- views -----------------------------------------------------------------------------------------------------
 
@@ -157,10 +156,7 @@ ENCODERS: dict[str, EncoderPreset] = {
 
 def get_encoder_preset(name: str) -> EncoderPreset:
     """The preset of that name; raises `GenzooError` with the nearest name otherwise."""
-    if name in ENCODERS:
-        return ENCODERS[name]
-    near = difflib.get_close_matches(name, ENCODERS, n=1, cutoff=0)
-    raise GenzooError(f"unknown encoder {name!r}: did you mean {near[0]!r}? (one of {', '.join(ENCODERS)})")
+    return named(name, ENCODERS, "encoder")
 
 
 def create_encoder(

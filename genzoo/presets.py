@@ -40,6 +40,7 @@ from genzoo.paths import VE, DiscreteBetas, EDMTarget, Linear, VelocityTarget, V
 from genzoo.samplers import Heun, KarrasGrid, Sampling
 
 Config = TypeVar("Config", bound=TrainableConfig)
+Row = TypeVar("Row")
 
 VECTORS = "vectors"
 REAL = "real-valued"
@@ -319,10 +320,15 @@ PRESETS: dict[str, Preset] = {
 
 def get_preset(name: str) -> Preset:
     """The preset of that name; raises `GenzooError` with the nearest name otherwise."""
-    if name in PRESETS:
-        return PRESETS[name]
-    near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0)
-    raise GenzooError(f"unknown preset {name!r}: did you mean {near[0]!r}? (one of {', '.join(PRESETS)})")
+    return named(name, PRESETS, "preset")
+
+
+def named(name: str, rows: Mapping[str, Row], kind: str) -> Row:
+    """The row of that name; raises `GenzooError`, which says the nearest name of this `kind`, otherwise."""
+    if name in rows:
+        return rows[name]
+    near = difflib.get_close_matches(name, rows, n=1, cutoff=0)[0]
+    raise GenzooError(f"unknown {kind} {name!r}: did you mean {near!r}? (one of {', '.join(rows)})")
 
 
 def create(

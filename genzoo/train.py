@@ -126,15 +126,11 @@ def _help_on(preset: str) -> None:
 
 def recipe_of(name: str) -> "Preset | EncoderPreset":
     """The preset of a generative model or an encoder; raises `GenzooError` with the nearest name otherwise."""
-    from genzoo.contract import GenzooError
     from genzoo.encoder_presets import ENCODERS
-    from genzoo.presets import PRESETS
+    from genzoo.presets import PRESETS, named
 
     every: dict[str, Preset | EncoderPreset] = {**PRESETS, **ENCODERS}
-    if name not in every:
-        near = parsing.nearest(name, list(every))
-        raise GenzooError(f"unknown preset {name!r}: did you mean {near!r}? (one of {', '.join(every)})")
-    return every[name]
+    return named(name, every, "preset")
 
 
 # --- what is to be done --------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def images(n=6, channels=3, height=9, width=7, seed=0):
     return 2 * torch.rand(n, channels, height, width, generator=rng(seed)) - 1
 
 
-def close(found, wanted, atol=1e-5):
+def assert_close(found, wanted, atol=1e-5):
     torch.testing.assert_close(found, wanted, atol=atol, rtol=0)
 
 
@@ -71,7 +71,7 @@ def close(found, wanted, atol=1e-5):
 @pytest.mark.parametrize("augmentation", WEAK.values(), ids=WEAK)
 def test_without_strength_nothing_changes(augmentation, channels):
     x = images(channels=channels)
-    close(augmentation(x, rng()), x)
+    assert_close(augmentation(x, rng()), x)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -125,7 +125,7 @@ def test_json_there_and_back():
 
 def test_a_flip_mirrors():
     x = images()
-    close(RandomCrop((1.0, 1.0), (1.0, 1.0), flip=1.0)(x, rng()), x.flip(-1))
+    assert_close(RandomCrop((1.0, 1.0), (1.0, 1.0), flip=1.0)(x, rng()), x.flip(-1))
     some = RandomCrop((1.0, 1.0), (1.0, 1.0), flip=0.3)(images(1).repeat(2000, 1, 1, 1), rng())
     flipped = (some - images(1).flip(-1)).abs().amax((1, 2, 3)) < 1e-5
     assert abs(flipped.float().mean() - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 2000)
@@ -136,19 +136,23 @@ def test_a_shift_by_whole_pixels(across, down):
     x = images()
     maps = torch.tensor([[1.0, 0.0, 2 * across / 7], [0.0, 1.0, 2 * down / 9]]).expand(6, 2, 3)
     padded = F.pad(x, (4, 4, 4, 4), value=-0.5)
-    close(resampled(x, maps, (9, 7), -0.5), padded[..., 4 + down : 13 + down, 4 + across : 11 + across])
+    assert_close(
+        resampled(x, maps, (9, 7), -0.5), padded[..., 4 + down : 13 + down, 4 + across : 11 + across]
+    )
     repeated = F.pad(x, (4, 4, 4, 4), mode="replicate")
-    close(resampled(x, maps, (9, 7), None), repeated[..., 4 + down : 13 + down, 4 + across : 11 + across])
+    assert_close(
+        resampled(x, maps, (9, 7), None), repeated[..., 4 + down : 13 + down, 4 + across : 11 + across]
+    )
 
 
 def test_a_quarter_turn():
     """Of a square image, and about the middle of an oblong one: angles are those of pixels."""
     x = images(height=8, width=8)
     maps = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]]).expand(6, 2, 3)
-    close(resampled(x, maps, (8, 8)), x.rot90(1, (2, 3)))
+    assert_close(resampled(x, maps, (8, 8)), x.rot90(1, (2, 3)))
     x = images(height=9, width=5)
     maps = torch.tensor([[0.0, -9 / 5, 0.0], [5 / 9, 0.0, 0.0]]).expand(6, 2, 3)
-    close(resampled(x, maps, (9, 5))[:, :, 2:7], x[:, :, 2:7].rot90(1, (2, 3)))
+    assert_close(resampled(x, maps, (9, 5))[:, :, 2:7], x[:, :, 2:7].rot90(1, (2, 3)))
 
 
 def in_pixels(maps, height, width):
@@ -160,16 +164,16 @@ def in_pixels(maps, height, width):
 def test_turns_are_rigid_and_shears_keep_areas():
     x = images(500, 1, 9, 5)
     turns = in_pixels(RandomCrop((1.0, 1.0), (1.0, 1.0), degrees=30).maps(x, rng()), 9, 5)
-    close(turns @ turns.mT, torch.eye(2).expand(500, 2, 2))
+    assert_close(turns @ turns.mT, torch.eye(2).expand(500, 2, 2))
     angle = torch.atan2(turns[:, 1, 0], turns[:, 0, 0]).rad2deg()
     assert angle.abs().max() <= 30.001 and angle.max() > 28 and angle.min() < -28
     shears = in_pixels(RandomCrop((1.0, 1.0), (1.0, 1.0), shear=20).maps(x, rng()), 9, 5)
-    close(torch.linalg.det(shears), torch.ones(500))
-    close(shears[:, 1], torch.tensor([0.0, 1.0]).expand(500, 2))
+    assert_close(torch.linalg.det(shears), torch.ones(500))
+    assert_close(shears[:, 1], torch.tensor([0.0, 1.0]).expand(500, 2))
     slant = shears[:, 0, 1].atan().rad2deg()
     assert slant.abs().max() <= 20.001 and slant.max() > 18 and slant.min() < -18
     both = in_pixels(RandomCrop((0.5, 0.5), (1.0, 1.0), 1.0, degrees=30, shear=20).maps(x, rng()), 9, 5)
-    close(torch.linalg.det(both), torch.full((500,), -0.5))  # mirrored
+    assert_close(torch.linalg.det(both), torch.full((500,), -0.5))  # mirrored
 
 
 def test_windows_have_the_areas_and_places_asked_for():
@@ -200,7 +204,7 @@ def test_crops_of_another_size():
     """A window of the left half at a quarter of the pixels is the mean of four where places fall between them."""
     x = images(2, 1, 8, 8)
     maps = torch.tensor([[0.5, 0.0, -0.5], [0.0, 1.0, 0.0]]).expand(2, 2, 3)
-    close(resampled(x, maps, (4, 2)), F.avg_pool2d(x[..., :4], 2))
+    assert_close(resampled(x, maps, (4, 2)), F.avg_pool2d(x[..., :4], 2))
     assert RandomCrop(size=(5, 4))(x, rng()).shape == (2, 1, 5, 4)
 
 
@@ -243,25 +247,25 @@ def test_brightness_multiplies(channels):
     x, _, sign = jitters()
     x = x[:, :channels]
     found = ColourJitter(brightness=0.6)(x, rng(5))
-    close(found, ((x + 1) * (1 + 0.6 * sign[:, 0])[:, None, None, None]).clamp(0, 2) - 1)
+    assert_close(found, ((x + 1) * (1 + 0.6 * sign[:, 0])[:, None, None, None]).clamp(0, 2) - 1)
 
 
 def test_contrast_is_torchvisions():
     x, found, sign = jitters(contrast=0.7)
     for image, got, s in zip(x, found, sign[:, 1], strict=True):
-        close(got, 2 * kernels.adjust_contrast((image + 1) / 2, float(1 + 0.7 * s)) - 1)
+        assert_close(got, 2 * kernels.adjust_contrast((image + 1) / 2, float(1 + 0.7 * s)) - 1)
 
 
 def test_saturation_is_torchvisions():
     """To the three digits to which its luma adds up to one."""
     x, found, sign = jitters(saturation=0.7)
     for image, got, s in zip(x, found, sign[:, 2], strict=True):
-        close(got, 2 * kernels.adjust_saturation((image + 1) / 2, float(1 + 0.7 * s)) - 1, atol=1e-3)
+        assert_close(got, 2 * kernels.adjust_saturation((image + 1) / 2, float(1 + 0.7 * s)) - 1, atol=1e-3)
 
 
 def test_gamma_is_a_power():
     x, found, sign = jitters(gamma=0.7)
-    close(found, 2 * ((x + 1) / 2) ** (0.7 * sign[:, 4]).exp()[:, None, None, None] - 1)
+    assert_close(found, 2 * ((x + 1) / 2) ** (0.7 * sign[:, 4]).exp()[:, None, None, None] - 1)
 
 
 def test_hue_turns_and_keeps_luma():
@@ -271,13 +275,15 @@ def test_hue_turns_and_keeps_luma():
     x = (2 * colour - 1)[None, :, None, None].repeat(64, 1, 2, 2)
     found = (ColourJitter(hue=0.5)(x, rng(5)) + 1) / 2
     sign = 2 * torch.rand(64, 6, generator=rng(5)) - 1
-    close((found * luma[:, None, None]).sum(1), torch.full((64, 2, 2), float(luma @ colour)), atol=1e-4)
+    assert_close(
+        (found * luma[:, None, None]).sum(1), torch.full((64, 2, 2), float(luma @ colour)), atol=1e-4
+    )
     before = colorsys.rgb_to_hsv(*colour.tolist())[0]
     for got, turn in zip(found[:, :, 0, 0].tolist(), 0.5 * sign[:, 3], strict=True):
         off = (colorsys.rgb_to_hsv(*got)[0] - before - turn + 0.5) % 1 - 0.5
         assert abs(off) < 0.09 or abs((off + 2 * turn + 0.5) % 1 - 0.5) < 0.09
     grey = images(64, 1).expand(-1, 3, -1, -1)
-    close(ColourJitter(saturation=0.5, hue=0.5)(grey, rng()), grey)
+    assert_close(ColourJitter(saturation=0.5, hue=0.5)(grey, rng()), grey)
 
 
 def test_grey_is_luma_in_three_channels():
@@ -292,9 +298,9 @@ def test_blur_is_a_convolution_inside():
     x = images(3, 2, 21, 23)
     found = GaussianBlur((1.3, 1.3), share=1.0)(x, rng())
     wanted = kernels.gaussian_blur(x, [15, 15], [1.3, 1.3])
-    close(found[..., 7:-7, 7:-7], wanted[..., 7:-7, 7:-7])
+    assert_close(found[..., 7:-7, 7:-7], wanted[..., 7:-7, 7:-7])
     even = torch.full((1, 1, 9, 9), 0.7)
-    close(GaussianBlur((2.0, 2.0), share=1.0)(even, rng()), even)  # no dark edges
+    assert_close(GaussianBlur((2.0, 2.0), share=1.0)(even, rng()), even)  # no dark edges
 
 
 # --- several views, and presets ------------------------------------------------------------------------------------
@@ -304,7 +310,7 @@ def test_views_differ_and_keep_their_order():
     x = torch.linspace(-1, 1, 5)[:, None, None, None].expand(-1, 1, 8, 8)
     both = views(ColourJitter(brightness=0.1), x, 3, rng())
     assert both.shape == (3, 5, 1, 8, 8) and not torch.equal(both[0], both[1])
-    close(both.mean((0, 2, 3, 4)), x[:, 0, 0, 0], atol=0.2)
+    assert_close(both.mean((0, 2, 3, 4)), x[:, 0, 0, 0], atol=0.2)
 
 
 def test_multi_crop_gives_large_and_small_views():
@@ -327,7 +333,7 @@ def test_defaults_follow_the_data(shape, kind):
     assert augmentation_for(spec) == on_ground(AUGMENTATIONS[kind], -0.5)
     x = torch.full((8, *shape), -0.5)  # an empty binary image, as bin centres
     crop = augmentation_for(spec) if kind == "small-digits" else augmentation_for(spec).parts[0]
-    close(crop(x, rng()), x)
+    assert_close(crop(x, rng()), x)
 
 
 @pytest.mark.parametrize("name", ["small-digits", "digits"])

@@ -99,6 +99,13 @@ def test_the_noised_generator_has_a_section_of_its_own(digits):
     assert "another model" in found.rows["what is judged"] and "nats" in found.rows["gap (BDMC)"]
 
 
+def test_the_noised_generator_from_the_command_line(tmp_path, capsys):
+    built().save(tmp_path)
+    assert evaluate([str(tmp_path), "--data", "digits", "--noised", "1", "--ais-steps", "3"]) == 0
+    (noised,) = json.loads((tmp_path / "report.json").read_text())["noised_generator"].values()
+    assert noised["images"] == 1 and noised["details"]["steps"] == 3 and "another" in capsys.readouterr().out
+
+
 def test_noise_is_for_generators(tmp_path, capsys, digits):
     genzoo.create("pixelcnn", digits.spec, "tiny").save(tmp_path)
     with pytest.raises(SystemExit):

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from crashes import Crash, assert_same_runs, crashing
 
 from genzoo.checkpoint import load_state
 from genzoo.config import TrainConfig
@@ -213,26 +214,13 @@ def test_configurations_that_cannot_be(config, words):
 # --- exact resume --------------------------------------------------------------------------------------------------
 
 
-class Crash(Exception):
-    """Ends a run where no signal would."""
-
-
 def train(name, out, *, crash=None, resume=False):
     """20 steps, saved every 7; `crash` ends the run in so many passes."""
     encoder = create_encoder(name, SPEC, "tiny")
     config = replace(encoder.config, training=PLAIN)
     if hasattr(config, "queue"):
         config = replace(config, queue=100)  # turns over within the run
-    encoder = built(config)
-    passes = 0
-
-    def count(*_):
-        nonlocal passes
-        passes += 1
-        if passes == crash:
-            raise Crash
-
-    encoder.register_forward_hook(count)
+    encoder = crashing(built(config), crash)
     options = RunOptions(device="cpu", save_every=7, resume=resume)
     trainer = Trainer(encoder, Budget(steps=20), out=out, progress=False, options=options)
     trainer.fit(images(50), images(20, seed=1))
@@ -246,12 +234,7 @@ def test_a_run_that_crashed_resumes_bit_for_bit(name, tmp_path):
     assert load_state(tmp_path / "crashed")["step"] == 14
     train(name, tmp_path / "crashed", resume=True)
     whole = train(name, tmp_path / "whole")
-    first, second = load_state(tmp_path / "whole"), load_state(tmp_path / "crashed")
-    assert first.pop("seconds") != second.pop("seconds")
-    for key in first:
-        assert same(first[key], second[key]), key
-    files = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "crashed")]
-    assert files[0] == files[1]
+    assert_same_runs(tmp_path / "whole", tmp_path / "crashed")
     remembered = {
         "moco": lambda e: [
             e.queue.stored,
@@ -261,14 +244,3 @@ def test_a_run_that_crashed_resumes_bit_for_bit(name, tmp_path):
         "dino": lambda e: [e.centre.value, e.teacher.network[2].weight - e.prototypes.weight],
     }
     assert all(bool(t.any()) for t in remembered[name](whole))  # there was something to continue with
-
-
-def same(a, b):
-    """Whether two states are equal bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b

@@ -32,7 +32,7 @@ def random_images(n, c, h, w, levels=256):
     return torch.randint(levels, (n, c, h, w), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
-def refusal(call, *words):
+def assert_refused(call, *words):
     with pytest.raises(GenzooError) as error:
         call()
     text = str(error.value)
@@ -74,7 +74,7 @@ def test_grey_is_the_weighted_mean_of_the_channels():
 
 
 def test_grey_images_have_nothing_to_colour():
-    refusal(lambda: Grey()(random_images(1, 1, 4, 4), 256), "1 channel", "use mask")
+    assert_refused(lambda: Grey()(random_images(1, 1, 4, 4), 256), "1 channel", "use mask")
 
 
 def test_edges_of_a_step_and_of_a_slope():
@@ -172,7 +172,7 @@ def test_the_arguments_of_a_run_load_the_same_pairs():
     ],
 )
 def test_what_cannot_be_paired_is_refused(name, cond, words):
-    refusal(lambda: load_data(name, cond=cond), *words)
+    assert_refused(lambda: load_data(name, cond=cond), *words)
 
 
 # --- two folders ---------------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def test_mistakes_of_folders_are_named(tmp_path):
     def load(inputs):
         return lambda: load_data(f"folder:{targets}", cond=f"folder:{inputs}")
 
-    refusal(load(some), "no input for train/0.png", "add train/0")
-    refusal(load(tmp_path / "c"), "no folder", "--cond folder:")
+    assert_refused(load(some), "no input for train/0.png", "add train/0")
+    assert_refused(load(tmp_path / "c"), "no folder", "--cond folder:")
     twice = fill(tmp_path / "d", [*NAMES, "train/0.bmp"])
-    refusal(load(twice), "two inputs of one name", "0.bmp and 0.png")
+    assert_refused(load(twice), "two inputs of one name", "0.bmp and 0.png")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from crashes import Crash, assert_same_runs, crashing
 from enumeration import perturbed
 
 from genzoo.checkpoint import load_model, load_state
@@ -300,21 +301,10 @@ def test_an_autoencoder_without_codes_is_refused():
         replace(LATENT, autoencoder=GANConfig()).build(SPEC)
 
 
-class Crash(Exception):
-    """Ends a run where no signal would."""
-
-
 def train(out, *, crash=None, resume=False):
     """40 steps, saved every 7: ten of the VQ-VAE alone, ten with the discriminator, twenty of the prior."""
     config = replace(LATENT, autoencoder=replace(TINY, adversarial_start=0.5))
-    model, passes = built(config, spread=0.0), []
-
-    def count(*_):
-        passes.append(1)
-        if len(passes) == crash:
-            raise Crash
-
-    model.register_forward_hook(count)
+    model = crashing(built(config, spread=0.0), crash)
     options = RunOptions(device="cpu", save_every=7, resume=resume)
     Trainer(model, Budget(steps=40), out=out, progress=False, options=options).fit(images(50))
     return model
@@ -333,20 +323,5 @@ def test_a_run_that_crashed_resumes_bit_for_bit(tmp_path, whole, crash, saved):
         train(tmp_path, crash=crash)
     assert load_state(tmp_path)["step"] == saved
     train(tmp_path, resume=True)
-    first, second = load_state(whole), load_state(tmp_path)
-    assert first.pop("seconds") != second.pop("seconds")
-    for key in first:
-        assert same(first[key], second[key]), key
-    assert int(first["model"]["autoencoder.game.played"]) == 10
-    assert (whole / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
-
-
-def same(a, b):
-    """Whether two states are equal bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
+    assert_same_runs(whole, tmp_path)
+    assert int(load_state(whole)["model"]["autoencoder.game.played"]) == 10
