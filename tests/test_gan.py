@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from crashes import Crash, assert_same_runs, crashing
+from small_models import built, images, rng
 
 from genzoo.checkpoint import load_state
 from genzoo.config import TrainConfig
@@ -31,24 +32,6 @@ RGB = DataSpec((3, 5, 6), levels=256, cond="class", cond_size=3)
 VECTORS = DataSpec((3,), levels=None)
 BINARY = DataSpec((1, 4, 4), levels=2)
 PLAIN = TrainConfig(batch_size=16, learning_rate=3e-3, betas=(0.0, 0.9), weight_decay=0.0, precision="fp32")
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def built(config, spec, seed=0, spread=0.0):
-    """A model with weights from a seed, with noise of size `spread` on what starts at zero."""
-    torch.manual_seed(seed)
-    model = config.build(spec)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(spread * torch.randn_like(p))
-    return model.eval()
-
-
-def images(n, spec, seed=0):
-    return torch.randint(spec.levels, (n, *spec.shape), generator=rng(seed)).to(torch.uint8)
 
 
 def gan(networks=CONV, **fields):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from small_models import built
 
 from genzoo.__main__ import main
 from genzoo.config import TrainConfig
@@ -28,16 +29,6 @@ PLAIN = TrainConfig(batch_size=16, learning_rate=1e-2, weight_decay=0.0, ema_sha
 
 def config(**fields):
     return ImageToImageConfig(network=NETWORK, discriminator=JUDGE, **fields)
-
-
-def built(config, spec, seed=0, spread=0.0):
-    """A model with weights from a seed, with noise of size `spread` on what starts at zero."""
-    torch.manual_seed(seed)
-    model = config.build(spec)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(spread * torch.randn_like(p))
-    return model.eval()
 
 
 def example(spec, n=6, seed=0):

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from small_models import built, images, rng
 from torch.nn import functional as F
 
 from genzoo.config import from_json, to_json
@@ -30,23 +31,6 @@ HEAD = ProjectionConfig(16, 8)
 DIGITS = DataSpec((1, 8, 8), levels=17, cond="class", cond_size=10)
 RGB = DataSpec((3, 7, 6), levels=256)
 TINY = DataSpec((1, 2, 2), levels=2)
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def built(config, spec, seed=0, spread=0.0):
-    torch.manual_seed(seed)
-    model = config.build(spec)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(spread * torch.randn_like(p))
-    return model.eval()
-
-
-def images(n, spec, seed=0):
-    return torch.randint(spec.levels, (n, *spec.shape), generator=rng(seed)).to(torch.uint8)
 
 
 def rotation(backbone=RESNET, augmentation=PLAIN):
