@@ -1,7 +1,7 @@
 """The encoders' presets: names of recipes, as data. They feed `create_encoder`, the command line, tests and benchmarks.
 
-A preset is one configuration, the fields that each size sets otherwise, and how its views follow the data. What views
-leave out an encoder learns to ignore, so that their strength is chosen on validation (`benchmarks`).
+A preset is one configuration, the fields that each size sets otherwise, and how its views follow the data and the kind
+of images (`genzoo.data.augmentation_presets`). What views leave out an encoder learns to ignore.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,15 +11,8 @@ from typing import Any
 from genzoo.catalogue import ENCODER_DESCRIPTIONS
 from genzoo.config import EncoderConfig, TrainConfig
 from genzoo.contract import DataSpec, Encoder, GenzooError
-from genzoo.data.augmentations import (
-    Augmentation,
-    ColourJitter,
-    MultiCrop,
-    RandomCrop,
-    RandomGrey,
-    Then,
-    cropped_to,
-)
+from genzoo.data.augmentation_presets import LIGHT, augmentation_for, ground_of
+from genzoo.data.augmentations import Augmentation, MultiCrop, RandomCrop, Then, cropped_to
 from genzoo.encoders.clip import ClipConfig
 from genzoo.encoders.inpainting import InpaintingConfig
 from genzoo.encoders.momentum import MoCoConfig
@@ -31,41 +24,27 @@ from genzoo.objectives.clustering import CentredSoftmax, CrossView
 from genzoo.objectives.contrastive import NTXent, PairObjective, QueuedInfoNCE
 from genzoo.objectives.labelled import LabelledObjective, Margin, SupCon, Triplet, Tuplets
 from genzoo.objectives.redundancy import BarlowTwins, VICReg
-from genzoo.presets import COLOUR, LOW_RESOLUTION, TRAITS, build, named, overridden
+from genzoo.presets import build, named, overridden
 
 # --- views -----------------------------------------------------------------------------------------------------
 
 
-def views_for(spec: DataSpec) -> Augmentation:
-    """Two crops of an image that still show the same thing.
-
-    Colour images are mirrored and lose or change their colours; grey ones may be writing, which is not mirrored.
-    Below 17 pixels there is less to leave out. What lies outside of an image is its lowest level.
-    """
-    ground = 1 / (spec.levels or 256) - 1
-    if TRAITS[COLOUR](spec):
-        crop = RandomCrop(scale=(0.3, 1.0), flip=0.5, ground=ground)
-        return Then((crop, ColourJitter(0.4, 0.4, 0.4, 0.1, share=0.8), RandomGrey(0.2)))
-    scale = (0.6, 1.2) if TRAITS[LOW_RESOLUTION](spec) else (0.4, 1.2)
-    crop = RandomCrop(scale=scale, degrees=15.0, shear=10.0, ground=ground)
-    return Then((crop, ColourJitter(brightness=0.3, contrast=0.3, gamma=0.3)))
-
-
-def upright_for(spec: DataSpec) -> Augmentation:
+def upright_for(spec: DataSpec, kind: str | None) -> Augmentation:
     """Crops and shades, for puzzles about where things are and which way up: nothing is turned or slanted."""
-    light = ColourJitter(brightness=0.3, contrast=0.3, gamma=0.3)
-    return Then((cuts_for(spec), light))
+    return Then((cuts_for(spec, kind), LIGHT))
 
 
-def cuts_for(spec: DataSpec) -> Augmentation:
-    """Crops alone, mirrored in colour."""
-    flip = 0.5 if TRAITS[COLOUR](spec) else 0.0
-    return RandomCrop(scale=(0.6, 1.0), flip=flip, ground=1 / (spec.levels or 256) - 1)
+def cuts_for(spec: DataSpec, kind: str | None) -> Augmentation:
+    """Crops alone, mirrored where the kind of images is."""
+    parts = augmentation_for(spec, kind)
+    crops = [part for part in getattr(parts, "parts", (parts,)) if isinstance(part, RandomCrop)]
+    flip = max((crop.flip for crop in crops), default=0.0)
+    return RandomCrop(scale=(0.6, 1.0), flip=flip, ground=ground_of(spec))
 
 
-def crops_for(spec: DataSpec) -> MultiCrop:
-    """Two views as above, and four crops of a quarter of the image at nearly half its sides."""
-    large = views_for(spec)
+def crops_for(spec: DataSpec, kind: str | None) -> MultiCrop:
+    """Two views, and four crops of a quarter of the image at nearly half its sides."""
+    large = augmentation_for(spec, kind)
     size = tuple(max(min(side, 4), round(0.57 * side)) for side in spec.shape[1:])
     return MultiCrop(large, cropped_to(large, (size[0], size[1]), (0.15, 0.4)))
 
@@ -95,10 +74,13 @@ class EncoderPreset:
 
     recipe: EncoderConfig
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _RESNETS)
-    views: Callable[[DataSpec], Augmentation | MultiCrop] = views_for
+    views: Callable[[DataSpec, str | None], Augmentation | MultiCrop] = augmentation_for
 
-    def config(self, size: str, spec: DataSpec) -> EncoderConfig:
-        """The configuration of `size` for data of `spec`; raises `GenzooError` for an unknown size, and for vectors."""
+    def config(self, size: str, spec: DataSpec, kind: str | None = None) -> EncoderConfig:
+        """The configuration of `size` for data of `spec`, of a `kind` of images (None: guessed by the spec).
+
+        Raises `GenzooError` for an unknown size or kind, and for vectors.
+        """
         if size not in self.sizes:
             raise GenzooError(f"unknown size {size!r}: choose {', '.join(self.sizes)}")
         if len(spec.shape) != 3:
@@ -108,7 +90,7 @@ class EncoderPreset:
         training = self.recipe.training
         changes = {
             "training": replace(training, learning_rate=training.learning_rate * _RATES[size]),
-            "augmentation": self.views(spec),
+            "augmentation": self.views(spec, kind),
             **self.sizes[size],
         }
         return replace(self.recipe, **changes)  # pyright: ignore[reportArgumentType]
@@ -160,16 +142,25 @@ def get_encoder_preset(name: str) -> EncoderPreset:
 
 
 def create_encoder(
-    name: str, spec: DataSpec, size: str = "small", *, seed: int = 0, **overrides: Any
+    name: str,
+    spec: DataSpec,
+    size: str = "small",
+    *,
+    kind: str | None = None,
+    seed: int = 0,
+    **overrides: Any,
 ) -> Encoder:
     """An encoder of a preset with random weights from `seed`; `overrides` are fields of the preset's configuration.
+
+    `kind` is that of the images (see `genzoo.data.augmentation_presets`) and decides how views differ; None guesses
+    by the spec.
 
     >>> create_encoder("moco", DataSpec((1, 8, 8), levels=17), "tiny", momentum=0.9).config.momentum
     0.9
 
-    Raises `GenzooError` for an unknown preset, size or field, and for data that are no images.
+    Raises `GenzooError` for an unknown preset, size, kind or field, and for data that are no images.
     """
-    config = overridden(name, get_encoder_preset(name).config(size, spec), overrides)
+    config = overridden(name, get_encoder_preset(name).config(size, spec, kind), overrides)
     encoder = build(config, spec, seed=seed)
     assert isinstance(encoder, Encoder)
     return encoder

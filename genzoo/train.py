@@ -59,6 +59,9 @@ class TrainFlags:
     folder:INPUTS one that does so given an input image; encoder:RUN one given an encoder's vectors."""
     prior: bool = False
     """Also learn to draw the vectors of --cond encoder:RUN, so that samples need no picture."""
+    views: str | None = None
+    """The kind of images, which decides what an encoder learns to ignore: digits, small-digits, garments, photographs
+    or none; else by the data."""
     size: Literal["tiny", "small", "base", "large"] = "small"
     """The size of the model; up to small suits two processor cores, large wants a GPU."""
     image_size: int | None = None
@@ -159,19 +162,40 @@ def make_plan(argv: Sequence[str]) -> Plan:
     if flags.resume:
         return _resumed_plan(argv, flags, preset, rest)
     from genzoo.encoders.clip import with_captions
-    from genzoo.presets import Preset
 
     name = preset or DEFAULT_PRESET
-    recipe = recipe_of(name)
-    if isinstance(recipe, Preset):  # the flags of an encoder's views are known when the data are
-        _parse_config(recipe.sizes[flags.size], rest)
+    _check_flags(name, flags, rest)
     budget = _budget(flags) or _default_budget()
     arguments = flags.data_arguments()
     out = fresh_folder(name, flags.data) if flags.out is None else Path(flags.out)
     _check_free(out)
     data = arguments.load()
-    config, data = with_captions(_parse_config(recipe.config(flags.size, data.spec), rest), data)
+    config, data = with_captions(_parse_config(_config_for(name, flags, data), rest), data)
     return Plan(flags, name, _with_prior(config) if flags.prior else config, budget, arguments, data, out)
+
+
+def _check_flags(name: str, flags: TrainFlags, rest: Sequence[str]) -> None:
+    """Finds mistakes before data are loaded; the flags of an encoder's views are known when the data are."""
+    from genzoo.contract import GenzooError
+    from genzoo.presets import Preset
+
+    recipe = recipe_of(name)
+    if not isinstance(recipe, Preset):
+        return
+    if flags.views is not None:
+        raise GenzooError("--views is for encoders, such as simclr; leave it out")
+    _parse_config(recipe.sizes[flags.size], rest)
+
+
+def _config_for(name: str, flags: TrainFlags, data: "ImageData") -> "TrainableConfig":
+    """The preset's configuration for these data and the kind of their images."""
+    from genzoo.data.augmentation_presets import KINDS
+    from genzoo.presets import Preset
+
+    recipe = recipe_of(name)
+    if isinstance(recipe, Preset):
+        return recipe.config(flags.size, data.spec)
+    return recipe.config(flags.size, data.spec, flags.views or KINDS.get(flags.data))
 
 
 def _with_prior(config: "TrainableConfig") -> "TrainableConfig":

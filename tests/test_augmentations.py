@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as kernels
 from genzoo.config import from_json, to_json
 from genzoo.contract import DataSpec, GenzooError
 from genzoo.data import augmentations
-from genzoo.data.augmentation_presets import AUGMENTATIONS, augmentation_for, on_ground
+from genzoo.data.augmentation_presets import AUGMENTATIONS, KINDS, augmentation_for, on_ground
 from genzoo.data.augmentations import (
     Augmentation,
     ColourJitter,
@@ -332,15 +332,17 @@ def test_defaults_follow_the_data(shape, kind):
     spec = DataSpec(shape, levels=2)
     assert augmentation_for(spec) == on_ground(AUGMENTATIONS[kind], -0.5)
     x = torch.full((8, *shape), -0.5)  # an empty binary image, as bin centres
-    crop = augmentation_for(spec) if kind == "small-digits" else augmentation_for(spec).parts[0]
-    assert_close(crop(x, rng()), x)
+    assert_close(augmentation_for(spec).parts[0](x, rng()), x)
 
 
 @pytest.mark.parametrize("name", ["small-digits", "digits"])
 def test_writing_is_not_mirrored(name):
-    augmentation = AUGMENTATIONS[name]
-    crop = augmentation if isinstance(augmentation, RandomCrop) else augmentation.parts[0]
-    assert crop.flip == 0
+    assert AUGMENTATIONS[name].parts[0].flip == 0
+
+
+def test_known_sources_are_of_known_kinds():
+    assert set(KINDS.values()) <= set(AUGMENTATIONS)
+    assert KINDS["fashion-mnist"] == "garments"
 
 
 def test_kinds_that_are_none():

@@ -257,6 +257,16 @@ def test_sizes_grow():
     assert counts == sorted(counts) and 0.9e6 < counts[1] < 1.6e6
 
 
+def test_views_follow_the_kind_of_images():
+    spec = DataSpec((1, 28, 28))
+    garments = create_encoder("simclr", spec, "tiny", kind="garments").config.augmentation
+    assert garments.parts[0].flip == 0.5
+    assert create_encoder("simclr", spec, "tiny").config.augmentation.parts[0].flip == 0.0
+    assert create_encoder("inpainting", spec, "tiny", kind="garments").config.augmentation.flip == 0.5
+    with pytest.raises(GenzooError, match="did you mean 'digits'"):
+        create_encoder("simclr", spec, "tiny", kind="digit")
+
+
 def test_overrides_and_mistakes():
     encoder = create_encoder("simclr", SPEC, "tiny", objective=InfoNCE(0.3))
     assert encoder.config.objective == InfoNCE(0.3)

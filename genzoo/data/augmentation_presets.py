@@ -13,26 +13,21 @@ from genzoo.contract import DataSpec, GenzooError
 from genzoo.data.augmentations import (
     Augmentation,
     ColourJitter,
-    GaussianBlur,
     RandomCrop,
     RandomErasing,
     RandomGrey,
     Then,
 )
 
+LIGHT = ColourJitter(brightness=0.3, contrast=0.3, gamma=0.3)
+"""Shades of grey."""
 SMALL_SIDE = 16
 """Images with no side longer than this have little to leave out."""
 
 AUGMENTATIONS: Mapping[str, Augmentation] = {
     "none": Then(),
-    "small-digits": RandomCrop(scale=(0.8, 1.25), ratio=(0.9, 1.1), degrees=10.0),
-    "digits": Then(
-        (
-            RandomCrop(scale=(0.5, 1.3), ratio=(0.8, 1.25), degrees=15.0, shear=10.0),
-            ColourJitter(brightness=0.3, contrast=0.3, gamma=0.3),
-            GaussianBlur(sigma=(0.1, 0.8), share=0.5),
-        )
-    ),
+    "small-digits": Then((RandomCrop(scale=(0.6, 1.2), degrees=15.0, shear=10.0), LIGHT)),
+    "digits": Then((RandomCrop(scale=(0.4, 1.2), degrees=15.0, shear=10.0), LIGHT)),
     "garments": Then(
         (
             RandomCrop(scale=(0.5, 1.0), ratio=(0.9, 1.1), flip=0.5),
@@ -50,6 +45,15 @@ AUGMENTATIONS: Mapping[str, Augmentation] = {
 }
 """Names of kinds of data to what leaves them be; the last is SimCLR's for small images (Chen et al. 2020, B.9)."""
 
+KINDS: Mapping[str, str] = {
+    "digits": "small-digits",
+    "mnist": "digits",
+    "mnist-binary": "digits",
+    "fashion-mnist": "garments",
+    "cifar10": "photographs",
+}
+"""Sources to the kind of their images; a folder's kind is guessed by its spec, or given."""
+
 
 def augmentation_for(spec: DataSpec, kind: str | None = None) -> Augmentation:
     """The row `kind`, with what lies outside of an image at the centre of its darkest level.
@@ -65,7 +69,12 @@ def augmentation_for(spec: DataSpec, kind: str | None = None) -> Augmentation:
         raise GenzooError(
             f"unknown kind of data {kind!r}: did you mean {near!r}? (one of {', '.join(AUGMENTATIONS)})"
         )
-    return on_ground(AUGMENTATIONS[kind], 1 / (spec.levels or 256) - 1)
+    return on_ground(AUGMENTATIONS[kind], ground_of(spec))
+
+
+def ground_of(spec: DataSpec) -> float:
+    """The centre of the darkest level, in [-1, 1]."""
+    return 1 / (spec.levels or 256) - 1
 
 
 def on_ground(augmentation: Augmentation, ground: float) -> Augmentation:
