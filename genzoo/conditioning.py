@@ -2,11 +2,13 @@
 
 Any model that takes vectors then draws variations of an image: images whose vectors would be near its own (Bordes et
 al. 2022, RCDM; Li et al. 2024, RCG). Vectors are scaled to the length sqrt(width), so that none is loud and an image
-that comes later needs nothing of the data.
+that comes later needs nothing of the data. Those of a clip encoder lie in the space that it shares with texts, so that
+a text can be drawn for as well (`genzoo.text_prior`).
 """
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,9 +21,29 @@ from genzoo.contract import DataSpec, Encoder, GenzooError
 from genzoo.data.image_data import ImageData
 from genzoo.data.split import LazyImages, Split
 from genzoo.data.vectors import VectorSplit
+from genzoo.encoders.clip import ClipEncoder
 
 SPLITS = ("train", "val", "test")
 _CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where an encoder's condition vectors live."""
+
+    embed: Callable[[Tensor], Tensor]
+    """Integer images `[n, c, h, w]` to vectors `[n, width]` of any length."""
+    width: int
+    """Numbers in a vector."""
+    mark: str = ""
+    """What tells its vectors from those of the encoder's own space."""
+
+
+def space_of(encoder: Encoder) -> Space:
+    """The space shared with texts, where an encoder has one; else its own."""
+    if isinstance(encoder, ClipEncoder):
+        return Space(encoder.embed_images_shared, encoder.shared_width, "-shared")
+    return Space(encoder.embed, encoder.width)
 
 
 def encoded(data: ImageData, run: str | Path) -> ImageData:
@@ -31,14 +53,13 @@ def encoded(data: ImageData, run: str | Path) -> ImageData:
     `GenzooError` where `run` holds no encoder, or one of other images.
     """
     encoder, run = load_encoder(run, data.spec), Path(run)
-    weights = hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest()[:16]
-    splits = {
-        name: VectorSplit(data.split(name), _kept(data, name, encoder, run, weights)) for name in SPLITS
-    }
-    spec = DataSpec(data.spec.shape, data.spec.levels, "vector", encoder.width)
+    weights, space = hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest()[:16], space_of(encoder)
+    source = f"{weights}{space.mark}"
+    splits = {name: VectorSplit(data.split(name), _kept(data, name, encoder, run, source)) for name in SPLITS}
+    spec = DataSpec(data.spec.shape, data.spec.levels, "vector", space.width)
     about = {**data.protocol, "encoder": {"run": run.name, "weights": weights}}
     about["test_id"] = (
-        f"{about['test_id']},encoder={weights}"  # P(x | vector) is no figure to compare with P(x)
+        f"{about['test_id']},encoder={source}"  # P(x | vector) is no figure to compare with P(x)
     )
     return replace(data, **splits, spec=spec, protocol=about)
 
@@ -57,15 +78,19 @@ def load_encoder(run: str | Path, spec: DataSpec | None = None) -> Encoder:
 
 
 def condition_vectors(encoder: Encoder, images: Tensor) -> Tensor:
-    """Integer images `[n, c, h, w]` to vectors `[n, width]` of length sqrt(width), on the processor."""
-    vectors = encoder.embed(images).float().cpu()
-    return torch.nn.functional.normalize(vectors, dim=1) * encoder.width**0.5
+    """Integer images `[n, c, h, w]` to vectors `[n, width]` of length sqrt(width), on the processor.
+
+    They are those of `space_of(encoder)`.
+    """
+    space = space_of(encoder)
+    vectors = space.embed(images).float().cpu()
+    return torch.nn.functional.normalize(vectors, dim=1) * space.width**0.5
 
 
-def _kept(data: ImageData, name: str, encoder: Encoder, run: Path, weights: str) -> Tensor:
-    """The vectors of a split: read where the same were computed before, else computed and kept."""
+def _kept(data: ImageData, name: str, encoder: Encoder, run: Path, source: str) -> Tensor:
+    """The vectors of a split: read where those of the same `source` were computed before, else computed and kept."""
     split = data.split(name)
-    path = run / "vectors" / f"{_fingerprint(data, split, name)}-{weights}.safetensors"
+    path = run / "vectors" / f"{_fingerprint(data, split, name)}-{source}.safetensors"
     try:
         return load(path.read_bytes())["vectors"]
     except (OSError, SafetensorError, KeyError):  # not there yet, or cut short

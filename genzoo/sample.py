@@ -32,6 +32,9 @@ class SampleFlags:
     """A class such as 3, or several such as 0,1,2, of a model that was trained with --cond class."""
     like: Path | None = None
     """Draw variations of this picture, with a model trained with --cond encoder:RUN."""
+    text: str | None = None
+    """Draw what this text says, such as "a sneaker", with a model trained with --cond encoder:RUN --prior, where RUN
+    is a run of clip."""
     steps: int | None = None
     """Steps of a diffusion or flow model's sampler; else those of its configuration."""
     guidance: float | None = None
@@ -56,21 +59,56 @@ def _sample(flags: SampleFlags) -> None:
 
     if flags.n < 1:
         raise GenzooError(f"--n must be at least 1, got {flags.n}")
+    if sum(condition is not None for condition in (flags.cond, flags.like, flags.text)) > 1:
+        raise GenzooError("--cond, --like and --text each say what is drawn: give one of them")
     from genzoo.models.with_prior import WithPrior
 
     model = load_generative(flags.run)
-    cond = None if flags.cond is None else class_condition(flags.cond, flags.n, model.spec)
-    if flags.like is not None:
-        cond = _like(flags)
-    draws_vectors = isinstance(model, WithPrior)
-    pairs = _test_pairs(flags) if model.spec.cond == "vector" and cond is None and not draws_vectors else None
-    _change_sampling(model, flags)
+    _change_sampling(model.generator if isinstance(model, WithPrior) else model, flags)
     model, out = model.to(flags.device), flags.out or _default_out(flags)
-    if pairs is None:
+    cond = _condition(model, flags)
+    if cond is not None or model.spec.cond != "vector" or isinstance(model, WithPrior):
         drawn = draw_grid(model, out, n=flags.n, cond=cond, seed=flags.seed)
     else:
-        drawn = draw_pairs(model, pairs, out, n=flags.n, seed=flags.seed)
+        drawn = draw_pairs(model, _test_pairs(flags), out, n=flags.n, seed=flags.seed)
     print(f"{flags.n} images, {drawn.images_per_second:.1f} images/s: {drawn.path}")
+
+
+def _condition(model: "GenerativeModel", flags: SampleFlags) -> "Tensor | None":
+    """What the flags ask to be drawn, for each image; raises `GenzooError` where the model cannot."""
+    if flags.text is not None:
+        return _for_text(model, flags.text, flags)
+    if flags.like is not None:
+        return _like(flags)
+    return None if flags.cond is None else class_condition(flags.cond, flags.n, model.spec)
+
+
+def _for_text(model: "GenerativeModel", text: str, flags: SampleFlags) -> "Tensor":
+    """Vectors `[n, cond_size]` of the model's prior that go with the text.
+
+    Raises `GenzooError` for a run that has no prior, or whose vectors are no clip encoder's.
+    """
+    from genzoo.conditioning import load_encoder
+    from genzoo.contract import GenzooError
+    from genzoo.encoders.clip import ClipEncoder
+    from genzoo.models.with_prior import WithPrior
+    from genzoo.runtime import seeded
+    from genzoo.text_prior import vectors_for_text
+
+    arguments = data_of_run(flags.run)
+    run = None if arguments is None else arguments.encoder
+    encoder = None if run is None else load_encoder(run)
+    if not isinstance(encoder, ClipEncoder):
+        raise GenzooError(
+            "--text is for models trained with --cond encoder:RUN --prior, where RUN is a run of clip"
+        )
+    if not isinstance(model, WithPrior):
+        raise GenzooError(f"--text needs a prior over the vectors: train with --cond encoder:{run} --prior")
+    found = vectors_for_text(
+        model, encoder, text, flags.n, generator=seeded(model.device, "text", flags.seed)
+    )
+    print(f'"{text}": {found.pool} vectors of the prior, {found.effective:.0f} of them in effect')
+    return found.vectors
 
 
 def _like(flags: SampleFlags) -> "Tensor":
@@ -129,9 +167,19 @@ def _default_out(flags: SampleFlags) -> Path:
     """A name that tells the flags, so that other flags do not overwrite it."""
     options = "" if flags.cond is None else f"-cond{flags.cond.replace(',', '_')}"
     options += "" if flags.like is None else f"-like{flags.like.stem}"
+    options += "" if flags.text is None else f"-text{_slug(flags.text)}"
     options += "" if flags.steps is None else f"-steps{flags.steps}"
     options += "" if flags.guidance is None else f"-guidance{flags.guidance:g}"
     return flags.run / "samples" / f"n{flags.n}{options}-seed{flags.seed}.png"
+
+
+def _slug(text: str) -> str:
+    """The words of a text for the name of a file; what is cut off, encoders do not read either.
+
+    >>> _slug("A photo of a T-shirt/top!")
+    'a_photo_of_a_t_shirt_top'
+    """
+    return "_".join("".join(c if c.isalnum() else " " for c in text.lower()).split())[:48]
 
 
 if __name__ == "__main__":

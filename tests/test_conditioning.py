@@ -44,6 +44,22 @@ def test_vectors_are_those_of_the_encoder(encoder_run, digits):
     assert data.protocol["test_id"] != digits.protocol["test_id"] and data.protocol["encoder"]["weights"]
 
 
+def test_vectors_of_clip_are_those_shared_with_texts(tmp_path, digits):
+    encoder = genzoo.create_encoder("clip", digits.spec, "tiny", seed=1)
+    encoder.save(tmp_path)
+    data = encoded(digits, tmp_path)
+    assert encoder.shared_width != encoder.width
+    assert data.spec == DataSpec((1, 8, 8), 17, "vector", encoder.shared_width)
+    shared = encoder.embed_images_shared(digits.test.images)
+    torch.testing.assert_close(data.test.labels, shared * encoder.shared_width**0.5)
+    assert data.protocol["test_id"].endswith("-shared")
+    kept = sorted((tmp_path / "vectors").iterdir())
+    for path in kept:  # vectors of the backbone, as they would be called, are not taken for these
+        path.rename(path.with_name(path.name.replace("-shared", "")))
+    encoded(digits, tmp_path)
+    assert len(kept) == 3 and len(list((tmp_path / "vectors").iterdir())) == 6
+
+
 def test_vectors_are_computed_once_and_anew_where_the_file_is_damaged(encoder_run, digits):
     first = encoded(digits, encoder_run)
     kept = sorted((encoder_run / "vectors").iterdir())

@@ -14,10 +14,11 @@ SOURCES = sorted((ROOT / "genzoo").rglob("*.py"))
 FLOORS = [
     "catalogue contract config data networks betas paths couplings distributions",
     "objectives samplers likelihood imputation",
-    "models encoders",
+    "models encoders text_prior",
     "trainer run run_folder checkpoint optim step pictures progress runtime validation evaluation conditioning",
     "presets encoder_presets testing",
-    "parsing commands sections encoder_sections train sample evaluate compare __main__",
+    "parsing commands sections encoder_sections quality_sections block_sections judge comparison "
+    "train sample evaluate compare __main__",
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 """Room to floor: a room imports rooms of its own floor and those below. `genzoo/__init__.py` imports lazily."""
