@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 
 import torch
@@ -146,23 +146,32 @@ def table(rows: list[Row]) -> Table:
     return result
 
 
+def chosen(parser: argparse.ArgumentParser, words: list[str], known: Collection[str]) -> list[str]:
+    """The names in `words`, separated by spaces or commas; ends the program where one is not `known`."""
+    names = [name for word in words for name in word.split(",") if name]
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"unknown {unknown[0]!r}: choose from {', '.join(known)}")
+    return names
+
+
 def main() -> None:
     """Measures the kinds of data, backbones and precisions asked for, by default all of them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
-    parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=list(BACKBONES))
+    parser.add_argument("--data", nargs="+", default=list(DATA), help=f"out of {', '.join(DATA)}")
+    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), help="ResNet, ViT or both")
     parser.add_argument("--batch", type=int, default=256, help="images per step, each seen twice")
     parser.add_argument("--seconds", type=float, default=10.0, help="at least so long per figure")
     args = parser.parse_args()
+    kinds, backbones = chosen(parser, args.data, DATA), chosen(parser, args.backbones, BACKBONES)
     keep_freed_memory()
     torch.manual_seed(0)  # weights
     precisions = [True, False] if runs_in_bf16("auto", torch.device("cpu")) else [False]
     rows = [
         measure(data, name, augmentation_for(DATA[data], data), args.batch, args.seconds, bf16=bf16)
-        for data in args.data
-        for name in args.backbones
+        for data in kinds
+        for name in backbones
         for bf16 in precisions
     ]
     Console(width=None if sys.stdout.isatty() else 140).print(table(rows))

@@ -34,7 +34,7 @@ ENCODER_DESCRIPTIONS: dict[str, str] = {
     "margin": "Pairs pulled together or pushed beyond a margin; needs labels, and is hard to train",
     "rotation": "Rotation: which quarter turn was an image given?",
     "jigsaw": "Jigsaw: by which permutation were an image's tiles shuffled?",
-    "inpainting": "Masked autoencoding: a ViT sees a quarter of an image, a small decoder fills in the rest",
+    "inpainting": "Masked autoencoding: a ViT sees a part of an image, a small decoder fills in the rest",
     "clip": "CLIP: images and captions in one space; captions of a folder, or made of the names of classes",
 }
 """Encoder preset to description; `genzoo.encoder_presets` holds the recipes."""

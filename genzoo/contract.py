@@ -176,6 +176,9 @@ class Trainable(nn.Module, ABC):
     turns: tuple[str, ...] = ("model",)
     watched: tuple[str, ...] = ()
     """Parts of the losses that a progress bar is to show, by their names in `metrics.jsonl`."""
+    comparable_losses: bool = True
+    """Whether a lower loss on held-out images means a better model. Not where the loss is against something that moves,
+    such as a momentum copy or a queue: there the last weights are kept, not those of the lowest loss."""
     progress: float = 1.0
     """The share of the training budget used, set by the trainer before each step for schedules inside a loss
     (KL warm-up, say). Outside of training it is 1, so that losses are those of the end of a run."""
@@ -236,8 +239,8 @@ class Trainable(nn.Module, ABC):
         """Trains in place until the budget (exactly one of `minutes`, `steps`, `epochs`) is used up; returns self.
 
         `data` is a split, uint8 images `[n, c, h, w]`, or `(images, labels or vectors)`. With `val` the
-        weights that did best on it are kept. With `out` the run is saved there as it goes. The
-        hyper-parameters are `self.config.training`.
+        weights that did best on it are kept, where losses can be compared. With `out` the run is saved there as
+        it goes. The hyper-parameters are `self.config.training`.
         """
         from genzoo.trainer import Budget, Trainer  # the contract knows nothing of training until it is asked
 

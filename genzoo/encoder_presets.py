@@ -128,7 +128,9 @@ ENCODERS: dict[str, EncoderPreset] = {
         views=upright_for,
     ),
     "jigsaw": EncoderPreset(
-        JigsawConfig(Then(), projection=ProjectionConfig(256, 64), grid=2, training=_TRAINING),
+        JigsawConfig(
+            Then(), projection=ProjectionConfig(256, 64), grid=2, training=replace(_TRAINING, batch_size=128)
+        ),
         views=upright_for,
     ),
     "inpainting": EncoderPreset(InpaintingConfig(Then(), training=_TRAINING), _VITS, cuts_for),

@@ -2,11 +2,12 @@
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from genzoo.contract import GenerativeModel, GenzooError
+from genzoo.evaluation.cost import machine, peak_memory_mib, usage_at
 from genzoo.evaluation.health import count_modes, counts_modes, modes_content
 from genzoo.evaluation.modes import Modes
 from genzoo.optim import WeightAverage, copy_buffers, rate_factor
@@ -28,15 +29,22 @@ MOST_RESERVED = 0.2  # of a budget in minutes, for what comes after the last ste
 CLOSING_SECONDS = 1.0  # for drawing the loss curve
 
 
+class Start(NamedTuple):
+    """When a run began, by `time.monotonic` and by `time.process_time` (CPU-seconds of this process)."""
+
+    wall: float
+    cpu: float
+
+
 class Run:
     """One `fit` while it lasts."""
 
     def __init__(
-        self, trainer: "Trainer", train: "Split", val: "Split | None", processes: Processes, start: float
+        self, trainer: "Trainer", train: "Split", val: "Split | None", processes: Processes, start: Start
     ) -> None:
         self.trainer, self.model, self.budget = trainer, trainer.model, trainer.budget
         self.config, self.seed, self.options = self.model.config.training, trainer.seed, trainer.options
-        self.processes, self.start = processes, start
+        self.processes, self.start, self.former_peak = processes, start, 0.0
         self.feed = Feed(train, self.model, processes)
         self.order = BatchOrder(len(train), self.config.batch_size, self.seed)
         self._check_batch()
@@ -93,7 +101,7 @@ class Run:
         """From the first step, or the one after the checkpoint, to the end."""
         if self.options.resume:
             self.folder.load(self.state)
-            self.start -= self.state.seconds
+            self._take_up_clocks()
             if self._finished_before():
                 self._install()
                 return
@@ -107,6 +115,13 @@ class Run:
             self.reporter.stop()
             for tracker in self.processes.accelerator.trackers:
                 tracker.finish()
+
+    def _take_up_clocks(self) -> None:
+        """Goes on counting time, CPU-seconds and peak memory where the checkpoint stopped."""
+        seconds, cpu = self.state.seconds, 0.0
+        if self.processes.is_main:  # its figures are those of all processes before
+            cpu, self.former_peak = usage_at(self.folder.log.rows(), self.state.step, seconds)
+        self.start = Start(self.start.wall - seconds, self.start.cpu - cpu)
 
     def _finished_before(self) -> bool:
         done = self.state.done
@@ -148,7 +163,7 @@ class Run:
     def _tick(self, signals: StopSignals | None = None) -> None:
         """Reads the main process's clock and learns of signals in any process, so that all decide alike."""
         stop = signals is not None and signals.name is not None
-        now = time.monotonic() - self.start if self.processes.is_main else 0.0
+        now = time.monotonic() - self.start.wall if self.processes.is_main else 0.0
         self.state.seconds, stops = self.processes.sum([now, float(stop)])
         if stops and signals is not None:
             self.trainer.stopped_by = signals.name or "a signal to another process"
@@ -241,7 +256,7 @@ class Run:
         bits = score.bits_per_dim(self.model)
         if bits is not None:
             row["val_bits_per_dim"] = bits
-        if len(self.model.turns) == 1:
+        if len(self.model.turns) == 1 and self.model.comparable_losses:
             state.best.offer(score.loss, state.step, model)
         self._write(row)
         shown = f"{score.loss:.4g}" + ("" if bits is None else f" ({bits:.3f} bits/dim)")
@@ -275,9 +290,23 @@ class Run:
                 "grad_norm": self.meter.norm / self.meter.steps,
                 "images_per_second": self._speed(),
                 "skipped": self.state.skipped,
+                **self._usage(),
             }
         )
         self.meter.clear(self._speed())
+
+    def _usage(self) -> dict[str, float]:
+        """What the run has cost so far, summed over the processes; every process must call it."""
+        cpu = time.process_time() - self.start.cpu
+        cpu, peak = self.processes.sum([cpu, peak_memory_mib(self.processes.device)])
+        return {"cpu_seconds": cpu, "peak_memory_mib": max(peak, self.former_peak)}
+
+    def _write_bill(self) -> None:
+        """The last row of metrics: what all of the run has cost, and on what machine."""
+        self._tick()
+        images = self.state.step * self.order.batch_size
+        row = {"step": self.state.step, "images": images, "seconds": self.state.seconds, **self._usage()}
+        self._write({**row, "processes": self.processes.count, "machine": machine(self.processes.device)})
 
     def _write(self, row: dict[str, Any]) -> None:
         self.folder.log.write(row)
@@ -305,6 +334,7 @@ class Run:
         self._log_row()
         self.folder.save(self.state)
         self.folder.close()
+        self._write_bill()
         how = f"stopped by {self.trainer.stopped_by}" if self.trainer.stopped_by else "trained"
         skipped = f", {self.state.skipped} steps skipped" if self.state.skipped else ""
         self.reporter.say(f"step {self.state.step}: {how} in {clock_text(self.state.seconds)}{skipped}")

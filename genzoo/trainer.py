@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genzoo.contract import GenzooError, Trainable
 from genzoo.optim import Budget, check_training, keep_freed_memory
-from genzoo.run import Run
+from genzoo.run import Run, Start
 from genzoo.runtime import Processes, StopSignals, private_rng
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Trainer:
         """
         from genzoo.data.split import as_split, validate
 
-        start = time.monotonic()
+        start = Start(time.monotonic(), time.process_time())
         train = as_split(data)
         held_out = None if val is None else as_split(val)
         for split in (train, held_out):

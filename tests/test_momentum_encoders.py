@@ -211,6 +211,18 @@ def test_configurations_that_cannot_be(config, words):
         config.build(SPEC)
 
 
+# --- which weights are kept ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [("simclr", True), ("moco", False), ("swav", False), ("dino", False)]
+)
+def test_losses_against_what_moves_do_not_choose_weights(name, kept):
+    trainer = Trainer(create_encoder(name, SPEC, "tiny"), Budget(steps=4), progress=False)
+    trainer.fit(images(50), images(20, seed=1))
+    assert (trainer.best_loss is not None) is kept
+
+
 # --- exact resume --------------------------------------------------------------------------------------------------
 
 

@@ -11,12 +11,13 @@ from torch.nn import functional as F
 from genzoo.config import from_json, to_json
 from genzoo.contract import Batch, DataSpec, GenzooError
 from genzoo.data.augmentations import RandomCrop, Then
-from genzoo.encoders.inpainting import InpaintingConfig, cut_patches, normalised
+from genzoo.encoders.inpainting import InpaintingConfig, Regions, cut_patches, normalised
 from genzoo.encoders.pretext import (
     JigsawConfig,
     RotationConfig,
     cut_tiles,
     distant_permutations,
+    enlarged,
     evened,
     quarter_turn,
     reassembled,
@@ -89,6 +90,7 @@ def test_configurations_are_json(config):
         (jigsaw(permutations=1), DIGITS, "2 or more permutations"),
         (jigsaw(grid=3), TINY, "too few pixels"),
         (inpainting(hidden_share=1.0), DIGITS, "hidden_share"),
+        (inpainting(regions=0), DIGITS, "regions"),
         (inpainting(), DataSpec((1, 1, 1), levels=4), "one patch"),
     ],
 )
@@ -212,6 +214,49 @@ def test_evened_tiles_say_nothing_of_light():
     assert evened(torch.full((1, 4, 1, 3, 3), 0.3)).abs().max() < 1e-5  # flat, and still finite
 
 
+def test_enlarged_tiles_have_the_size_and_the_looks():
+    slope = torch.linspace(-1, 1, 4).expand(2, 3, 1, 4, 4)
+    larger = enlarged(slope, (8, 12))
+    assert larger.shape == (2, 3, 1, 8, 12)
+    assert (larger.diff(dim=-1) >= 0).all() and (larger.diff(dim=-2).abs() < 1e-6).all()
+    assert larger.mean().item() == pytest.approx(0, abs=1e-6)
+    assert torch.equal(enlarged(slope, (4, 4)), slope)
+
+
+@pytest.mark.parametrize("config", [jigsaw(), jigsaw(normalised=False, enlarged=False)])
+def test_jigsaw_shows_its_network_in_use_what_it_showed_it_in_training(config):
+    model, shown = built(config, DIGITS, spread=0.1), []
+    model.backbone.network.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+    pictures = images(6, DIGITS)
+    model.loss(Batch(pictures), generator=rng())
+    model.embed(pictures)
+    puzzle, whole = shown
+    if config.enlarged:
+        assert puzzle.shape == whole.shape == (24, 1, 8, 8)
+    else:
+        assert puzzle.shape == (24, 1, 3, 3) and whole.shape == (24, 1, 4, 4)
+    for tiles in shown:
+        even = torch.allclose(tiles.mean((2, 3)), torch.zeros(24, 1), atol=1e-5)
+        assert even == config.normalised
+
+
+def test_jigsaw_vectors_are_those_of_the_tiles_standardised():
+    model = built(jigsaw(), DIGITS, spread=0.1)
+    pictures = images(30, DIGITS)
+    x = (2 * pictures.float() + 1) / 17 - 1
+    model.backbone.norm.momentum = 1.0  # of the last batch alone
+    model.backbone.train()(x)
+    vectors = model.embed(pictures)
+    assert vectors.shape == (30, 4 * 16)
+    corners = [x[..., i : i + 4, j : j + 4] for i in (0, 4) for j in (0, 4)]
+    with torch.no_grad():
+        tiles = [F.interpolate(corner, (8, 8), mode="bilinear") for corner in corners]
+        plain = torch.stack([model.backbone.network(evened(tile)) for tile in tiles], 1)
+    flat = plain.flatten(0, 1)
+    units = (plain - flat.mean(0)) / (flat.var(0) + 1e-5).sqrt()
+    torch.testing.assert_close(vectors, units.flatten(1), rtol=1e-3, atol=1e-3)
+
+
 def test_jigsaw_tells_the_permutation_that_was_made():
     """With logits that are the tiles' own marks, the loss of the right permutation is the smallest."""
     model = built(jigsaw(normalised=False, permutations=24), DIGITS)
@@ -245,7 +290,7 @@ def filling(request):
 
 
 def test_orders_are_permutations_and_the_share_is_hidden():
-    model = built(inpainting(), DIGITS)
+    model = built(inpainting(hidden_share=0.75), DIGITS)
     order = model.drawn_order(torch.zeros(400, 1, 8, 8), rng())
     assert torch.equal(order.sort(1).values, torch.arange(16).expand(400, -1))
     assert model.visible(order) == 4
@@ -323,11 +368,32 @@ def test_embedding_hides_nothing_and_draws_nothing():
     vectors = model.embed(pictures)
     centres = pictures.float() * (2 / 17) + 1 / 17 - 1
     with torch.no_grad():
-        torch.testing.assert_close(vectors, model.filler.backbone.tokens(centres).mean(1))
+        tokens = model.filler.backbone.tokens(centres).view(
+            4, 2, 2, 2, 2, 32
+        )  # rows of parts, in them, columns ...
+    torch.testing.assert_close(vectors, tokens.mean((2, 4)).flatten(1))
     for row, column in itertools.product(range(0, 8, 2), repeat=2):
         changed = pictures.clone()
         changed[..., row, column] = 16 - changed[..., row, column]
         assert (model.embed(changed) != vectors).any(1)[(changed != pictures).flatten(1).any(1)].all()
+
+
+@pytest.mark.parametrize(("count", "parts"), [(1, (1, 1)), (3, (3, 3)), (9, (4, 3))])
+def test_regions_are_means_of_the_tokens_over_them(count, parts):
+    """Of 7x6 pixels, 4x3 patches: parts overlap where they do not divide the grid, and are no more than patches."""
+    network = built(VIT, RGB.shape, spread=0.1)
+    x = torch.randn(2, 3, 7, 6, generator=rng())
+    regions = Regions(network, count)
+    assert regions.width == parts[0] * parts[1] * 32
+    tokens = network.tokens(x).view(2, 4, 3, 32)
+    expected = []
+    for i, j in itertools.product(range(parts[0]), range(parts[1])):
+        rows = slice(i * 4 // parts[0], -(-(i + 1) * 4 // parts[0]))
+        columns = slice(j * 3 // parts[1], -(-(j + 1) * 3 // parts[1]))
+        expected.append(tokens[:, rows, columns].mean((1, 2)))
+    torch.testing.assert_close(regions(x), torch.cat(expected, 1))
+    if count == 1:
+        torch.testing.assert_close(regions(x), network(x))
 
 
 def test_decoder_puts_tokens_back_in_their_places():

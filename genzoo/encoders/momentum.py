@@ -53,6 +53,7 @@ class MoCoEncoder(Encoder):
     """A backbone and a projection with their momentum copy and a queue of its keys."""
 
     watched = ("agreement", "spread")
+    comparable_losses = False
     config: MoCoConfig
 
     def __init__(self, spec: DataSpec, config: MoCoConfig, backbone: Backbone) -> None:

@@ -71,6 +71,7 @@ class SwAVEncoder(Encoder):
     """A backbone, a projection and prototypes, the last two thrown away after training."""
 
     watched = ("agreement", "spread", "clusters")
+    comparable_losses = False
     config: SwAVConfig
 
     def __init__(self, spec: DataSpec, config: SwAVConfig, backbone: Backbone) -> None:
@@ -152,6 +153,7 @@ class DINOEncoder(Encoder):
     """A student of its own momentum copy."""
 
     watched = ("agreement", "spread", "clusters")
+    comparable_losses = False
     config: DINOConfig
 
     def __init__(self, spec: DataSpec, config: DINOConfig, backbone: Backbone) -> None:

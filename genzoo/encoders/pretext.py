@@ -4,8 +4,9 @@
     jigsaw     shuffle an image's tiles by one of P permutations, tell which one   Noroozi & Favaro 2016, section 3
 
 Both are cross-entropies, with the chance levels log 4 and log P. Their heads are thrown away: `embed` gives the
-backbone's vectors of the image as it is. What would solve a puzzle without looking at things is taken away: turns are
-of squares without borders, tiles are smaller than their cells (edges do not fit) and as bright as each other.
+backbone's vectors, rotation's of the image as it is, the jigsaw's of its tiles in their places, side by side. What
+would solve a puzzle without looking at things is taken away: turns are of squares without borders, tiles are smaller
+than their cells (edges do not fit) and as bright as each other.
 `genzoo.encoders.inpainting` has the third puzzle, filling in what is hidden.
 """
 
@@ -111,6 +112,9 @@ class JigsawConfig(EncoderConfig):
     """How many there are to tell apart, at most: (grid^2)! exist."""
     normalised: bool = True
     """Whether every tile gets mean 0 and standard deviation 1/2, so that shading does not tell its place."""
+    enlarged: bool = True
+    """Whether tiles are stretched to the size of the image: grid^2 times the work. Small ones of small images have
+    hardly a pixel left after the backbone's first halvings, and teach it little about whole images."""
     training: TrainConfig = field(default_factory=TrainConfig)
 
     def build(self, spec: DataSpec) -> "Jigsaw":
@@ -134,8 +138,8 @@ class Jigsaw(Encoder):
 
     def __init__(self, spec: DataSpec, config: JigsawConfig, backbone: Backbone) -> None:
         super().__init__()
-        self.spec, self.config, self.backbone, self.width = spec, config, backbone, backbone.width
-        tiles, projection = config.grid**2, config.projection
+        self.spec, self.config, self.backbone = spec, config, TileBackbone(backbone, config, spec.shape)
+        self.width, tiles, projection = self.backbone.width, config.grid**2, config.projection
         orders = distant_permutations(tiles, config.permutations)
         self.register_buffer("orders", torch.tensor(orders))  # [p, tiles]
         self.projection = projection.build(backbone.width)
@@ -147,17 +151,43 @@ class Jigsaw(Encoder):
         x = self.config.augmentation(prepared(batch.images, self.spec), generator)
         right = _below(len(self.orders), (len(x),), x, generator)
         tiles = shuffled(cut_tiles(x, self.config.grid, TILE_MARGIN, generator), self.orders[right])
-        total, accuracy = _told(self.logits(evened(tiles) if self.config.normalised else tiles), right)
+        total, accuracy = _told(self.logits(tiles), right)
         return Loss(total, {"accuracy": accuracy})
 
     def logits(self, tiles: Tensor) -> Tensor:
         """Tiles `[b, t, c, h, w]` to `[b, p]`; each goes through the backbone by itself."""
-        vectors = self.projection(self.backbone(tiles.flatten(0, 1)))
+        vectors = self.projection(self.backbone.of_tiles(tiles).flatten(0, 1))
         return self.head(F.relu(vectors).unflatten(0, tiles.shape[:2]).flatten(1))
 
     def embed(self, images: Tensor) -> Tensor:
-        """Representations of the whole images as they are, float32 `[n, width]`."""
+        """Representations of the tiles of whole images, each where it belongs, float32 `[n, width]`."""
         return embedded(self, self.backbone, images)
+
+
+class TileBackbone(Backbone):
+    """A backbone that looks at tiles one by one, as the puzzle taught it to; the vector has them side by side.
+
+    Of whole images, which it never saw, it tells less. Vectors are in units of how they vary over the tiles of
+    training images, around their mean: most of each is common to all tiles and would drown cosines (He et al. 2022,
+    appendix A.1, standardise before a linear probe, likewise without learned scales).
+    """
+
+    def __init__(self, network: Backbone, config: JigsawConfig, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network, self.grid, self.normalised = network, config.grid, config.normalised
+        self.size = (shape[1], shape[2]) if config.enlarged else None
+        self.norm = nn.BatchNorm1d(network.width, affine=False)
+        self.width = config.grid**2 * network.width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `Backbone.forward`: float32 `[b, grid^2 * width]`, row by row."""
+        return self.of_tiles(cut_tiles(x, self.grid)).flatten(1)
+
+    def of_tiles(self, tiles: Tensor) -> Tensor:
+        """Tiles `[b, t, c, h, w]` to float32 `[b, t, width of the network]`."""
+        shown = tiles if self.size is None else enlarged(tiles, self.size)
+        vectors = self.network((evened(shown) if self.normalised else shown).flatten(0, 1))
+        return self.norm(vectors).unflatten(0, tiles.shape[:2])
 
 
 def distant_permutations(n: int, count: int) -> np.ndarray:
@@ -203,8 +233,10 @@ def _windows(
     cell = side // grid
     spare = min(max(1, round(margin * cell)), cell - 1) if margin else 0
     start = torch.arange(grid, device=like.device) * side // grid
-    jitter = _below(spare + 1, (images, grid, grid), like, generator)
-    return (start[:, None] + jitter)[..., None] + torch.arange(cell - spare, device=like.device)
+    start = start[:, None].expand(images, grid, grid)
+    if spare:  # what is not random draws nothing
+        start = start + _below(spare + 1, (images, grid, grid), like, generator)
+    return start[..., None] + torch.arange(cell - spare, device=like.device)
 
 
 def shuffled(tiles: Tensor, orders: Tensor) -> Tensor:
@@ -216,6 +248,12 @@ def reassembled(tiles: Tensor, grid: int) -> Tensor:
     """Tiles `[b, grid^2, c, h, w]` as images `[b, c, grid h, grid w]`, row by row."""
     rows = [torch.cat(list(row.unbind(1)), -1) for row in tiles.split(grid, 1)]
     return torch.cat(rows, -2)
+
+
+def enlarged(tiles: Tensor, size: tuple[int, int]) -> Tensor:
+    """Tiles `[b, t, c, h, w]` stretched to `[b, t, c, *size]`, bilinearly."""
+    stretched = F.interpolate(tiles.flatten(0, 1), size, mode="bilinear", align_corners=False)
+    return stretched.unflatten(0, tiles.shape[:2])
 
 
 def evened(tiles: Tensor) -> Tensor:
