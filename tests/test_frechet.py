@@ -6,7 +6,12 @@ import torch
 from scipy.linalg import sqrtm
 
 from genzoo.contract import GenzooError
-from genzoo.evaluation.frechet import frechet_distance
+from genzoo.evaluation.frechet import (
+    frechet_distance,
+    frechet_extrapolated,
+    frechet_floor,
+    frechet_stderr,
+)
 
 
 def normal(*shape, seed):
@@ -91,13 +96,112 @@ def test_fewer_samples_than_features():
 
 
 def test_bias_of_equal_laws():
-    """2 d / n + d (d + 1) / (2 n), of which the n^-2 term is a few per cent here."""
+    """To first order in 1 / n; the next term is a few per cent here."""
     n, d, repeats = 1000, 16, 40
     distances = [
         frechet_distance(normal(n, d, seed=100 + i), normal(n, d, seed=500 + i)) for i in range(repeats)
     ]
-    bias = 2 * d / n + d * (d + 1) / (2 * n)
-    assert np.mean(distances) == pytest.approx(bias, rel=0.1)
+    assert frechet_floor(d, n) == pytest.approx(2 * d / n + d * (d + 1) / (2 * n))
+    assert np.mean(distances) == pytest.approx(frechet_floor(d, n), rel=0.1)
+
+
+def test_bias_of_unequal_numbers():
+    n, m, d, repeats = 500, 4000, 12, 40
+    distances = [
+        frechet_distance(normal(n, d, seed=100 + i), normal(m, d, seed=500 + i)) for i in range(repeats)
+    ]
+    assert np.mean(distances) == pytest.approx(frechet_floor(d, n, m), rel=0.1)
+    with pytest.raises(GenzooError, match="needs features and rows"):
+        frechet_floor(0, 10)
+
+
+def unequal_pair(n, m, d, seed):
+    """Sets whose laws have the distance 0.04 d + 0.25 d / 2."""
+    scales = torch.ones(d, dtype=torch.float64)
+    scales[: d // 2] = 1.5
+    return normal(n, d, seed=seed), normal(m, d, seed=7000 + seed) * scales + 0.2
+
+
+def test_the_extrapolated_distance_has_no_bias_and_its_error_is_right():
+    n, m, d, repeats = 300, 400, 8, 60
+    truth = 0.04 * d + 0.25 * d / 2
+    pairs = [unequal_pair(n, m, d, seed=i) for i in range(repeats)]
+    g = torch.Generator().manual_seed(0)
+    found = [frechet_extrapolated(*pair, generator=g) for pair in pairs]
+    values, errors = np.array([f.value for f in found]), np.array([f.stderr for f in found])
+    sem = values.std(ddof=1) / repeats**0.5
+    assert abs(values.mean() - truth) < 3 * sem
+    plain = np.mean([f.distances[0] for f in found])
+    assert plain - truth > 3 * sem and plain == pytest.approx(
+        np.mean([frechet_distance(*p) for p in pairs]), rel=1e-9
+    )
+    assert 0.8 < errors.mean() / values.std(ddof=1) < 1.3
+    assert np.mean(np.abs(values - truth) < 1.96 * errors) > 0.85
+
+
+def test_the_extrapolated_distance_of_equal_laws_is_zero():
+    g = torch.Generator().manual_seed(0)
+    found = [
+        frechet_extrapolated(normal(400, 8, seed=i), normal(400, 8, seed=900 + i), generator=g)
+        for i in range(30)
+    ]
+    values = np.array([f.value for f in found])
+    assert abs(values.mean()) < 3 * values.std(ddof=1) / 30**0.5
+    assert all(abs(f.value) < 3 * f.stderr for f in found)
+    assert found[0].sizes == tuple(400 // k for k in range(1, 11))
+    assert np.mean([f.slope / 400 for f in found]) == pytest.approx(frechet_floor(8, 400), rel=0.5)
+
+
+def test_extrapolation_is_reproducible_and_refuses_few_rows():
+    pair = unequal_pair(200, 150, 6, seed=0)
+    draw = [frechet_extrapolated(*pair, generator=torch.Generator().manual_seed(3)) for _ in range(2)]
+    assert draw[0] == draw[1] and len(draw[0].sizes) == 6
+    with pytest.raises(GenzooError, match="needs 128 images or more a side, got 100"):
+        frechet_extrapolated(normal(100, 16, seed=0), normal(500, 16, seed=1))
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(200, 500, 6), (400, 150, 2)])
+def test_standard_error_is_the_deviation_over_repetitions(n, m, d):
+    pairs = [unequal_pair(n, m, d, seed=i) for i in range(150)]
+    deviation = np.std([frechet_distance(*p) for p in pairs], ddof=1)
+    assert np.mean([frechet_stderr(*p) for p in pairs]) == pytest.approx(deviation, rel=0.2)
+
+
+def test_standard_error_with_fewer_rows_than_features():
+    a, b = correlated(30, 6, seed=10), correlated(40, 6, seed=11)
+    rotation, _ = torch.linalg.qr(normal(64, 64, seed=12))
+    turned = [torch.cat([x, torch.zeros(len(x), 58, dtype=torch.float64)], 1) @ rotation for x in (a, b)]
+    assert frechet_stderr(*turned) == pytest.approx(frechet_stderr(a, b), rel=1e-9)
+
+
+def test_constant_features_have_a_distance():
+    constant, other = torch.full((5, 3), 2.0), torch.full((7, 3), 5.0)
+    assert frechet_distance(constant, other) == pytest.approx(27.0, rel=1e-12)
+    assert frechet_distance(constant, constant) == 0 == frechet_stderr(constant, other)
+
+
+def test_agrees_with_torch_fidelity():
+    metric = pytest.importorskip("torch_fidelity.metric_fid")
+    a, b = correlated(400, 16, seed=20), correlated(300, 16, seed=21)
+    moments = [{"mu": x.numpy().mean(0), "sigma": np.cov(x.numpy(), rowvar=False)} for x in (a, b)]
+    theirs = metric.fid_statistics_to_metric(*moments, verbose=False)
+    assert frechet_distance(a, b) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+
+
+def test_agrees_with_torchmetrics():
+    metric = pytest.importorskip("torchmetrics.image.fid")
+    a, b = correlated(400, 16, seed=20), correlated(300, 16, seed=21)
+    theirs = metric._compute_fid(a.mean(0), a.T.cov(), b.mean(0), b.T.cov())
+    assert frechet_distance(a, b) == pytest.approx(theirs.item(), rel=1e-6)
+
+
+def test_agrees_with_pytorch_fid():
+    metric = pytest.importorskip("pytorch_fid.fid_score")
+    a, b = correlated(400, 16, seed=20).numpy(), correlated(300, 16, seed=21).numpy()
+    theirs = metric.calculate_frechet_distance(
+        a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False)
+    )
+    assert frechet_distance(torch.tensor(a), torch.tensor(b)) == pytest.approx(theirs, rel=1e-6)
 
 
 def test_grows_with_shift_and_contamination():
@@ -116,9 +220,9 @@ def test_type_of_the_features_does_not_matter():
 @pytest.mark.parametrize(
     ("a", "b", "words"),
     [
-        (torch.zeros(1, 3), torch.zeros(5, 3), "two or more vectors"),
+        (torch.zeros(1, 3), torch.zeros(5, 3), "two or more real images, got 1"),
         (torch.zeros(5, 3), torch.zeros(5, 4), "one width"),
-        (torch.zeros(5), torch.zeros(5), "shapes"),
+        (torch.zeros(5), torch.zeros(5), "shape"),
         (torch.zeros(5, 3), torch.full((5, 3), torch.nan), "NaN"),
     ],
 )

@@ -21,12 +21,15 @@ from genzoo.contract import (
     NoLikelihood,
     check_images,
 )
+from genzoo.evaluation.baselines import IndependentPixels
 from genzoo.evaluation.outliers import (
     OutlierScores,
     auroc,
+    auroc_stderr,
     code_bits,
     outlier_scores,
     separation,
+    separation_stderr,
     typicality_of_groups,
     typicality_threshold,
 )
@@ -167,6 +170,54 @@ def test_which_score_finds_which_strangers():
     assert found["likelihood"] > 0.99 and found["typicality"] > 0.95
     same = separation(inside, outlier_scores(model, model.sample(200), entropy=entropy))
     assert all(0.4 < value < 0.6 for value in same.values())
+
+
+def test_the_ratio_cancels_what_the_background_knows():
+    """A model of pairs of equal pixels against independent ones: shuffled pixels are strange, dim ones are not."""
+
+    class Pairs(Independent):
+        """Pixels 2i and 2i + 1 are equal with probability 0.97, and dark with probability 0.9."""
+
+        def log_likelihood(self, images, cond=None, *, generator=None):
+            pairs = check_images(images, self.spec).flatten(1).view(len(images), -1, 2).long()
+            first = torch.tensor([0.9, 0.1], dtype=torch.float64)[pairs[..., 0]].log()
+            second = torch.tensor([0.03, 0.97], dtype=torch.float64)[(pairs[..., 0] == pairs[..., 1]).long()]
+            return LogLikelihood((first + second.log()).sum(1), self.kind, self.spec)
+
+    def drawn(n, bright, seed):
+        first = (torch.rand(n, 32, 1, generator=seeded(seed)) < bright).long()
+        flip = (torch.rand(n, 32, 1, generator=seeded(seed + 1)) < 0.03).long()
+        return torch.cat([first, (first + flip) % 2], 2).view(n, 1, 8, 8).to(torch.uint8)
+
+    spec = DataSpec((1, 8, 8), 2)
+    model, background = Pairs(spec, [0.0, 0.0]), IndependentPixels.fit(drawn(5000, 0.1, 0), spec)
+    own, brighter = drawn(300, 0.1, 2), drawn(300, 0.3, 4)
+    shuffled = own[..., torch.randperm(8, generator=seeded(9)), :].flatten(1)
+    shuffled = shuffled[:, torch.randperm(64, generator=seeded(9))].view_as(own)
+    a, b, c = (
+        outlier_scores(model, x, entropy=1.0, chunk=70, background=background)
+        for x in (own, shuffled, brighter)
+    )
+    by_hand = background.log_likelihood(own).nats - model.log_likelihood(own).nats
+    np.testing.assert_allclose(a.ratio.numpy(), by_hand.numpy() / (64 * math.log(2)))
+    assert list(a.named()) == ["likelihood", "complexity", "typicality", "ratio"]
+    assert separation(a, b)["ratio"] > 0.97
+    assert separation_stderr(a, b)["ratio"] == auroc_stderr(a.ratio, b.ratio) < 0.02
+    # brighter images of the same structure: strange by likelihood, but not by the ratio
+    assert separation(a, c)["likelihood"] > 0.95 and separation(a, c)["ratio"] < 0.5
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_the_standard_error_of_auroc_is_its_spread(shift):
+    found, errors = [], []
+    for seed in range(300):
+        g = seeded(seed)
+        a = torch.randn(40, generator=g, dtype=torch.float64)
+        b = torch.randn(60, generator=g, dtype=torch.float64) + shift
+        found.append(auroc(a, b))
+        errors.append(auroc_stderr(a, b))
+    assert np.mean(errors) == pytest.approx(np.std(found), rel=0.15)
+    assert auroc_stderr(a[:1], b) is None
 
 
 def test_groups_and_their_threshold():

@@ -5,39 +5,63 @@ All scores are in bits per sub-pixel and grow with strangeness:
     likelihood    -log2 P(x) / D
     complexity    (-log2 P(x) - L(x)) / D, L the length of a lossless code (Serra et al. 2020, equation 3)
     typicality    |-log2 P(x) / D - H|, H the mean over images of the right kind (Nalisnick et al. 2019, eq. 5)
+    ratio         (-log2 P(x) + log2 P_0(x)) / D, P_0 a background model (Ren et al. 2019, equation 4)
 
 Likelihood alone is known to rank simple strangers (Fashion-MNIST's model on MNIST, CIFAR-10's on SVHN) above
-the data it was trained on; the other two are the usual remedies. The code is a universal model's, so the second
-score is a log-likelihood ratio.
+the data it was trained on; the others are the usual remedies. The code is a universal model's, so the second
+score is a log-likelihood ratio as well. A background model of independent pixels has learnt how bright each
+place is, and leaves the ratio to say what belongs together.
 """
 
-import io
+import math
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from genzoo.contract import DataSpec, GenerativeModel, GenzooError, Likelihood, check_images, evaluating
+from genzoo.contract import (
+    DataSpec,
+    GenerativeModel,
+    GenzooError,
+    Likelihood,
+    LogLikelihood,
+    check_images,
+    evaluating,
+)
+from genzoo.evaluation.codecs import PNG
 
 _ZLIB_WRAPPING = 6
 """Bytes of header and checksum around deflated data."""
 
 
+class Background(Protocol):
+    """What a likelihood is held against: a model of the zoo, or a classical baseline."""
+
+    def log_likelihood(self, images: Tensor) -> LogLikelihood:
+        """log P_0 of integer images `[n, c, h, w]` in nats."""
+        ...
+
+
 @dataclass(frozen=True)
 class OutlierScores:
-    """Scores float64 `[n]` in bits per sub-pixel, larger for stranger images; `kind` is the likelihood's."""
+    """Scores float64 `[n]` in bits per sub-pixel, larger for stranger images; `kind` is the likelihood's.
+
+    `ratio` is None where no background model was given.
+    """
 
     likelihood: Tensor
     complexity: Tensor
     typicality: Tensor
     kind: Likelihood
+    ratio: Tensor | None = None
 
     def named(self) -> dict[str, Tensor]:
-        """The three scores by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "kind"}
+        """The scores by name, those that there are."""
+        three = {name: getattr(self, name) for name in ("likelihood", "complexity", "typicality")}
+        return three if self.ratio is None else {**three, "ratio": self.ratio}
 
 
 def outlier_scores(
@@ -47,13 +71,15 @@ def outlier_scores(
     *,
     entropy: float,
     chunk: int = 100,
+    background: Background | None = None,
     generator: torch.Generator | None = None,
 ) -> OutlierScores:
     """The scores of integer `images` `[n, c, h, w]` under `model`, `chunk` at a time.
 
     `entropy` is the model's mean bits/dim on images of the right kind (`evaluate_likelihood`'s figure on the
-    validation split, say), which typicality is measured from. Raises `NoLikelihood` where the family has none,
-    `GenzooError` for real-valued data or images that do not fit the model.
+    validation split, say), which typicality is measured from. With `background`, fitted on training images, there is
+    a ratio, too. Raises `NoLikelihood` where the family has none, `GenzooError` for real-valued data or images that
+    do not fit the model.
     """
     code = code_bits(images, model.spec) / model.spec.dims
     bits, kinds = [], [model.likelihood]
@@ -65,13 +91,29 @@ def outlier_scores(
             bits.append(answer.bits_per_dim.cpu())
             kinds.append(answer.kind)
     likelihood = torch.cat(bits) if bits else torch.zeros(0, dtype=torch.float64)
-    return OutlierScores(likelihood, likelihood - code, typicality(likelihood, entropy), min(kinds))
+    ratio = None if background is None else likelihood - _background_bits(background, images, chunk)
+    return OutlierScores(likelihood, likelihood - code, typicality(likelihood, entropy), min(kinds), ratio)
+
+
+def _background_bits(background: Background, images: Tensor, chunk: int) -> Tensor:
+    """Bits per sub-pixel `[n]`."""
+    with torch.no_grad():
+        parts = [
+            background.log_likelihood(part).bits_per_dim.cpu() for part in images.split(chunk) if len(part)
+        ]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
 
 def separation(inside: OutlierScores, outside: OutlierScores) -> dict[str, float]:
     """AUROC of each score at telling strangers from images of the right kind: 1 is perfect, 1/2 is chance."""
     strange = outside.named()
     return {name: auroc(score, strange[name]) for name, score in inside.named().items()}
+
+
+def separation_stderr(inside: OutlierScores, outside: OutlierScores) -> dict[str, float | None]:
+    """The standard error of each AUROC of `separation`; None for fewer than two images of either kind."""
+    strange = outside.named()
+    return {name: auroc_stderr(score, strange[name]) for name, score in inside.named().items()}
 
 
 def auroc(negatives: Tensor, positives: Tensor) -> float:
@@ -88,11 +130,30 @@ def auroc(negatives: Tensor, positives: Tensor) -> float:
         raise GenzooError("AUROC needs at least one score of each kind")
     if bool(negatives.isnan().any()) or bool(positives.isnan().any()):
         raise GenzooError("AUROC is not defined for scores that are NaN: look at the likelihoods")
-    order = negatives.double().sort().values
-    values = positives.double().to(order.device)
+    pairs = 2 * len(negatives) * len(positives)
+    return (_twice_ranked_right(negatives, positives).sum() / pairs).item()
+
+
+def auroc_stderr(negatives: Tensor, positives: Tensor) -> float | None:
+    """Standard error of `auroc` over both sets of images (DeLong et al. 1988); None for fewer than two of either.
+
+    The variance of each image's share of pairs that are ranked right, among negatives and among positives.
+    """
+    if min(len(negatives), len(positives)) < 2:
+        return None
+    of_positives = _twice_ranked_right(negatives, positives) / (2 * len(negatives))
+    of_negatives = _twice_ranked_right(positives, negatives) / (2 * len(positives))
+    variance = of_positives.var() / len(positives) + of_negatives.var() / len(negatives)
+    return math.sqrt(variance.item())
+
+
+def _twice_ranked_right(scores: Tensor, values: Tensor) -> Tensor:
+    """Twice the number of `scores` `[n]` below each of `values` `[m]`, ties counted half: float64 `[m]`."""
+    order = scores.double().sort().values
+    values = values.double().to(order.device)
     below = torch.searchsorted(order, values)
     at_most = torch.searchsorted(order, values, right=True)
-    return ((below + at_most).double().sum() / (2 * len(order) * len(values))).item()
+    return (below + at_most).double()
 
 
 def typicality(bits: Tensor, entropy: float) -> Tensor:
@@ -152,16 +213,9 @@ def _deflated_bytes(image: np.ndarray, levels: int) -> int:
 
 def _png_bytes(image: np.ndarray, levels: int) -> float:
     """The data chunks of a PNG; infinite for what PNG cannot hold (other than grey and RGB up to 8 bits)."""
-    channels = len(image)
-    if levels > 256 or channels not in (1, 3):
+    if levels > 256 or len(image) not in (1, 3):
         return float("inf")
-    pixels = image[0] if channels == 1 else image.transpose(1, 2, 0)
-    picture = Image.fromarray(np.ascontiguousarray(pixels.astype(np.uint8) * (255 if levels == 2 else 1)))
-    if levels == 2 and channels == 1:
-        picture = picture.convert("1", dither=Image.Dither.NONE)
-    stream = io.BytesIO()
-    picture.save(stream, format="PNG", optimize=True)
-    return _chunk_bytes(stream.getvalue(), b"IDAT") - _ZLIB_WRAPPING
+    return _chunk_bytes(PNG.encode(image, levels), b"IDAT") - _ZLIB_WRAPPING
 
 
 def _chunk_bytes(png: bytes, kind: bytes) -> int:
