@@ -1,7 +1,8 @@
-"""`python -m genzoo.evaluate RUN [flags]`: how likely a trained model finds images it has not seen.
+"""`python -m genzoo.evaluate RUN [flags]`: how likely a trained model finds images it has not seen, and what it draws.
 
-Of models with latents it also tells what these hold, in figures and pictures; of those without a likelihood, which
-modes of the data their samples hit. Of an encoder it tells what its vectors are good for and how they lie.
+Samples are judged in the features of an encoder that had no part in the model, and searched for copies of training
+images. Of models with latents it also tells what these hold, in figures and pictures; of those without a likelihood,
+which modes of the data their samples hit. Of an encoder it tells what its vectors are good for and how they lie.
 """
 
 import sys
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from genzoo.contract import Encoder, GenerativeModel, Trainable
     from genzoo.data import ImageData
     from genzoo.likelihood import Annealing
+    from genzoo.quality_sections import Inquiry
     from genzoo.sections import Case, Section
 
 PROG = "genzoo evaluate"
@@ -42,6 +44,12 @@ class EvaluateFlags:
     """Which images."""
     max_images: int | None = None
     """A random subset of this many images; else all."""
+    samples: int | None = None
+    """Samples to draw and judge, else 2,000 or as many as there are images to judge them by; 0: none. Drawing ends
+    after five minutes with what there is by then."""
+    judge: str | None = None
+    """In whose features samples are judged: encoder:RUN, pixels, random, inception or dinov2; else a small encoder that
+    is trained on the training images once and kept in $GENZOO_CACHE or ~/.cache/genzoo."""
     outliers: str | None = None
     """Also: how well the model tells these other data (mnist, folder:PATH ...) from its own."""
     noised: int | None = None
@@ -78,7 +86,9 @@ def _evaluate_encoder(encoder: "Encoder", flags: EvaluateFlags) -> None:
     from genzoo.encoder_sections import EncoderCase, encoder_sections
     from genzoo.encoders.fine_tuning import FineTuning
 
-    _refuse(flags, ("outliers", "noised"), "for models that draw images, this is an encoder")
+    _refuse(
+        flags, ("outliers", "noised", "samples", "judge"), "for models that draw images, this is an encoder"
+    )
     how = None if flags.fine_tune is None else FineTuning(flags.fine_tune)
     data = load_for(encoder, flags)
     case = EncoderCase(encoder, data, flags.split, flags.seed, flags.max_images)
@@ -102,15 +112,18 @@ def _evaluate_generative(model: "GenerativeModel", flags: EvaluateFlags) -> None
     from genzoo.sections import Case, noised_section, outliers_section
 
     _refuse(flags, ("fine_tune",), "for encoders, this is a generative model")
+    inquiry = _inquiry(flags)
     data = load_for(model, flags)
     strange = None if flags.outliers is None else load_for(model, replace(flags, data=flags.outliers))
     case = Case(model, data, flags.split, flags.seed, flags.max_images)
+    judged, why_not = _quality(case, inquiry, flags)  # first: a judge that is refused is refused at once
     noised = (
         None
         if flags.noised is None
         else noised_section(case, images=flags.noised, annealing=_annealing(flags))
     )
     sections, remarks = own_sections(case, flags)
+    sections, remarks = sections + judged, remarks | why_not
     if strange is not None:
         sections.append(outliers_section(case, strange, flags.outliers or ""))
     rows = remarks | {name: value for section in sections for name, value in section.rows.items()}
@@ -123,17 +136,50 @@ def _evaluate_generative(model: "GenerativeModel", flags: EvaluateFlags) -> None
 
 def own_sections(case: "Case", flags: EvaluateFlags) -> tuple[list["Section"], dict[str, str]]:
     """What the model itself has to answer for, and rows of what it has not."""
+    from genzoo.block_sections import baselines_section, classification_section, cost_section
     from genzoo.contract import NoLikelihood
     from genzoo.sections import latents_section, likelihood_section, modes_section, translation_section
 
     sections: list[Section | None] = [modes_section(case), translation_section(case)]
-    remarks = {}
+    remarks, report = {}, None
     try:
         likelihood, report = likelihood_section(case)
-        sections += [likelihood, latents_section(case, report, flags.run)]
+        sections += [likelihood, baselines_section(case), latents_section(case, report, flags.run)]
+        sections.append(classification_section(case))
     except NoLikelihood as reason:
         remarks = {"likelihood": f"none: {reason}"}
+    sections.append(cost_section(case, flags.run, report))
     return [section for section in sections if section is not None], remarks
+
+
+def _inquiry(flags: EvaluateFlags) -> "Inquiry | None":
+    """What is asked of samples; None where nothing is. Raises `GenzooError` for flags that say nothing sensible."""
+    from genzoo.contract import GenzooError
+    from genzoo.judge import judge_named
+    from genzoo.quality_sections import Inquiry
+
+    if flags.samples is not None and (flags.samples < 0 or flags.samples == 1):
+        raise GenzooError(f"--samples must be 0 (none) or at least 2, got {flags.samples}")
+    if flags.samples == 0 and flags.judge is not None:
+        raise GenzooError("--judge has nothing to judge with --samples 0; leave one of them out")
+    return None if flags.samples == 0 else Inquiry(judge_named(flags.judge), flags.samples)
+
+
+def _quality(
+    case: "Case", inquiry: "Inquiry | None", flags: EvaluateFlags
+) -> tuple[list["Section"], dict[str, str]]:
+    """What there is to say of samples; where nobody asked and nothing can be said, why not."""
+    from genzoo.contract import GenzooError
+    from genzoo.quality_sections import quality_sections
+
+    if inquiry is None:
+        return [], {}
+    try:
+        return quality_sections(case, inquiry, flags.run), {}
+    except GenzooError as reason:
+        if flags.samples is not None or flags.judge is not None:
+            raise
+        return [], {"sample quality": f"none: {reason}"}
 
 
 def _annealing(flags: EvaluateFlags) -> "Annealing":

@@ -12,12 +12,13 @@ import torch
 from genzoo.commands import likelihood_rows, measure, set_id, with_error
 from genzoo.contract import GenzooError
 from genzoo.data.pairs import PairedSplit
+from genzoo.evaluation.baselines import IndependentPixels
 from genzoo.evaluation.health import count_modes, counts_modes, modes_content, modes_rows
 from genzoo.evaluation.latents import LatentVariableModel, draw_latents, latent_figures
 from genzoo.evaluation.likelihood import subset
 from genzoo.evaluation.modes import Modes
 from genzoo.evaluation.noised import noised_generator
-from genzoo.evaluation.outliers import outlier_scores, separation
+from genzoo.evaluation.outliers import outlier_scores, separation, separation_stderr
 from genzoo.evaluation.translation import translation_figures
 from genzoo.likelihood import Annealing, Decoder
 from genzoo.runtime import seeded
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 GAP_IMAGES = 1000  # training images, at most, that the generalisation gap is measured on
 TRANSLATED = 2000  # images, at most, that predictions are made for
 OUTLIER_IMAGES = 500  # images of each kind, at most, that outlier scores are compared on
+BACKGROUND_IMAGES = 20_000  # training images, at most, that the background of a likelihood ratio is fitted on
 
 
 @dataclass(frozen=True)
@@ -206,11 +208,29 @@ def outliers_section(case: Case, strange: "ImageData", name: str) -> Section:
     most = case.max_images or OUTLIER_IMAGES
     entropy = measure(case.model, case.data, "val", seed=case.seed, max_images=most).bits_per_dim
     generator, scores = case.generator("outliers"), []
+    background = independent_pixels(case)
     for images in (case.data.split(case.split), strange.split(case.split)):
         chosen = images.batch(subset(len(images), most, seeded("cpu", "outliers", case.seed))).images
-        scores.append(outlier_scores(case.model, chosen, entropy=entropy, generator=generator))
-    auroc = separation(*scores)
+        scores.append(
+            outlier_scores(case.model, chosen, entropy=entropy, background=background, generator=generator)
+        )
+    auroc, errors = separation(*scores), separation_stderr(*scores)
     counts = [len(score.likelihood) for score in scores]
-    content = {"auroc": auroc, "entropy": entropy, "images": counts, "kind": scores[0].kind.name}
-    rows = {f"AUROC by {score}": f"{value:.3f}" for score, value in auroc.items()}
+    content = {
+        "auroc": auroc,
+        "auroc_stderr": errors,
+        "entropy": entropy,
+        "images": counts,
+        "kind": scores[0].kind.name,
+    }
+    rows = {f"AUROC by {score}": with_error(value, errors[score], 3) for score, value in auroc.items()}
     return Section("outliers", f"{case.name} against {name}", content, rows)
+
+
+def independent_pixels(case: Case) -> IndependentPixels | None:
+    """A histogram of each sub-pixel of training images, as the background of a ratio; None for real-valued data."""
+    train, spec = case.data.train, case.model.spec
+    if spec.levels is None:
+        return None
+    chosen = subset(len(train), BACKGROUND_IMAGES, seeded("cpu", "background", case.seed))
+    return IndependentPixels.fit(train.batch(chosen).images, spec)

@@ -1,4 +1,4 @@
-"""What all tests share: the real data, where it is, and one torch thread where the environment asks for it."""
+"""What all tests share: the real data, where it is, a cache, and one torch thread where the environment asks for it."""
 
 import os
 from pathlib import Path
@@ -11,6 +11,14 @@ def pytest_configure(config):
         import torch
 
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Judges that tests train are kept for the session, and apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -238,7 +238,7 @@ def test_a_folder_that_is_no_run(at, capsys):
 
 
 def test_evaluate_reports_the_likelihood_of_the_loaded_model(trained, capsys):
-    assert run("evaluate", trained) == 0
+    assert run("evaluate", trained, "--samples", 0) == 0
     text = capsys.readouterr().out
     data = genzoo.load_data("digits", cond="class")
     test_id = data.protocol["test_id"]
@@ -258,8 +258,8 @@ def test_evaluate_reports_the_likelihood_of_the_loaded_model(trained, capsys):
 def test_evaluations_add_to_the_report(trained):
     report = trained / "report.json"
     report.write_text(json.dumps({"quality": {"a": 1}}))
-    assert run("evaluate", trained, "--split", "val", "--max-images", 20) == 0
-    assert run("evaluate", trained, "--split", "train", "--max-images", 30) == 0
+    assert run("evaluate", trained, "--split", "val", "--max-images", 20, "--samples", 0) == 0
+    assert run("evaluate", trained, "--split", "train", "--max-images", 30, "--samples", 0) == 0
     content = json.loads(report.read_text())
     assert content["quality"] == {"a": 1}
     assert content["likelihood"]["digits/val"]["images"] == 20
@@ -290,7 +290,7 @@ def test_evaluate_a_model_saved_in_python(at, capsys):
     assert "--data" in capsys.readouterr().err
     assert run("evaluate", "saved", "--data", "toy:gaussian") == 2
     assert "does not fit this model: its shape is" in capsys.readouterr().err
-    assert run("evaluate", "saved", "--data", "digits", "--max-images", 40) == 0
+    assert run("evaluate", "saved", "--data", "digits", "--max-images", 40, "--samples", 0) == 0
     # a fresh model is uniform over 17 levels
     (figures,) = json.loads((at / "saved" / "report.json").read_text())["likelihood"].values()
     assert figures["bits_per_dim"] == pytest.approx(torch.log2(torch.tensor(17.0)).item(), abs=1e-3)

@@ -83,7 +83,7 @@ def test_modes_are_counted_where_no_likelihood_tells(digits):
 
 
 def test_evaluate_says_what_there_is_instead(run, capsys):
-    assert evaluate([str(run)]) == 0
+    assert evaluate([str(run), "--samples", "0"]) == 0
     text = capsys.readouterr().out
     report = json.loads((run / "report.json").read_text())
     assert "likelihood" not in report and "none: a GAN" in " ".join(text.split())
@@ -101,7 +101,7 @@ def test_the_noised_generator_has_a_section_of_its_own(digits):
 
 def test_the_noised_generator_from_the_command_line(tmp_path, capsys):
     built().save(tmp_path)
-    assert evaluate([str(tmp_path), "--data", "digits", "--noised", "1", "--ais-steps", "3"]) == 0
+    assert evaluate([str(tmp_path), "--data", "digits", "--noised", "1", "--ais-steps", "3", "--samples", "0"]) == 0
     (noised,) = json.loads((tmp_path / "report.json").read_text())["noised_generator"].values()
     assert noised["images"] == 1 and noised["details"]["steps"] == 3 and "another" in capsys.readouterr().out
 
@@ -109,7 +109,7 @@ def test_the_noised_generator_from_the_command_line(tmp_path, capsys):
 def test_noise_is_for_generators(tmp_path, capsys, digits):
     genzoo.create("pixelcnn", digits.spec, "tiny").save(tmp_path)
     with pytest.raises(SystemExit):
-        evaluate([str(tmp_path), "--data", "digits", "--max-images", "5", "--noised", "2"])
+        evaluate([str(tmp_path), "--data", "digits", "--max-images", "5", "--noised", "2", "--samples", "0"])
     assert "leave it out" in capsys.readouterr().err
     assert not (tmp_path / "report.json").exists()
 
@@ -142,7 +142,7 @@ def test_predictions_from_input_images_are_judged(tmp_path, capsys):
         "--no-progress",
     ]
     assert train(argv) == 0
-    for command in (lambda: None, lambda: evaluate([str(out), "--max-images", "40"])):
+    for command in (lambda: None, lambda: evaluate([str(out), "--max-images", "40", "--samples", "0"])):
         command()
         (figures,) = json.loads((out / "report.json").read_text())["translation"].values()
         assert (

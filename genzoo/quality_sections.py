@@ -1,0 +1,201 @@
+"""The sections of an evaluation that look at samples: how good they are, and whether they are copies.
+
+In the manner of `genzoo.sections`. Samples are drawn once and seen in the features of one judge, which had no part in
+making them; judged against the split's images, and against training images in the same number, which a model that
+copies comes nearer to.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from genzoo.commands import progress_bar
+from genzoo.contract import GenzooError
+from genzoo.data.split import LazyImages
+from genzoo.evaluation.drawing import Drawn, draw_for
+from genzoo.evaluation.features import CHUNK, FeatureSpace
+from genzoo.evaluation.figures import Figure
+from genzoo.evaluation.likelihood import subset
+from genzoo.evaluation.memorisation import neighbours_picture, save_neighbours, suspects
+from genzoo.evaluation.quality import FeatureSets, memorisation_figures, quality_figures
+from genzoo.judge import Judge, refuse_helper
+from genzoo.runtime import seeded
+from genzoo.sections import Case, Section
+
+if TYPE_CHECKING:
+    from genzoo.data.split import Split
+
+SAMPLES = 2000
+SECONDS = 300.0
+"""For drawing; what takes longer ends with the samples there are by then."""
+REFERENCES = 10_000  # images, at most, that samples are judged by
+TRAINING_IMAGES = 60_000  # training images, at most, that copies are looked for among
+PICTURE = Path("samples") / "nearest-neighbours.png"
+LABELS = {
+    "frechet": "Fréchet", "frechet_train": "Fréchet to train", "frechet_infinity": "Fréchet, n to infinity",
+    "kid": "KID", "mmd": "MMD", "vendi": "Vendi", "fld": "FLD", "sliced_wasserstein": "sliced Wasserstein",
+    "authenticity": "authenticity", "ct": "C_T",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """Who judges, and how many samples; None: as many as there are images, at most `SAMPLES`."""
+
+    judge: Judge
+    samples: int | None = None
+    max_seconds: float = SECONDS
+
+
+def quality_sections(case: Case, inquiry: Inquiry, run: Path) -> list[Section]:
+    """Quality and memorisation of samples of the model in the folder `run`, where the picture goes.
+
+    Raises `GenzooError` where the judge took part in making the model or cannot judge these images, and where there
+    are fewer than two samples or images.
+    """
+    _check(case)
+    start = time.perf_counter()
+    remark = inquiry.judge.remark(case.data, case.split)
+    space = inquiry.judge.make(case.data)
+    refuse_helper(space, run)
+    images = _real_images(case)
+    asked = min(SAMPLES, len(images.judged)) if inquiry.samples is None else inquiry.samples
+    with progress_bar("samples", asked) as progress:
+        drawn = draw_for(
+            case.model, case.data, case.split, asked, seed=case.seed, max_seconds=inquiry.max_seconds,
+            progress=progress,
+        )  # fmt: skip
+    sets = _feature_sets(case, space, drawn, images)
+    about = {**_about(space, drawn, case.seed), "remark": remark}
+    shown = _nearest_pairs(drawn, sets, images.train)
+    memorisation = _memorisation_section(case, sets, shown, run / PICTURE, about)
+    return [_quality_section(case, sets, about, start), memorisation]
+
+
+def _check(case: Case) -> None:
+    if case.model.spec.levels is None:
+        raise GenzooError("samples are judged as images, these data are real-valued: pass --samples 0")
+    if case.split == "train":
+        raise GenzooError(
+            "samples are judged by images that nothing was trained on: take --split test or val"
+        )
+
+
+# --- images and their features ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Images of a split by their places long `[n]`."""
+
+    split: "Split"
+    places: Tensor
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def features(self, space: FeatureSpace) -> Tensor:
+        """Float64 `[n, width]`; no more than a part of the images is in memory at once."""
+        parts = [space(self.split.batch(part).images) for part in self.places.split(CHUNK)]
+        return torch.cat(parts) if parts else torch.zeros(0, space.width, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class _RealImages:
+    """Those that samples are judged by, others of no training, and training images in random order."""
+
+    judged: _Chosen
+    held: _Chosen
+    train: _Chosen
+
+
+def _real_images(case: Case) -> _RealImages:
+    judged, held = case.data.split(case.split), case.data.test if case.split == "val" else case.data.val
+    most = REFERENCES if case.max_images is None else min(REFERENCES, case.max_images)
+    chosen = subset(len(judged), most, seeded("cpu", "quality images", case.seed))
+    if len(chosen) < 2:
+        raise GenzooError(
+            f"samples are judged by two images or more, there are {len(chosen)}: take another --split"
+        )
+    order = torch.randperm(len(case.data.train), generator=seeded("cpu", "quality train", case.seed))
+    others = subset(len(held), REFERENCES, seeded("cpu", "quality held", case.seed))
+    return _RealImages(
+        _Chosen(judged, chosen), _Chosen(held, others), _Chosen(case.data.train, order[:TRAINING_IMAGES])
+    )
+
+
+def _check_spread(space: FeatureSpace, features: Tensor) -> None:
+    if bool((features == features[0]).all()):
+        raise GenzooError(
+            f"the judge {space.name} ({space.identity}) sees no difference between these images: take another --judge"
+        )
+
+
+def _feature_sets(case: Case, space: FeatureSpace, drawn: Drawn, images: _RealImages) -> FeatureSets:
+    judged = images.judged.features(space)
+    _check_spread(space, judged)
+    return FeatureSets(
+        samples=space(drawn.images), judged=judged, held=images.held.features(space),
+        train=images.train.features(space), seed=case.seed,
+    )  # fmt: skip
+
+
+# --- sections --------------------------------------------------------------------------------------------------
+
+
+def _about(space: FeatureSpace, drawn: Drawn, seed: int) -> dict[str, Any]:
+    """What figures must be read with."""
+    return {
+        "judge": {"name": space.name, "identity": space.identity, "width": space.width, "scale": space.scale},
+        "samples": len(drawn.images), "asked": drawn.asked, "conditions": drawn.conditions, "seed": seed,
+        "sampling_seconds": drawn.seconds,
+    }  # fmt: skip
+
+
+def _quality_section(case: Case, sets: FeatureSets, about: Mapping[str, Any], start: float) -> Section:
+    figures, missing = quality_figures(sets)
+    rows = {"judge of samples": f"{about['judge']['name']} {about['judge']['identity']}"}
+    rows |= {"judge, mind": about["remark"]} if about["remark"] else {}
+    rows |= _rows(figures, missing) | {"samples": _count_text(about, len(sets.judged))}
+    content = {**about, "figures": _json(figures), "missing": missing, "seconds": time.perf_counter() - start}
+    return Section("quality", case.name, content, rows)
+
+
+def _count_text(about: Mapping[str, Any], images: int) -> str:
+    cut = "" if about["samples"] == about["asked"] else f" of {about['asked']:,} (time was up)"
+    given = "" if about["conditions"] == "none" else f", given {about['conditions']}"
+    return f"{about['samples']:,}{cut} against {images:,} images{given}"
+
+
+def _rows(figures: Mapping[str, Figure], missing: Mapping[str, str]) -> dict[str, str]:
+    rows = {LABELS.get(name, name): str(figure) for name, figure in figures.items()}
+    return rows | {LABELS.get(name, name): f"none: {reason}" for name, reason in missing.items()}
+
+
+def _json(figures: Mapping[str, Figure]) -> dict[str, Any]:
+    return {name: figure.to_json() for name, figure in figures.items()}
+
+
+def _memorisation_section(
+    case: Case, sets: FeatureSets, shown: Tensor, path: Path, about: Mapping[str, Any]
+) -> Section:
+    """Figures, and pairs of samples and training images `shown` `[n, 2, c, h, w]` as a picture."""
+    figures, missing = memorisation_figures(sets)
+    save_neighbours(shown, case.model.spec, path)
+    content = {**about, "training_images": len(sets.train), "figures": _json(figures), "missing": missing}
+    return Section(
+        "memorisation", case.name, {**content, "picture": str(path)}, _rows(figures, missing), [path]
+    )
+
+
+def _nearest_pairs(drawn: Drawn, sets: FeatureSets, train: _Chosen) -> Tensor:
+    """The samples nearest to a training image, for where it lies, each with that image: `[n, 2, c, h, w]`."""
+    images = LazyImages(
+        lambda places: train.split.batch(train.places[places]).images, (len(train), *drawn.images.shape[1:])
+    )
+    return neighbours_picture(drawn.images, images, suspects(sets.train, sets.samples))

@@ -1,0 +1,374 @@
+"""Samples judged: how they are drawn, figures of samples whose quality is known, and the command."""
+
+import json
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+from PIL import Image
+
+import genzoo
+import genzoo.evaluation.quality
+import genzoo.judge
+from genzoo.__main__ import main
+from genzoo.checkpoint import save_model
+from genzoo.commands import DataArguments
+from genzoo.config import ModelConfig, TrainConfig
+from genzoo.contract import DataSpec, GenerativeModel, GenzooError, Likelihood, NoLikelihood
+from genzoo.data import TensorSplit
+from genzoo.evaluation.drawing import draw_for
+from genzoo.evaluation.features import FeatureSpace, pixel_space
+from genzoo.evaluation.neighbours import expected_coverage
+from genzoo.judge import Judge, judge_named
+from genzoo.quality_sections import PICTURE, Inquiry, quality_sections
+from genzoo.sections import Case
+
+FIGURES = {
+    "frechet", "frechet_train", "kid", "mmd", "sliced_wasserstein",
+    "precision", "recall", "density", "coverage", "vendi", "fld",
+}  # fmt: skip
+
+
+def run(*argv):
+    """The exit code of a command, however it ends."""
+    try:
+        return main([str(a) for a in argv])
+    except SystemExit as stop:
+        return stop.code
+
+
+@dataclass(frozen=True)
+class BankConfig(ModelConfig):
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+    def build(self, spec):
+        return Bank(spec, self)
+
+
+class Bank(GenerativeModel):
+    """Draws images that it was given; what it was asked for stays in `asked`."""
+
+    def __init__(self, spec, config=None):
+        super().__init__()
+        self.spec, self.config = spec, config or BankConfig()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.images, self.asked = torch.zeros(0, *spec.shape), []
+
+    def holding(self, images):
+        self.images = images
+        return self
+
+    @property
+    def likelihood(self):
+        return Likelihood.NONE
+
+    def loss(self, batch, turn="model", *, generator=None):
+        raise AssertionError("not asked for here")
+
+    def sample(self, n, cond=None, *, generator=None):
+        self.asked.append((n, cond))
+        chosen = torch.randint(len(self.images), (n,), generator=generator)
+        return self.images[chosen]
+
+    def log_likelihood(self, images, cond=None, *, generator=None):
+        raise NoLikelihood("a bank has none")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """The digits, dealt anew: the source's own splits differ a little, as their writers do."""
+    data = genzoo.load_data("digits")
+    x = torch.cat([data.train.images, data.val.images, data.test.images])
+    x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
+    splits = {"train": TensorSplit(x[:700]), "val": TensorSplit(x[700:1400]), "test": TensorSplit(x[1400:])}
+    return replace(data, **splits)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, digits):
+    """A run folder that says nothing of how its model came to be."""
+    folder = tmp_path_factory.mktemp("runs") / "saved"
+    genzoo.create("vae", digits.spec, "tiny").save(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def few_halves(monkeypatch):
+    """Rough intervals will do."""
+    monkeypatch.setattr(genzoo.evaluation.quality, "DRAWS", 20)
+
+
+# --- drawing ---------------------------------------------------------------------------------------------------
+
+
+def test_more_samples_begin_with_the_same(digits):
+    model = Bank(digits.spec).holding(digits.train.images)
+    few, many = (draw_for(model, digits, "test", n, seed=3).images for n in (30, 600))
+    assert len(few) == 30 and len(many) == 600 and torch.equal(few, many[:30])
+    assert [n for n, _ in model.asked] == [10, 20, 10, 20, 40, 80, 160, 250, 40]
+    other = draw_for(model, digits, "test", 30, seed=4).images
+    assert not torch.equal(few, other)
+
+
+def test_drawing_ends_when_time_is_up(digits):
+    model = Bank(digits.spec).holding(digits.train.images)
+    drawn = draw_for(model, digits, "test", 600, max_seconds=0.0)
+    assert len(drawn.images) == 10 and drawn.asked == 600 and drawn.cut_short
+    assert not draw_for(model, digits, "test", 20, max_seconds=100.0).cut_short
+
+
+def test_classes_are_drawn_in_the_shares_of_the_data(digits):
+    labels = torch.tensor([0] * 30 + [2] * 10)
+    data = replace(digits, train=TensorSplit(digits.train.images[:40], labels))
+    spec = DataSpec(digits.spec.shape, 17, "class", 3)
+    model = Bank(spec).holding(digits.train.images)
+    drawn = draw_for(model, data, "test", 80)  # twice through the training images
+    asked = torch.cat([cond for _, cond in model.asked])
+    assert asked.bincount(minlength=3).tolist() == [60, 0, 20] and "classes" in drawn.conditions
+    with pytest.raises(GenzooError, match="no classes"):
+        draw_for(model, digits, "test", 20)
+
+
+def test_vectors_are_those_of_the_judged_images(digits):
+    vectors = torch.arange(60.0).view(20, 3)
+    data = replace(digits, test=TensorSplit(digits.test.images[:20], vectors))
+    model = Bank(DataSpec(digits.spec.shape, 17, "vector", 3)).holding(digits.train.images)
+    drawn = draw_for(model, data, "test", 100)
+    asked = torch.cat([cond for _, cond in model.asked])
+    assert len(drawn.images) == 20 and not drawn.cut_short and "test images" in drawn.conditions
+    assert torch.equal(asked[asked[:, 0].argsort()], vectors) and not torch.equal(asked, vectors)
+
+
+def test_what_cannot_be_judged_is_refused(digits):
+    model = Bank(digits.spec).holding(digits.train.images)
+    with pytest.raises(GenzooError, match="two or more"):
+        draw_for(model, digits, "test", 1)
+    with pytest.raises(GenzooError, match="must lie in"):
+        draw_for(model.holding(torch.full((1, 1, 8, 8), 17)), digits, "test", 20)
+    with pytest.raises(GenzooError, match="must be integers"):
+        draw_for(model.holding(torch.full((1, 1, 8, 8), float("nan"))), digits, "test", 20)
+    with pytest.raises(GenzooError, match="must have the shape"):
+        draw_for(model.holding(images_of(9)), digits, "test", 20)
+    with pytest.raises(GenzooError, match="real-valued"):
+        draw_for(Bank(DataSpec((2,), None)), digits, "test", 20)
+
+
+def images_of(side):
+    return torch.zeros(4, 1, side, side, dtype=torch.uint8)
+
+
+# --- figures of samples whose quality is known -----------------------------------------------------------------
+
+
+PIXELS = judge_named("pixels")
+
+
+def sections_of(samples, data, saved, *, judge=PIXELS, split="test", samples_asked=None, **options):
+    case = Case(Bank(data.spec).holding(samples), data, split, **options)
+    return quality_sections(case, Inquiry(judge, samples_asked), saved)
+
+
+def figures_of(*args, **options):
+    quality, memorisation = sections_of(*args, **options)
+    return quality.content, memorisation.content
+
+
+def test_real_images_are_as_good_as_real_images(digits, saved):
+    """Held-out images as samples, each at most once."""
+    quality, _ = figures_of(digits.val.images, digits, saved)
+    figures = quality["figures"]
+    assert set(figures) == FIGURES
+    assert (
+        list(quality["missing"]) == ["frechet_infinity"] and "512" in quality["missing"]["frechet_infinity"]
+    )
+    n = len(digits.test)
+    for figure in figures.values():
+        assert figure["samples"] == n and figure["references"] == n
+        assert figure["floor"] is not None
+    for name in ("frechet", "frechet_train", "sliced_wasserstein"):
+        assert figures[name]["value"] < 2 * figures[name]["floor"]
+    for name in ("precision", "recall", "density", "coverage"):
+        assert figures[name]["value"] == pytest.approx(figures[name]["floor"], abs=0.1)
+    # drawn with replacement, so that there are fewer different ones
+    different = round(n * (1 - 1 / 2.718281828))
+    assert figures["coverage"]["value"] > expected_coverage(n, different) - 0.1
+    assert figures["coverage"]["floor"] == pytest.approx(expected_coverage(n, n), abs=0.03)
+    assert quality["judge"]["name"] == "pixel components" and quality["judge"]["width"] == 64
+    assert quality["samples"] == n and quality["seed"] == 0 and quality["seconds"] > 0
+
+
+def test_bad_samples_are_worse_in_every_figure(digits, saved):
+    noise = torch.randint(17, (300, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    figures = figures_of(noise, digits, saved)[0]["figures"]
+    for name in FIGURES - {"vendi"}:  # diversity is what noise does not lack
+        value, floor = figures[name]["value"], figures[name]["floor"]
+        assert value < floor if figures[name]["higher_is_better"] else value > floor, name
+        assert figures[name]["low"] <= value <= figures[name]["high"]
+
+
+def test_one_image_again_and_again_lacks_diversity(digits, saved):
+    figures = figures_of(digits.val.images[:1], digits, saved)[0]["figures"]
+    assert figures["vendi"]["value"] == pytest.approx(1, abs=1e-6) and figures["vendi"]["floor"] > 2
+    assert figures["recall"]["value"] == 0 and figures["coverage"]["value"] < 0.1
+
+
+def test_copies_of_training_images_are_found(digits, saved):
+    quality, copies = figures_of(digits.train.images, digits, saved)
+    fresh = figures_of(digits.val.images, digits, saved)[1]
+    assert copies["figures"]["authenticity"]["value"] == 0
+    assert fresh["figures"]["authenticity"]["value"] > 0.3
+    assert copies["figures"]["ct"]["value"] < -3 and abs(fresh["figures"]["ct"]["value"]) < 3
+    assert quality["figures"]["frechet_train"]["value"] < quality["figures"]["frechet"]["value"]
+    picture = saved / PICTURE
+    assert copies["picture"] == str(picture) and Image.open(picture).width > 64
+
+
+def test_enough_images_have_an_extrapolated_distance(digits, saved):
+    """Of 16 features, which 128 images suffice for: unlike the distance itself it has no bias."""
+    space = replace(pixel_space(digits.train), width=16)
+    narrow = Judge(lambda data: replace(space, embed=lambda x: pixel_features(space, x)))
+    figures = figures_of(digits.val.images, digits, saved, judge=narrow)[0]["figures"]
+    assert abs(figures["frechet_infinity"]["value"]) < figures["frechet"]["value"]
+    assert figures["frechet_infinity"]["low"] < 0 < figures["frechet_infinity"]["high"]
+
+
+def pixel_features(space: FeatureSpace, x):
+    return space.embed(x)[:, :16]
+
+
+def test_few_samples_are_told(digits, saved):
+    """Some figures need more than others; those that cannot be had say why, and the others are there."""
+    quality, memorisation = figures_of(digits.val.images, digits, saved, samples_asked=5)
+    assert {"frechet", "kid"} <= set(quality["figures"]) and quality["samples"] == 5
+    assert (
+        "generated" in quality["missing"]["frechet_infinity"]
+        or "images" in quality["missing"]["frechet_infinity"]
+    )
+    assert "ct" in memorisation["missing"] and all(
+        "\n" not in reason for reason in memorisation["missing"].values()
+    )
+    with pytest.raises(GenzooError, match="two or more"):
+        figures_of(digits.val.images, digits, saved, samples_asked=1)
+    with pytest.raises(GenzooError, match="two images or more"):
+        figures_of(digits.val.images, digits, saved, max_images=1)
+
+
+def test_judges_without_sense_are_one_line(digits, saved):
+    broken = Judge(lambda data: replace(pixel_space(data.train), scale=float("nan")))
+    with pytest.raises(GenzooError, match="NaN or infinite"):
+        figures_of(digits.val.images, digits, saved, judge=broken)
+    constant = Judge(lambda data: replace(pixel_space(data.train), scale=0.0))
+    with pytest.raises(GenzooError, match="sees no difference"):
+        figures_of(digits.val.images, digits, saved, judge=constant)
+    with pytest.raises(GenzooError, match="nothing was trained on"):
+        figures_of(digits.val.images, digits, saved, split="train")
+
+
+def test_figures_do_not_change_from_run_to_run(digits, saved):
+    first, again, other = (
+        figures_of(digits.val.images, digits, saved, seed=seed, samples_asked=40, max_images=60)[0]["figures"]
+        for seed in (2, 2, 3)
+    )
+    assert first == again != other
+
+
+# --- the command ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "encoder"
+    genzoo.create_encoder("simclr", genzoo.load_data("digits").spec, "tiny", seed=1).save(folder)
+    return folder
+
+
+def saved_run(folder, preset, cond=None, **options):
+    """A fresh model in a run folder, as `genzoo train` begins one."""
+    arguments = DataArguments("digits", cond=cond)
+    data = arguments.load()
+    save_model(
+        genzoo.create(preset, data.spec, "tiny", **options), folder, facts={"data": arguments.protocol(data)}
+    )
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GENZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(genzoo.judge, "STEPS", 2)
+    return tmp_path / "cache"
+
+
+def test_the_command_judges_samples(tmp_path, cache, capsys):
+    folder = saved_run(tmp_path / "gan", "gan")
+    assert run("evaluate", folder, "--samples", 60) == 0
+    out = capsys.readouterr().out
+    report = json.loads((folder / "report.json").read_text())
+    test_id = genzoo.load_data("digits").protocol["test_id"]
+    quality, memorisation = report["quality"][test_id], report["memorisation"][test_id]
+    assert set(quality["figures"]) == FIGURES and set(memorisation["figures"]) == {"authenticity", "ct"}
+    assert quality["samples"] == 60 and quality["figures"]["frechet"]["references"] == 359
+    assert quality["judge"]["name"] == "own encoder" and len(quality["judge"]["identity"]) == 16
+    for words in (
+        "training the judge",
+        "Fréchet",
+        "KID",
+        "authenticity",
+        quality["judge"]["identity"],
+        "real ",
+    ):
+        assert words in out
+    assert Image.open(memorisation["picture"]).size == (8 * 65 + 1, 8 * 65 + 1)
+    assert run("evaluate", folder, "--samples", 60) == 0
+    assert "training the judge" not in capsys.readouterr().out
+    again = json.loads((folder / "report.json").read_text())["quality"][test_id]
+    assert again["figures"] == quality["figures"] and again["judge"] == quality["judge"]
+
+
+def test_nothing_is_drawn_where_nobody_wants_it(tmp_path, cache, capsys):
+    folder = saved_run(tmp_path / "gan", "gan")
+    assert run("evaluate", folder, "--samples", 0) == 0
+    assert "quality" not in json.loads((folder / "report.json").read_text()) and not cache.exists()
+    assert "Fréchet" not in capsys.readouterr().out
+
+
+def test_classes_and_vectors(tmp_path, cache, encoder):
+    for cond in ("class", f"encoder:{encoder}"):
+        folder = saved_run(tmp_path / cond[:5], "gan", cond)
+        assert run("evaluate", folder, "--samples", 30, "--judge", "random", "--max-images", 50) == 0
+        (quality,) = json.loads((folder / "report.json").read_text())["quality"].values()
+        assert quality["samples"] == 30 and quality["figures"]["frechet"]["references"] == 50
+        assert ("classes" if cond == "class" else "test images") in quality["conditions"]
+        assert quality["judge"]["name"] == "random convolutions"
+
+
+def test_the_encoder_of_the_condition_is_refused(tmp_path, cache, encoder, capsys):
+    folder = saved_run(tmp_path / "gan", "gan", f"encoder:{encoder}")
+    assert run("evaluate", folder, "--samples", 20, "--max-images", 20, "--judge", f"encoder:{encoder}") == 2
+    error = capsys.readouterr().err
+    assert "learned to please it" in error and error.count("\n") == 1
+    assert not (folder / "report.json").exists()
+
+
+@pytest.mark.parametrize(("argv", "words"), [
+    (["--samples", "1"], "at least 2"), (["--samples", "-3"], "at least 2"), (["--judge", "nobody"], "--judge takes"),
+    (["--samples", "0", "--judge", "pixels"], "nothing to judge"), (["--judge", "encoder:nowhere"], "no run folder"),
+    (["--split", "train", "--samples", "20"], "nothing was trained on"),
+])  # fmt: skip
+def test_mistakes_are_one_line(tmp_path, cache, capsys, argv, words):
+    folder = saved_run(tmp_path / "gan", "gan")
+    assert run("evaluate", folder, *argv) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_a_split_without_a_judgement_says_why(tmp_path, cache, capsys):
+    """Nobody asked for samples, so that their lack is no mistake."""
+    folder = saved_run(tmp_path / "gan", "gan")
+    assert run("evaluate", folder, "--split", "train") == 0
+    assert "sample quality" in capsys.readouterr().out
+
+
+def test_encoders_draw_nothing(encoder, capsys):
+    assert run("evaluate", encoder, "--data", "digits", "--samples", 10) == 2
+    assert "models that draw images" in capsys.readouterr().err
