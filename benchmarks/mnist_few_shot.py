@@ -15,30 +15,53 @@ for the best objective without labels, 98.5% by similarity for `supcon`.
 import argparse
 import time
 
-import torch
-
 import genzoo
+from benchmarks import budget
 from genzoo.catalogue import ENCODER_DESCRIPTIONS
 from genzoo.contract import DataSpec, Encoder, GenzooError
+from genzoo.data.augmentation_presets import KINDS
 from genzoo.data.image_data import ImageData
 from genzoo.data.split import Split
 from genzoo.encoder_sections import EncoderCase, ProbeFigures, probe
 from genzoo.encoders.probes import Labelled, Share, effective_rank
 from genzoo.likelihood.scale import Scale
+from genzoo.objectives.labelled import Margin
 
-OBJECTIVES = ("simclr", "moco", "barlow", "vicreg", "swav", "dino", "supcon", "triplet", "n-pair", "margin")
-TRIAL, WARM_UP = 25, 5  # steps that tell the price of one
+MARGINS = {
+    "margin-plain": Margin(),
+    "margin-balanced": Margin(balanced=True),
+    "margin-unit": Margin(normalise=True),
+}
+"""The preset `margin` (balanced, of unit vectors) without either of its mends, and with one of them."""
+OBJECTIVES = (
+    "simclr",
+    "moco",
+    "barlow",
+    "vicreg",
+    "swav",
+    "dino",
+    "supcon",
+    "triplet",
+    "n-pair",
+    "margin",
+    *MARGINS,
+)
 
 
 def steps_for(name: str, data: ImageData, size: str, minutes: float) -> int:
     """Steps of an objective that fit into `minutes` of processor time on each of torch's threads."""
-    short, long = (trained(name, data, size, steps, seed=0)[1] for steps in (WARM_UP, WARM_UP + TRIAL))
-    return max(1, round(60 * minutes * torch.get_num_threads() * TRIAL / max(long - short, 1e-9)))
+    return budget.steps_for(lambda steps: trained(name, data, size, steps, seed=0)[1], minutes)
 
 
 def trained(name: str, data: ImageData, size: str, steps: int, seed: int) -> tuple[Encoder, float]:
     """An encoder of a preset after `steps`, and the seconds of processor time that they took."""
-    encoder = genzoo.create_encoder(name, data.spec, size, seed=seed)
+    kind = KINDS.get(data.name)
+    if name in MARGINS:
+        encoder = genzoo.create_encoder(
+            "margin", data.spec, size, kind=kind, seed=seed, objective=MARGINS[name]
+        )
+    else:
+        encoder = genzoo.create_encoder(name, data.spec, size, kind=kind, seed=seed)
     start = time.process_time()
     encoder.fit(data.train, steps=steps, seed=seed, progress=False)
     return encoder, time.process_time() - start
@@ -74,7 +97,7 @@ def row(name: str, found: ProbeFigures, queries: Labelled, steps: int = 0, secon
 
     rank = f"{effective_rank(queries.vectors):6.1f} of {queries.vectors.shape[1]:<4d}"
     figures = (*map(cell, (found.few_shot, found.knn, found.linear)), rank)
-    return f"{name:12}{'   '.join(figures)}{steps:8d} {seconds:7.0f}"
+    return f"{name:16}{'   '.join(figures)}{steps:8d} {seconds:7.0f}"
 
 
 def main() -> None:
@@ -91,12 +114,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     names = args.objectives.split(",")
-    if unknown := [name for name in names if name not in ENCODER_DESCRIPTIONS]:
-        parser.error(f"unknown objective {unknown[0]!r}: choose from {', '.join(ENCODER_DESCRIPTIONS)}")
+    if unknown := [name for name in names if name not in {*ENCODER_DESCRIPTIONS, *MARGINS}]:
+        known = ", ".join([*ENCODER_DESCRIPTIONS, *MARGINS])
+        parser.error(f"unknown objective {unknown[0]!r}: choose from {known}")
     try:
         data = genzoo.load_data(args.data)
         similarity = f"{args.examples} per class"
-        print(f"{'':12}{similarity:16}neighbours      linear probe    effective rank    steps   cpu s")
+        print(f"{'':16}{similarity:16}neighbours      linear probe    effective rank    steps   cpu s")
         print(control(data, args.examples, args.seed), flush=True)
         for name in names:
             steps = args.steps or steps_for(name, data, args.size, args.minutes)
