@@ -25,14 +25,17 @@ from genzoo.data.split import Split
 from genzoo.encoder_sections import EncoderCase, ProbeFigures, probe
 from genzoo.encoders.probes import Labelled, Share, effective_rank
 from genzoo.likelihood.scale import Scale
-from genzoo.objectives.labelled import Margin
+from genzoo.objectives.labelled import Instances, Margin
 
 MARGINS = {
     "margin-plain": Margin(),
-    "margin-balanced": Margin(balanced=True),
-    "margin-unit": Margin(normalise=True),
+    "views-plain": Instances(Margin()),
+    "views-balanced": Instances(Margin(balanced=True)),
+    "views-unit": Instances(Margin(normalise=True)),
+    "views-margin": Instances(Margin(balanced=True, normalise=True)),
 }
-"""The preset `margin` (balanced, of unit vectors) without either of its mends, and with one of them."""
+"""The preset `margin` (classes, balanced, unit vectors) without its mends; and without labels, where the two views of an
+image are the only positive pair, with neither mend, with each, and with both."""
 OBJECTIVES = (
     "simclr",
     "moco",
