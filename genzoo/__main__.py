@@ -1,4 +1,4 @@
-"""The console script: `genzoo train|sample|evaluate`, each also `python -m genzoo.NAME`."""
+"""The console script: `genzoo train|sample|evaluate|compare`, each also `python -m genzoo.NAME`."""
 
 import sys
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "train a preset on images",
     "sample": "draw images from a trained model",
     "evaluate": "measure the likelihood of images under a trained model",
+    "compare": "tell which of several models is best, on a page; or train several and compare them",
 }
 
 

@@ -1,0 +1,177 @@
+"""Pictures of runs for a page that stands alone: sample grids cut to one size, a row per class, neighbours."""
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genzoo.comparison.entries import Entry
+from genzoo.pictures import TILE
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CLASS_GRID = "classes.png"
+PER_CLASS = 8
+"""Samples of each class in a run's class grid."""
+MOST_CLASSES = 40
+"""Classes, at most, that a class grid shows."""
+MOST_PIXELS = 2000
+"""Pictures that are not cut are shrunk to at most this many pixels a side."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a data URI, `width` x `height` pixels; or `problem`, why there is none."""
+
+    name: str
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+    caption: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A grid picture that `genzoo.pictures.image_grid` made, and how it divides into images."""
+
+    picture: "Image"
+    side: tuple[int, int]
+    columns: int
+    rows: int
+
+    def cut(self, columns: int, rows: int) -> "Image":
+        """The upper left part with so many images."""
+        return self.picture.crop((0, 0, columns * self.side[0] + 1, rows * self.side[1] + 1))
+
+    def regrouped(self, columns: int, count: int) -> "Image":
+        """The first `count` images in rows of `columns`."""
+        from PIL import Image
+
+        w, h = self.side
+        result = Image.new("RGB", (columns * w + 1, math.ceil(count / columns) * h + 1), (128, 128, 128))
+        for i in range(min(count, self.columns * self.rows)):
+            x, y = i % self.columns * w, i // self.columns * h
+            tile = self.picture.crop((x, y, x + w + 1, y + h + 1))
+            result.paste(tile, (i % columns * w, i // columns * h))
+        return result
+
+
+def tiles_of(path: Path, shape: Sequence[int]) -> Tiles | None:
+    """The grid in `path` of images `[c, h, w]`; None where it is divided otherwise. Raises `OSError` as `open` does."""
+    picture = _open(path)
+    factor = max(1, math.ceil(TILE / max(shape[1:])))
+    side = (shape[2] * factor + 1, shape[1] * factor + 1)
+    width, height = picture.width - 1, picture.height - 1
+    if width % side[0] or height % side[1] or not width or not height:
+        return None
+    return Tiles(picture, side, width // side[0], height // side[1])
+
+
+def _open(path: Path) -> "Image":
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def sample_file(run: Path) -> Path | None:
+    """The grid of samples of the finished run, else the last one drawn in training."""
+    final = run / "samples" / "final.png"
+    steps = sorted((run / "samples").glob("step_*.png"))
+    return final if final.is_file() else steps[-1] if steps else None
+
+
+def sample_pictures(entries: Sequence[Entry]) -> list[Picture]:
+    """A grid of each run, all of equally many images at one scale; the reason where a run has none."""
+    found: dict[str, Tiles | Picture] = {entry.name: _samples(entry) for entry in entries}
+    grids = [tiles for tiles in found.values() if isinstance(tiles, Tiles)]
+    columns = min((tiles.columns for tiles in grids), default=0)
+    rows = min((tiles.rows for tiles in grids), default=0)
+    return [
+        picture(name, tiles.cut(columns, rows), f"{columns * rows} samples")
+        if isinstance(tiles, Tiles)
+        else tiles
+        for name, tiles in found.items()
+    ]
+
+
+def _samples(entry: Entry) -> Tiles | Picture:
+    path = sample_file(entry.run)
+    if path is None:
+        return Picture(entry.name, problem=f"no samples yet; draw some with: genzoo sample {entry.run}")
+    try:
+        tiles = tiles_of(path, entry.spec.shape) if entry.spec.levels is not None else None
+        if tiles is not None and entry.spec.cond != "vector":
+            return tiles
+        return picture(entry.name, _open(path), "as drawn: images of its condition among the samples")
+    except OSError:
+        return Picture(
+            entry.name, problem=f"{path} cannot be read; draw again with: genzoo sample {entry.run}"
+        )
+
+
+def class_pictures(entries: Sequence[Entry]) -> list[Picture]:
+    """A row per class of each run that takes classes; what draws it where it is not there."""
+    return [_class_picture(entry) for entry in entries if entry.class_count]
+
+
+def _class_picture(entry: Entry) -> Picture:
+    path, classes = entry.run / "samples" / CLASS_GRID, min(entry.class_count, MOST_CLASSES)
+    problem = f"not drawn yet; draw with: {' '.join(class_command(entry))}"
+    if not path.is_file():
+        return Picture(entry.name, problem=problem)
+    try:
+        tiles = tiles_of(path, entry.spec.shape)
+    except OSError:
+        return Picture(entry.name, problem=problem)
+    if tiles is None or tiles.columns * tiles.rows < classes * PER_CLASS:
+        return Picture(entry.name, problem=problem)
+    return picture(entry.name, tiles.regrouped(PER_CLASS, classes * PER_CLASS), f"{classes} classes")
+
+
+def class_command(entry: Entry) -> list[str]:
+    """What draws the class grid of a run that takes classes."""
+    classes = range(min(entry.class_count, MOST_CLASSES))
+    asked = ["--cond", ",".join(map(str, classes)), "--n", str(len(classes) * PER_CLASS)]
+    return ["genzoo", "sample", str(entry.run), *asked, "--out", str(entry.run / "samples" / CLASS_GRID)]
+
+
+def class_names(entries: Sequence[Entry]) -> list[str]:
+    """Names of the classes that rows show; their numbers where they have no names."""
+    from genzoo.data.captions import CLASS_NAMES
+
+    count = min(max((e.class_count for e in entries), default=0), MOST_CLASSES)
+    data = next((e.config.get("data") for e in entries if e.class_count), None)
+    stored = data.get("classes") if isinstance(data, Mapping) else None
+    names = list(stored or CLASS_NAMES.get(entries[0].data, ()))
+    return [str(names[i]) if i < len(names) else str(i) for i in range(count)]
+
+
+def neighbour_pictures(entries: Sequence[Entry]) -> list[Picture]:
+    """Samples with the training images nearest to them, of the runs that have such a picture."""
+    found = []
+    for entry in entries:
+        for folder in (entry.run / "samples", entry.run):
+            for path in sorted(folder.glob("*neighbour*.png")):
+                try:
+                    found.append(picture(entry.name, _open(path)))
+                except OSError:
+                    found.append(Picture(entry.name, problem=f"{path} cannot be read"))
+    return found
+
+
+def picture(name: str, image: "Image", caption: str = "") -> Picture:
+    """`image` as a PNG data URI, of one channel where it is grey."""
+    import numpy as np
+
+    image.thumbnail((MOST_PIXELS, MOST_PIXELS))
+    colours, buffer = np.asarray(image), io.BytesIO()
+    grey = bool((colours == colours[..., :1]).all())
+    (image.convert("L") if grey else image).save(buffer, format="PNG", optimize=True)
+    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return Picture(name, uri, image.width, image.height, caption)
