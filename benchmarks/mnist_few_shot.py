@@ -34,8 +34,8 @@ MARGINS = {
     "views-unit": Instances(Margin(normalise=True)),
     "views-margin": Instances(Margin(balanced=True, normalise=True)),
 }
-"""The preset `margin` (classes, balanced, unit vectors) without its mends; and without labels, where the two views of an
-image are the only positive pair, with neither mend, with each, and with both."""
+"""The preset `margin` (classes, balanced, unit vectors) without its mends; and without labels, where the two views of
+an image are the only positive pair, with neither mend, with each, and with both."""
 OBJECTIVES = (
     "simclr",
     "moco",

@@ -46,7 +46,8 @@ def every_code(model):
 def exact_nats(model, images, cond=None):
     """log sum_z P(z) P(x|z) over all codes, in float64, written out anew."""
     codes = every_code(model)
-    shares = (0.99 * model.marginals + 0.01 / model.quantiser.codes).double().flatten(0, 1)
+    marginals = model.marginals if cond is None else model.marginals[cond.item()]
+    shares = (0.99 * marginals + 0.01 / model.quantiser.codes).double().flatten(0, 1)
     log_prior = sum(shares[i].log()[codes.flatten(1)[:, i]] for i in range(len(shares)))
     with torch.no_grad():
         embedded = None if cond is None else model.condition(cond, len(cond)).expand(len(codes), -1)
@@ -104,6 +105,14 @@ def test_class_likelihoods_average():
     mean = torch.stack(each).logsumexp(0) - math.log(3)
     torch.testing.assert_close(model.log_likelihood(images).nats, mean)
     assert (each[1] <= exact_nats(model, images, torch.tensor([1])) + 1e-6).all()
+    model.neighbours = 10**6  # one position: single changes are all codes
+    for c in range(3):
+        cond = torch.tensor([c])
+        exact = exact_nats(model, images, cond)
+        assert exact.exp().sum().item() == pytest.approx(1, abs=1e-5)
+        torch.testing.assert_close(
+            model.log_likelihood(images, cond.expand(16)).nats, exact, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_loss_against_a_reference():
@@ -147,9 +156,41 @@ def test_prior_learns_the_frequencies_of_codes():
     torch.testing.assert_close(loss.parts["rate"], -torch.tensor(by_hand))
 
 
+def test_each_class_has_its_own_frequencies():
+    """Moved by its own codes, as much as all together are where it is as frequent as others; unseen ones stay."""
+    spec = DataSpec((1, 4, 6), 2, cond="class", cond_size=4)
+    model = TINY.build(spec).train()
+    model.quantiser.eval()
+    images = torch.randint(2, (8, 1, 4, 6), generator=seeded(0), dtype=torch.uint8)
+    classes = torch.tensor([0, 2, 0, 0, 2, 0, 3, 0])
+    loss = model.loss(Batch(images, classes), generator=seeded(0))
+    codes, start = model.encode(images, classes), torch.full((*model.grid, 4), 0.25)
+    for label, share in ((0, 5 / 8), (1, 0.0), (2, 2 / 8), (3, 1 / 8)):
+        kept = 0.99 ** (4 * share)
+        seen = torch.nn.functional.one_hot(codes[classes == label], 4).float()
+        wanted = kept * start + (1 - kept) * seen.mean(0) if len(seen) else start
+        torch.testing.assert_close(model.marginals[label], wanted)
+    shares = 0.99 * model.marginals[classes] + 0.01 / 4
+    wanted = shares.gather(-1, codes[..., None]).log().sum((1, 2, 3))
+    torch.testing.assert_close(loss.parts["rate"], -wanted)
+    with pytest.raises(GenzooError, match="give cond"):
+        model.log_prior(codes)
+
+
+def test_samples_of_a_class_follow_its_exact_sum():
+    """4,000 samples of one class among others, over all 16 binary 2x2 images: chi-square at 1e-4."""
+    spec = DataSpec((1, 2, 2), 2, cond="class", cond_size=3)
+    model, asked = trained_a_little(SIXTEEN, spec), torch.arange(8000) % 2
+    samples = model.sample(8000, asked, generator=seeded(0)).flatten(1).long()
+    for label in (0, 1):
+        p = exact_nats(model, all_images(spec), torch.tensor([label])).exp()
+        counts = torch.bincount(samples[asked == label] @ torch.tensor([8, 4, 2, 1]), minlength=16)
+        assert ((counts - 4000 * p) ** 2 / (4000 * p)).sum() < 44.3
+
+
 @pytest.mark.parametrize(
     ("size", "grid"),
-    [((2, 2), (1, 1)), ((8, 8), (4, 4)), ((28, 28), (7, 7)), ((33, 20), (9, 5)), ((1, 9), (1, 5)),
+    [((2, 2), (1, 1)), ((8, 8), (2, 2)), ((28, 28), (7, 7)), ((33, 20), (9, 5)), ((1, 9), (1, 3)),
      ((64, 64), (16, 16))],
 )  # fmt: skip
 def test_grid_of_codes(size, grid):

@@ -4,8 +4,9 @@
 
 z(x) is the encoder's code, P(x|z) an output distribution over integers, so the right-hand side is the length of
 a two-part code: first the codes, then the image given them. `log_likelihood` adds the codes near z(x) to the sum.
-On its own the model has a simple prior, independent positions with the frequencies seen in training; a
-`LatentModel` (`genzoo.models.latent`) puts any model of the zoo in its place. Quantisers: a codebook or FSQ.
+On its own the model has a simple prior, independent positions with the frequencies seen in training (each class its
+own, where the condition is one); a `LatentModel` (`genzoo.models.latent`) puts any model of the zoo in its place.
+Quantisers: a codebook or FSQ.
 """
 
 from collections.abc import Callable
@@ -60,7 +61,7 @@ class VQVAEConfig(ModelConfig):
     training: TrainConfig = field(default_factory=TrainConfig)
 
     def build(self, spec: DataSpec) -> "VQVAE":
-        """Halves the image once per width, but not below about four codes a side."""
+        """Halves the image once per width, but not below about two codes a side."""
         if spec.levels is None:
             raise GenzooError("a VQ-VAE needs integer images, these data are real-valued")
         if not self.widths or self.neighbours < 0:
@@ -71,7 +72,7 @@ class VQVAEConfig(ModelConfig):
 
     def stages(self, spec: DataSpec) -> tuple[int, ...]:
         """The widths that images of this size use."""
-        depth = (max(spec.shape[1:]) // 4).bit_length() - 1
+        depth = (max(spec.shape[1:]) // 2).bit_length() - 1
         return self.widths[-max(1, depth) :]
 
 
@@ -99,7 +100,8 @@ class VQVAE(GenerativeModel):
         nn.init.zeros_(self.decoder.up[0].weight)  # pyright: ignore[reportArgumentType]
         nn.init.zeros_(self.decoder.up[0].bias)  # pyright: ignore[reportArgumentType]
         self.grid = halved((size[0], size[1]), len(widths))
-        uniform = torch.full((*self.grid, quantiser.codes), 1 / quantiser.codes)
+        tables = (spec.cond_size,) if spec.cond == "class" else ()
+        uniform = torch.full((*tables, *self.grid, quantiser.codes), 1 / quantiser.codes)
         self.register_buffer("marginals", uniform)
         self.chunk = 256
         """Images, or images times codes, per forward pass of `sample` and `log_likelihood`."""
@@ -131,10 +133,10 @@ class VQVAE(GenerativeModel):
         nll = -self.distribution.log_prob(params, images.long()).sum((1, 2, 3))
         shares = code_shares(codes, self.quantiser.codes)
         if self.training:
-            self.marginals.lerp_(shares.to(self.marginals), 1 - PRIOR_DECAY)
+            self._count(codes, batch.cond)
         overall = shares.mean((0, 1))
         figures = {"usage": usage(overall), "perplexity": perplexity(overall)}
-        parts = {"nll": nll, "rate": -self.log_prior(codes), "commitment": commitment}
+        parts = {"nll": nll, "rate": -self.log_prior(codes, batch.cond), "commitment": commitment}
         parts |= {name: value.expand(len(images)) for name, value in figures.items()}
         return Loss(nll + commitment, parts), params
 
@@ -208,10 +210,12 @@ class VQVAE(GenerativeModel):
             )
         return nearby_codes(distances, count)
 
-    def log_prior(self, codes: Tensor) -> Tensor:
-        """log P(z) in nats of codes long `[n, h', w']`: `[n]`."""
-        log_probs = self._log_marginals().expand(len(codes), -1, -1, -1)
-        return log_probs.gather(-1, codes[..., None])[..., 0].sum((1, 2))
+    def log_prior(self, codes: Tensor, cond: Tensor | None = None) -> Tensor:
+        """log P(z | cond) in nats of codes long `[n, h', w']`: `[n]`. Of a condition only a class has a say."""
+        check_condition(cond, self.spec, len(codes))
+        rows, columns = (torch.arange(side, device=codes.device) for side in self.grid)
+        places = (*self._table(cond, 2), rows[:, None], columns, codes)
+        return self._smoothed(self.marginals[places]).log().sum((1, 2))
 
     def log_prob_given(self, codes: Tensor, images: Tensor, cond: Tensor | None = None) -> Tensor:
         """log P(x|z) in nats of each image `[n, c, h, w]` given each of its codes long `[n, s, h', w']`: `[n, s]`."""
@@ -228,8 +232,23 @@ class VQVAE(GenerativeModel):
             cond = None if cond is None else cond.repeat_interleave(s, 0)
             return self._by_chunk(log_prob, pairs, cond).view(n, s)
 
-    def _log_marginals(self) -> Tensor:
-        return torch.log((1 - FLOOR) * self.marginals + FLOOR / self.quantiser.codes)
+    def _count(self, codes: Tensor, cond: Tensor | None) -> None:
+        """Moves the prior's frequencies towards those of a batch; a class forgets as fast as its share of it says."""
+        if self.spec.cond != "class" or cond is None:
+            self.marginals.lerp_(code_shares(codes, self.quantiser.codes).to(self.marginals), 1 - PRIOR_DECAY)
+            return
+        for label, count in zip(*(x.tolist() for x in cond.unique(return_counts=True)), strict=True):
+            shares = code_shares(codes[cond == label], self.quantiser.codes).to(self.marginals)
+            self.marginals[label].lerp_(shares, 1 - PRIOR_DECAY ** (count * self.spec.cond_size / len(codes)))
+
+    def _table(self, cond: Tensor | None, dims: int) -> tuple[Tensor, ...]:
+        """What picks the frequencies of classes `cond` `[n]`, with `dims` axes more; nothing where all share them."""
+        if self.spec.cond != "class" or cond is None:
+            return ()
+        return (cond.to(self.device).view(-1, *[1] * dims),)
+
+    def _smoothed(self, shares: Tensor) -> Tensor:
+        return (1 - FLOOR) * shares + FLOOR / self.quantiser.codes
 
     def _by_chunk(
         self, function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, cond: Tensor | None
@@ -247,9 +266,12 @@ class VQVAE(GenerativeModel):
         """Codes from the prior, then images `[n, c, h, w]` from P(x|z)."""
         cond = self.condition.or_drawn(cond, n, generator)
         check_condition(cond, self.spec, n)
-        prior, log_probs = Categorical(self.quantiser.codes), self._log_marginals()
-        counts = [min(self.chunk, n - start) for start in range(0, max(n, 1), self.chunk)]
-        codes = [prior.sample(log_probs.expand(k, -1, -1, -1), generator=generator) for k in counts]
+        prior, codes = Categorical(self.quantiser.codes), []
+        for start in range(0, max(n, 1), self.chunk):
+            part = slice(start, min(start + self.chunk, n))
+            shares = self.marginals[self._table(None if cond is None else cond[part], 0)]
+            log_probs = self._smoothed(shares).log().expand(part.stop - part.start, -1, -1, -1)
+            codes.append(prior.sample(log_probs, generator=generator))
         return self.decode(torch.cat(codes), cond, generator=generator)
 
     # --- likelihood ----------------------------------------------------------------------------------------
@@ -279,7 +301,8 @@ class VQVAE(GenerativeModel):
         """log P(z(x)) and log P(x | z(x)) in nats, float64 `[n]` each; their sum bounds log P(x) from below."""
         check_images(images, self.spec)
         codes = self.nearby_codes(images, cond, count=0)
-        log_prior, log_prob = self.log_prior(codes[:, 0]), self.log_prob_given(codes, images, cond)[:, 0]
+        log_prior = self.log_prior(codes[:, 0], cond)
+        log_prob = self.log_prob_given(codes, images, cond)[:, 0]
         return log_prior.double().cpu(), log_prob.double().cpu()
 
     def _bound(self, images: Tensor, cond: Tensor | None) -> Tensor:
@@ -287,7 +310,8 @@ class VQVAE(GenerativeModel):
         for part in slices(len(images), max(1, self.chunk // (1 + self.neighbours))):
             of_part = None if cond is None else cond[part]
             codes = self.nearby_codes(images[part], of_part, count=self.neighbours)
-            log_prior = self.log_prior(codes.flatten(0, 1)).view(codes.shape[:2])
+            of_codes = None if of_part is None else of_part.repeat_interleave(codes.shape[1], 0)
+            log_prior = self.log_prior(codes.flatten(0, 1), of_codes).view(codes.shape[:2])
             log_prob = self.log_prob_given(codes, images[part], of_part)
             nats.append(sum_over_codes(log_prior.double(), log_prob.double()).cpu())
         return torch.cat(nats)
