@@ -1,7 +1,7 @@
 """The presets: names of recipes, as data. They feed `create`, the command line, the README's table and the tests.
 
-A preset gives one configuration per size; `adjustments` are the fields that follow the data. The sizes small
-and below suit two processor cores, large wants a GPU.
+A preset gives one configuration per size; `adjustments` are the fields that follow the data. The sizes small and below
+suit two processor cores.
 """
 
 import difflib
@@ -48,7 +48,6 @@ CLASSES = "classes"
 COND_VECTORS = "condition vectors"
 LOW_RESOLUTION = "up to 16 pixels"
 MANY_LEVELS = "more than 32 levels"
-COLOUR = "colour"
 
 TRAITS = {
     VECTORS: lambda spec: len(spec.shape) != 3,
@@ -57,9 +56,14 @@ TRAITS = {
     COND_VECTORS: lambda spec: spec.cond == "vector",
     LOW_RESOLUTION: lambda spec: len(spec.shape) == 3 and max(spec.shape[1:]) <= 16,
     MANY_LEVELS: lambda spec: spec.levels is not None and spec.levels > 32,
-    COLOUR: lambda spec: spec.shape[0] > 1,
 }
 """What an adjustment may depend on."""
+
+
+def _with(config: Any, path: str, value: Any) -> Any:
+    """`config` with another value of the field, or field of a part of a part ..., at `path`."""
+    name, _, rest = path.partition(".")
+    return replace(config, **{name: _with(getattr(config, name), rest, value) if rest else value})
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Preset:
 
     sizes: Mapping[str, ModelConfig]
     adjustments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By trait: values of fields, which may be fields of a part, such as "autoencoder.quantiser"."""
     needs_input: bool = False
     """Whether it takes data with input images only, such as those of `load_data(..., cond="mask")`."""
 
@@ -78,7 +83,8 @@ class Preset:
         config = self.sizes[size]
         for trait, changes in self.adjustments.items():
             if TRAITS[trait](spec):
-                config = replace(config, **changes)  # pyright: ignore[reportArgumentType]
+                for path, value in changes.items():
+                    config = _with(config, path, value)
         return config
 
     def suited(self, spec: DataSpec) -> DataSpec:
@@ -96,6 +102,8 @@ _VQ_TINY = VQVAEConfig(widths=(16, 32), blocks=1, neighbours=7)
 _VQ_SMALL = VQVAEConfig(widths=(64, 128), blocks=2)
 _VQ_BASE = VQVAEConfig(widths=(96, 192), blocks=4)
 _VQ_LARGE = VQVAEConfig(widths=(192, 384), blocks=6, quantiser=QuantiserConfig(codes=1024))
+_FEW_CODES = QuantiserConfig(codes=64)
+"""For images so small that a code is a few pixels: of more, each is too rare for a prior to learn."""
 
 
 def _token_prior(width: int, blocks: int, dropout: float = 0.1) -> PixelTransformerConfig:
@@ -271,6 +279,7 @@ PRESETS: dict[str, Preset] = {
             "base": replace(_VQ_BASE, training=_STEADY),
             "large": replace(_VQ_LARGE, training=replace(_STEADY, batch_size=128, learning_rate=5e-4)),
         },
+        adjustments={LOW_RESOLUTION: {"quantiser": _FEW_CODES}},
     ),
     "vq-transformer": Preset(
         sizes={
@@ -282,6 +291,7 @@ PRESETS: dict[str, Preset] = {
                 training=replace(_STEADY, batch_size=128, learning_rate=5e-4),
             ),
         },
+        adjustments={LOW_RESOLUTION: {"autoencoder.quantiser": _FEW_CODES, "training.learning_rate": 4e-3}},
     ),
     "vqgan": Preset(
         sizes={
@@ -295,6 +305,7 @@ PRESETS: dict[str, Preset] = {
                 training=replace(_STEADY, batch_size=128, learning_rate=5e-4),
             ),
         },
+        adjustments={LOW_RESOLUTION: {"autoencoder.autoencoder.quantiser": _FEW_CODES}},
     ),
     "ddpm": _denoisers(_DDPM),
     "ddpm-likelihood": _denoisers(_VDM),
