@@ -19,7 +19,7 @@ from genzoo.contract import GenzooError
 from genzoo.data.split import LazyImages
 from genzoo.evaluation.drawing import Drawn, draw_for
 from genzoo.evaluation.features import CHUNK, FeatureSpace
-from genzoo.evaluation.figures import Figure
+from genzoo.evaluation.figures import Figure, readable
 from genzoo.evaluation.likelihood import subset
 from genzoo.evaluation.memorisation import neighbours_picture, save_neighbours, suspects
 from genzoo.evaluation.quality import FeatureSets, memorisation_figures, quality_figures
@@ -36,11 +36,6 @@ SECONDS = 300.0
 REFERENCES = 10_000  # images, at most, that samples are judged by
 TRAINING_IMAGES = 60_000  # training images, at most, that copies are looked for among
 PICTURE = Path("samples") / "nearest-neighbours.png"
-LABELS = {
-    "frechet": "Fréchet", "frechet_train": "Fréchet to train", "frechet_infinity": "Fréchet, n to infinity",
-    "kid": "KID", "mmd": "MMD", "vendi": "Vendi", "fld": "FLD", "sliced_wasserstein": "sliced Wasserstein",
-    "authenticity": "authenticity", "ct": "C_T",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -173,8 +168,8 @@ def _count_text(about: Mapping[str, Any], images: int) -> str:
 
 
 def _rows(figures: Mapping[str, Figure], missing: Mapping[str, str]) -> dict[str, str]:
-    rows = {LABELS.get(name, name): str(figure) for name, figure in figures.items()}
-    return rows | {LABELS.get(name, name): f"none: {reason}" for name, reason in missing.items()}
+    rows = {readable(name): str(figure) for name, figure in figures.items()}
+    return rows | {readable(name): f"none: {reason}" for name, reason in missing.items()}
 
 
 def _json(figures: Mapping[str, Figure]) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def test_help_does_not_wait_for_torch():
 import sys
 from genzoo.__main__ import main
 import genzoo
-for argv in ([], ["train"], ["sample"], ["evaluate"]):
+for argv in ([], ["train"], ["sample"], ["evaluate"], ["compare"]):
     try:
         main([*argv, "--help"])
     except SystemExit as stop:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from genzoo.comparison.entries import Entry
-from genzoo.comparison.tables import Column, compact, likelihood_column, quality_column, readable
+from genzoo.comparison.tables import Column, compact, likelihood_column, quality_column
 from genzoo.contract import Likelihood
+from genzoo.evaluation.figures import readable
 
 WIDTH, HEIGHT = 560, 400
 LEFT, RIGHT, TOP, BOTTOM = 72, 16, 16, 52

@@ -23,7 +23,8 @@ from genzoo.comparison.pictures import (
     tiles_of,
 )
 from genzoo.comparison.reported import Reported
-from genzoo.comparison.tables import Table, compact, figure_names, readable
+from genzoo.comparison.tables import Table, compact, figure_names
+from genzoo.evaluation.figures import readable
 
 
 @dataclass(frozen=True)

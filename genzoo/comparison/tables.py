@@ -12,6 +12,7 @@ from genzoo.comparison.costs import Cost
 from genzoo.comparison.entries import Entry
 from genzoo.comparison.reported import LikelihoodFigure, Quality, Reported
 from genzoo.contract import Likelihood
+from genzoo.evaluation.figures import readable
 
 MISSING = "not measured"
 KIND_WORDS = {
@@ -22,12 +23,6 @@ KIND_WORDS = {
 LEADING = ("frechet", "kid", "precision", "recall", "coverage", "density")
 """Figures of samples that tell most, the first of them in one number; the others follow as reported."""
 OVERVIEW_FIGURES = 4
-LABELS = {
-    "frechet": "Fréchet", "frechet_train": "Fréchet to train", "frechet_infinity": "Fréchet, n to infinity",
-    "kid": "KID", "mmd": "MMD", "vendi": "Vendi", "fld": "FLD", "sliced_wasserstein": "sliced Wasserstein",
-    "ct": "C_T",
-}  # fmt: skip
-"""Figures whose names are not what people call them."""
 
 
 @dataclass(frozen=True)
@@ -125,15 +120,6 @@ def figure_names(entries: Sequence[Entry], judged: Judged = quality_of_run) -> l
         return LEADING.index(name) if name in LEADING else len(LEADING)
 
     return sorted(names, key=rank)
-
-
-def readable(name: str) -> str:
-    """A figure's name for people.
-
-    >>> readable("kid"), readable("precision"), readable("mode_share")
-    ('KID', 'precision', 'mode share')
-    """
-    return LABELS.get(name, name.replace("_", " "))
 
 
 def quality_column(entries: Sequence[Entry], name: str, judged: Judged = quality_of_run) -> Column:

@@ -38,6 +38,23 @@ FEWEST_DRAWS = 20
 """Halves below which the 2.5% quantiles are only the extremes."""
 
 
+NAMES: Mapping[str, str] = {
+    "frechet": "Fréchet", "frechet_train": "Fréchet to train", "frechet_infinity": "Fréchet, n to infinity",
+    "kid": "KID", "mmd": "MMD", "vendi": "Vendi", "fld": "FLD", "ct": "C_T",
+    "sliced_wasserstein": "sliced Wasserstein",
+}  # fmt: skip
+"""Figures whose names in reports are not what people call them."""
+
+
+def readable(name: str) -> str:
+    """A figure's name for people.
+
+    >>> readable("kid"), readable("precision"), readable("mode_share")
+    ('KID', 'precision', 'mode share')
+    """
+    return NAMES.get(name, name.replace("_", " "))
+
+
 @final
 @dataclass(frozen=True)
 class Figure:
