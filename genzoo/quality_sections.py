@@ -16,13 +16,14 @@ from torch import Tensor
 
 from genzoo.commands import progress_bar
 from genzoo.contract import GenzooError
-from genzoo.data.split import LazyImages
+from genzoo.data.split import LazyImages, TensorSplit
+from genzoo.evaluation.accuracy_score import class_figures
 from genzoo.evaluation.drawing import Drawn, draw_for
 from genzoo.evaluation.features import CHUNK, FeatureSpace
 from genzoo.evaluation.figures import Figure, readable
 from genzoo.evaluation.likelihood import subset
 from genzoo.evaluation.memorisation import neighbours_picture, save_neighbours, suspects
-from genzoo.evaluation.quality import FeatureSets, memorisation_figures, quality_figures
+from genzoo.evaluation.quality import FeatureSets, collected, memorisation_figures, quality_figures
 from genzoo.judge import Judge, refuse_helper
 from genzoo.runtime import seeded
 from genzoo.sections import Case, Section
@@ -35,6 +36,7 @@ SECONDS = 300.0
 """For drawing; what takes longer ends with the samples there are by then."""
 REFERENCES = 10_000  # images, at most, that samples are judged by
 TRAINING_IMAGES = 60_000  # training images, at most, that copies are looked for among
+CLASSIFIED = 20_000  # real images, at most, that a classifier learns from or is judged by
 PICTURE = Path("samples") / "nearest-neighbours.png"
 
 
@@ -69,7 +71,10 @@ def quality_sections(case: Case, inquiry: Inquiry, run: Path) -> list[Section]:
     about = {**_about(space, drawn, case.seed), "remark": remark}
     shown = _nearest_pairs(drawn, sets, images.train)
     memorisation = _memorisation_section(case, sets, shown, run / PICTURE, about)
-    return [_quality_section(case, sets, about, start), memorisation]
+    figures, missing = quality_figures(sets)
+    classes, unasked = _class_figures(case, drawn, images)
+    found = figures | classes, missing | unasked
+    return [_quality_section(case, *found, about, len(sets.judged), start), memorisation]
 
 
 def _check(case: Case) -> None:
@@ -93,6 +98,11 @@ class _Chosen:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def with_classes(self, most: int) -> TensorSplit:
+        """The first `most` images with their classes, in memory."""
+        images, labels = self.split.batch(self.places[:most])
+        return TensorSplit(images, labels)
 
     def features(self, space: FeatureSpace) -> Tensor:
         """Float64 `[n, width]`; no more than a part of the images is in memory at once."""
@@ -152,12 +162,31 @@ def _about(space: FeatureSpace, drawn: Drawn, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _quality_section(case: Case, sets: FeatureSets, about: Mapping[str, Any], start: float) -> Section:
-    figures, missing = quality_figures(sets)
+def _class_figures(case: Case, drawn: Drawn, images: _RealImages) -> tuple[dict[str, Figure], dict[str, str]]:
+    """Of samples that were asked to be of a class: whether they are, and whether they teach it."""
+    if drawn.classes is None:
+        return {}, {}
+    samples = TensorSplit(drawn.images, drawn.classes)
+    judged, train = (part.with_classes(CLASSIFIED) for part in (images.judged, images.train))
+    return collected({
+        "class_accuracy": lambda: class_figures(samples, judged, train, case.model.spec, seed=case.seed)
+    })  # fmt: skip
+
+
+def _quality_section(
+    case: Case,
+    figures: Mapping[str, Figure],
+    missing: Mapping[str, str],
+    about: Mapping[str, Any],
+    judged: int,
+    start: float,
+) -> Section:
     rows = {"judge of samples": f"{about['judge']['name']} {about['judge']['identity']}"}
     rows |= {"judge, mind": about["remark"]} if about["remark"] else {}
-    rows |= _rows(figures, missing) | {"samples": _count_text(about, len(sets.judged))}
-    content = {**about, "figures": _json(figures), "missing": missing, "seconds": time.perf_counter() - start}
+    rows |= _rows(figures, missing) | {"samples": _count_text(about, judged)}
+    content = {
+        **about, "figures": _json(figures), "missing": dict(missing), "seconds": time.perf_counter() - start
+    }  # fmt: skip
     return Section("quality", case.name, content, rows)
 
 

@@ -372,3 +372,34 @@ def test_a_split_without_a_judgement_says_why(tmp_path, cache, capsys):
 def test_encoders_draw_nothing(encoder, capsys):
     assert run("evaluate", encoder, "--data", "digits", "--samples", 10) == 2
     assert "models that draw images" in capsys.readouterr().err
+
+
+# --- classes -----------------------------------------------------------------------------------------------------
+
+
+class OfClasses(Bank):
+    """Draws training images of the class asked for, or of `other` classes than that."""
+
+    def drawing(self, split, shift=0):
+        self.images, self.labels, self.shift = split.images, split.labels, shift
+        return self
+
+    def sample(self, n, cond=None, *, generator=None):
+        wanted = (cond + self.shift) % self.spec.cond_size
+        rows = [(self.labels == label).nonzero().flatten()[i % 50] for i, label in enumerate(wanted)]
+        return self.images[torch.stack(rows)]
+
+
+def test_samples_of_classes_are_held_against_what_was_asked(saved):
+    data = genzoo.load_data("digits", cond="class")
+    figures = {}
+    for shift in (0, 1):
+        model = OfClasses(data.spec).drawing(data.train, shift)
+        inquiry = Inquiry(Judge(lambda data: pixel_space(data.train)), 300)
+        quality, _ = quality_sections(Case(model, data, "test"), inquiry, saved)
+        figures[shift] = quality.content["figures"]
+        assert "accuracy score" in " ".join(quality.rows)
+    asked, other = figures[0]["class_accuracy"], figures[1]["class_accuracy"]
+    assert asked["value"] > 0.97 > 0.03 > other["value"] and asked["floor"] > 0.95
+    taught, mistaught = figures[0]["accuracy_score"], figures[1]["accuracy_score"]
+    assert abs(taught["value"] - taught["floor"]) < 0.1 and mistaught["value"] < 0.1

@@ -1,8 +1,9 @@
 """Which changes leave what an image shows: augmentations by kind of data, as data.
 
 What views differ in, an encoder learns to ignore; so a row says what does *not* matter for its kind. Writing is never
-mirrored. Strength is a matter of measurement: with turns, shears and flips Fashion-MNIST stopped at 77% by nearest
-neighbours, where raw pixels reach 85%, because proportions are what tells garments apart.
+mirrored. Strength is a matter of measurement on validation images (`benchmarks.views`): after the same short training
+garments are told by their nearest neighbours in 86% of cases under their own row and in 84% under that of digits, whose
+turns and shears undo the proportions that tell garments apart.
 """
 
 import difflib

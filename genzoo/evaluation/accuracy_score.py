@@ -19,6 +19,7 @@ from genzoo.data.split import TensorSplit
 from genzoo.encoders.probes import Share, accuracy
 from genzoo.evaluation.classifier import STEPS, Classifier, fit_classifier
 from genzoo.evaluation.conditioning_figures import ClassAgreement, class_agreement
+from genzoo.evaluation.figures import ERRORS, REACH, Figure
 from genzoo.runtime import seeded
 
 if TYPE_CHECKING:
@@ -80,6 +81,33 @@ def class_accuracy(
     drawn = draw_classes(model, balanced_classes(n, classes), generator=generator)
     assert drawn.labels is not None
     return class_agreement(judge.probabilities(drawn.images), drawn.labels)
+
+
+def class_figures(
+    samples: TensorSplit, judged: TensorSplit, train: TensorSplit, spec: DataSpec, *, seed: int = 0
+) -> dict[str, Figure]:
+    """Both figures of `samples`, whose labels are the classes asked for, judged by the real images `judged`.
+
+    `train` are training images, at least as many as samples where there are. The floor of `class_accuracy` is what the
+    classifier gets right of `judged`, that of `accuracy_score` the same score of as many training images as samples.
+    Raises `GenzooError` where a class was never asked for.
+    """
+    judge = fit_classifier(train, spec, seed=seed)
+    found = class_agreement(judge.probabilities(samples.images), _labels(samples)).overall
+    alike = TensorSplit(train.images[: len(samples)], _labels(train)[: len(samples)])
+    score, real = (
+        classification_accuracy_score(part, judged, spec, seeds=(seed,)).score for part in (samples, alike)
+    )
+    sizes = len(samples), len(judged)
+    return {
+        "class_accuracy": _figure(found, *sizes, judge.accuracy(judged)),
+        "accuracy_score": _figure(score, *sizes, real.value),
+    }
+
+
+def _figure(share: Share, samples: int, references: int, floor: float) -> Figure:
+    low, high = share.value - REACH * share.stderr, share.value + REACH * share.stderr
+    return Figure(share.value, samples, references, low, high, ERRORS, floor, higher_is_better=True)
 
 
 def draw_classes(

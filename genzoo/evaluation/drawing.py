@@ -21,12 +21,16 @@ FIRST, MOST = 10, 250
 
 @dataclass(frozen=True)
 class Drawn:
-    """Integer images `[n, c, h, w]` on the processor, of `asked` many; `conditions` says what they were drawn under."""
+    """Integer images `[n, c, h, w]` on the processor, of `asked` many; `conditions` says what they were drawn under.
+
+    `classes` are those that were asked for, long `[n]`; None where there were none.
+    """
 
     images: Tensor
     asked: int
     seconds: float
     conditions: str
+    classes: Tensor | None = None
 
     @property
     def cut_short(self) -> bool:
@@ -72,7 +76,8 @@ def draw_for(
         parts.append(check_images(images, model.spec))
         progress(size)
         done, size = done + size, min(2 * size, MOST, n - done - size)
-    return Drawn(torch.cat(parts), n, time.perf_counter() - start, told)
+    classes = conditions(0, done) if conditions is not None and model.spec.cond == "class" else None
+    return Drawn(torch.cat(parts), n, time.perf_counter() - start, told, classes)
 
 
 @dataclass(frozen=True)

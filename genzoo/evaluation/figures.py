@@ -38,10 +38,13 @@ FEWEST_DRAWS = 20
 """Halves below which the 2.5% quantiles are only the extremes."""
 
 
+REACH = 1.96
+ERRORS = "95%: 1.96 standard errors over images"
+"""How intervals are made of a standard error."""
 NAMES: Mapping[str, str] = {
     "frechet": "Fréchet", "frechet_train": "Fréchet to train", "frechet_infinity": "Fréchet, n to infinity",
     "kid": "KID", "mmd": "MMD", "vendi": "Vendi", "fld": "FLD", "ct": "C_T",
-    "sliced_wasserstein": "sliced Wasserstein",
+    "sliced_wasserstein": "sliced Wasserstein", "accuracy_score": "classification accuracy score",
 }  # fmt: skip
 """Figures whose names in reports are not what people call them."""
 

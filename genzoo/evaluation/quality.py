@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genzoo.contract import GenzooError
 from genzoo.evaluation.diversity import sliced_wasserstein, vendi_score
-from genzoo.evaluation.figures import Figure, Metric, bootstrap
+from genzoo.evaluation.figures import ERRORS, REACH, Figure, Metric, bootstrap
 from genzoo.evaluation.frechet import Extrapolated, frechet_distance, frechet_extrapolated
 from genzoo.evaluation.kernels import gaussian_mmd, kid
 from genzoo.evaluation.likelihood_divergence import LikelihoodDivergence, feature_likelihood_divergence
@@ -23,8 +23,6 @@ from genzoo.runtime import seeded
 
 DRAWS = 100
 """Pairs of halves behind an interval."""
-REACH = 1.96
-ERRORS = "95%: 1.96 standard errors over images"
 
 
 class Estimated(Protocol):
