@@ -101,7 +101,10 @@ def test_the_noised_generator_has_a_section_of_its_own(digits):
 
 def test_the_noised_generator_from_the_command_line(tmp_path, capsys):
     built().save(tmp_path)
-    assert evaluate([str(tmp_path), "--data", "digits", "--noised", "1", "--ais-steps", "3", "--samples", "0"]) == 0
+    assert (
+        evaluate([str(tmp_path), "--data", "digits", "--noised", "1", "--ais-steps", "3", "--samples", "0"])
+        == 0
+    )
     (noised,) = json.loads((tmp_path / "report.json").read_text())["noised_generator"].values()
     assert noised["images"] == 1 and noised["details"]["steps"] == 3 and "another" in capsys.readouterr().out
 
