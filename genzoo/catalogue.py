@@ -31,7 +31,7 @@ ENCODER_DESCRIPTIONS: dict[str, str] = {
     "supcon": "Supervised contrast: all views of a class together; needs labels",
     "triplet": "Triplets with semi-hard mining: nearer to the own class than to any other; needs labels",
     "n-pair": "N-pair: each pair of a class against all other classes at once; needs labels",
-    "margin": "Pairs pulled together or pushed beyond a margin; needs labels, and is hard to train",
+    "margin": "Pairs pulled together or pushed beyond a margin, both kinds weighing the same; needs labels",
     "rotation": "Rotation: which quarter turn was an image given?",
     "jigsaw": "Jigsaw: by which permutation were an image's tiles shuffled?",
     "inpainting": "Masked autoencoding: a ViT sees a part of an image, a small decoder fills in the rest",

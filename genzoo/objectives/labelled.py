@@ -79,6 +79,7 @@ class Margin(LabelledObjective):
     Among many classes most pairs are negative, and most of those soon lie beyond the margin, where they teach nothing;
     meanwhile every positive pair is pulled to one point. `balanced` gives positive and negative pairs half of the
     weight each, `positive_margin` stops the pull, `normalise` bounds distances by 2 and keeps the scale from running.
+    How much it matters where positives are rare stands in `benchmarks/RESULTS.md`.
     """
 
     margin: float = 1.0
