@@ -82,7 +82,7 @@ def test_a_gan_shows_why_it_has_no_likelihood(tmp_path):
 def test_a_noised_generator_is_in_no_ranking(tmp_path):
     noised = {"noised_generator": likelihood(4.321, "ESTIMATE", images=20)["likelihood"]}
     runs = entries(tmp_path, gan=(noised,), vae=(likelihood(2.0),))
-    assert blocks(likelihood_column(runs), runs)[-1] == ("not measured", ["gan"])
+    assert blocks(likelihood_column(runs), runs)[-1] == ("no figure", ["gan"])
     assert "Generators plus noise" in render(Comparison(runs)) and "~ 4.321" in render(Comparison(runs))
 
 
@@ -151,7 +151,7 @@ def test_other_judges_and_sample_sizes_are_other_groups(tmp_path):
     names = [names for _, names in blocks(column, runs)]
     assert names == [["vae_4", "vae"], ["vae_2"], ["vae_3"], ["vae_5"]] and column.separated
     assert any("ranked within groups only: Fréchet" in line for line in remarks(runs))
-    assert [words for words, i in table_rows(overview(runs), 5) if i == -1][-1] == "not measured"
+    assert [words for words, i in table_rows(overview(runs), 5) if i == -1][-1] == "no figure"
 
 
 def test_kinds_are_other_groups_exact_ones_first(tmp_path):

@@ -110,7 +110,7 @@ def test_kinds_of_likelihood_are_never_mixed(page):
     click(page, "bits/dim")
     assert rows(page)[:6] == ["-", "c", "d", "-", "a", "-"]
     words = [row.text for row in page.find_elements("css selector", "#overview tr.group")]
-    assert "exact (=)" in words[0] and "bounds (<=)" in words[1] and words[2] == "not measured"
+    assert "exact (=)" in words[0] and "bounds (<=)" in words[1] and words[2] == "no figure"
 
 
 def test_the_keyboard_sorts_too(page):

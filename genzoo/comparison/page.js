@@ -37,7 +37,7 @@ function sortBy(table, index, descending) {
   const all = rows.flatMap((row) => {
     const cell = row.cells[index];
     const group = value(cell) === null ? "missing" : cell.dataset.group;
-    const before = separated && group !== last ? [separator(table, groups[group] || "not measured")] : [];
+    const before = separated && group !== last ? [separator(table, groups[group] || "no figure")] : [];
     last = group;
     return [...before, row];
   });

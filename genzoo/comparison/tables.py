@@ -15,6 +15,7 @@ from genzoo.contract import Likelihood
 from genzoo.evaluation.figures import readable
 
 MISSING = "not measured"
+NO_FIGURE = "no figure"
 KIND_WORDS = {
     Likelihood.EXACT: "exact (=)",
     Likelihood.LOWER_BOUND: "bounds (<=): the true figure is at most this one",
@@ -83,7 +84,7 @@ class Column:
                 rows.sort(key=lambda i: sign * (self.cells[i].value or 0.0))
                 blocks.append((self.groups.get(name, name), rows))
         missing = [i for i, c in enumerate(self.cells) if c.value is None]
-        return blocks + ([(MISSING, missing)] if missing else [])
+        return blocks + ([(NO_FIGURE, missing)] if missing else [])
 
 
 @dataclass(frozen=True)
