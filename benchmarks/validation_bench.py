@@ -10,15 +10,14 @@ import torch
 from scipy.stats import kendalltau, spearmanr
 from torch import Tensor
 
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.contract import GenzooError
 from genzoo.data.image_data import ImageData
 from genzoo.evaluation.diversity import sliced_wasserstein
-from genzoo.evaluation.features import FeatureSpace, encoder_space, pixel_space, random_space, some_images
+from genzoo.evaluation.features import FeatureSpace, pixel_space, random_space, some_images
 from genzoo.evaluation.frechet import frechet_distance
 from genzoo.evaluation.kernels import kid
 from genzoo.evaluation.neighbours import neighbour_metrics
-from genzoo.judge import BASIS_IMAGES, SCALE_IMAGES, STEPS, default_judge, judge_config
-from genzoo.presets import build
+from genzoo.judge import BASIS_IMAGES, default_judge
 from genzoo.runtime import seeded
 
 FEWEST = 20
@@ -99,7 +98,9 @@ class Bench:
     @cached_property
     def judges(self) -> dict[str, FeatureSpace]:
         """The default judge, and others that differ from it in the seed alone."""
-        own = {f"seed {seed}": seeded_judge(self.data, seed, self.say) for seed in range(1, self.seeds)}
+        own = {
+            f"seed {seed}": default_judge(self.data, seed=seed, say=self.say) for seed in range(1, self.seeds)
+        }
         return {DEFAULT: self.spaces[DEFAULT], **own}
 
     @cached_property
@@ -118,16 +119,6 @@ class Bench:
 def untrained(data: ImageData) -> dict[str, FeatureSpace]:
     """Principal components of pixels, and random convolutions."""
     return {PIXELS: pixel_space(data.train, BASIS_IMAGES), RANDOM: random_space(data.train, BASIS_IMAGES)}
-
-
-def seeded_judge(data: ImageData, seed: int, say: Say) -> FeatureSpace:
-    """A judge by the default one's recipe, with another seed of weights, order and views; it is not kept."""
-    say(f"training a judge of seed {seed} ({STEPS} steps)")
-    spec = DataSpec(data.spec.shape, data.spec.levels)
-    encoder = build(judge_config(spec), spec, seed=seed)
-    encoder.fit(data.train, steps=STEPS, seed=seed, progress=False)
-    space = encoder_space(encoder, f"judge of seed {seed}")  # pyright: ignore[reportArgumentType]
-    return space.scaled_to(some_images(data.train, SCALE_IMAGES, seed=0))
 
 
 def embedded(spaces: Mapping[str, FeatureSpace], images: Tensor) -> dict[str, Tensor]:

@@ -35,7 +35,6 @@ from benchmarks.validation_bench import (
     columns,
     kendall,
     scores,
-    seeded_judge,
     spearman,
     table,
     untrained,
@@ -44,6 +43,7 @@ from genzoo.contract import DataSpec, GenerativeModel
 from genzoo.data.split import TensorSplit
 from genzoo.distributions import OutputDistribution
 from genzoo.evaluation.features import FeatureSpace, some_images
+from genzoo.judge import default_judge
 from genzoo.models.autoregressive import AutoregressiveModel
 
 PRESET, SIZE = "pixelcnn", "tiny"
@@ -169,7 +169,7 @@ def judges_of(draws: Tensor, bench: Bench) -> dict[str, FeatureSpace]:
     spec = DataSpec(tuple(draws.shape[1:]), LEVELS)
     data = replace(bench.data, name=f"draws of {PRESET}", train=split, val=split, test=split, spec=spec)
     trained = {
-        f"seed {seed}" if seed else DEFAULT: seeded_judge(data, seed, bench.say)
+        f"seed {seed}" if seed else DEFAULT: default_judge(data, seed=seed, say=bench.say)
         for seed in range(max(1, bench.seeds))
     }
     return {**trained, **untrained(data)}

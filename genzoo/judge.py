@@ -121,29 +121,30 @@ def _scaled(space: FeatureSpace, data: ImageData) -> FeatureSpace:
 # --- the default judge -----------------------------------------------------------------------------------------
 
 
-def default_judge(data: ImageData, *, say: Callable[[str], None] = print) -> FeatureSpace:
+def default_judge(data: ImageData, *, seed: int = SEED, say: Callable[[str], None] = print) -> FeatureSpace:
     """The encoder trained on `data.train`, read from the cache where it lies there whole, else trained and kept.
 
-    `say` is told where training starts. The seed and the number of steps are fixed; labels are not used. Raises
+    `say` is told where training starts. The number of steps is fixed, and so should be the seed but where judges are
+    compared; labels are not used. Raises
     `GenzooError` for data that are no images of whole numbers, and where the cache cannot be written.
     """
     spec = DataSpec(data.spec.shape, data.spec.levels)
     config = judge_config(spec)
-    content = json.dumps([to_json(config), STEPS, SEED, train_hash(data)])
+    content = json.dumps([to_json(config), STEPS, seed, train_hash(data)])
     folder = cache_folder() / "judges" / bytes_hash(content.encode())
     encoder = _kept(folder)
     if encoder is None:
         say(f"training the judge of these images, once ({STEPS} steps); it is kept in {folder}")
-        encoder = build(config, spec, seed=SEED)
+        encoder = build(config, spec, seed=seed)
         trainer = Trainer(
-            encoder, Budget(steps=STEPS), seed=SEED, progress=False, options=RunOptions(device="cpu")
+            encoder, Budget(steps=STEPS), seed=seed, progress=False, options=RunOptions(device="cpu")
         )
         trainer.fit(data.train)
         save_weights(encoder.state_dict(), folder)
         facts = {
             "data": data.protocol,
             "budget": {"steps": STEPS},
-            "seed": SEED,
+            "seed": seed,
             "weights": file_hash(folder),
         }
         save_config(encoder, folder, facts)
