@@ -220,8 +220,9 @@ def _resumed_plan(argv: Sequence[str], flags: TrainFlags, preset: str | None, re
 
     if flags.out is None:
         raise GenzooError("--resume needs the run folder; name it with --out")
-    if any(argument.split("=")[0] == "--size" for argument in argv):
-        raise GenzooError("a resumed run keeps its size; leave --size out")
+    for flag in ("--size", "--views"):
+        if any(argument.split("=")[0] == flag for argument in argv):
+            raise GenzooError(f"a resumed run keeps what it was made of; leave {flag} out")
     out = Path(flags.out)
     stored, arguments = read_config(out), data_of_run(out)
     if arguments is None:
