@@ -379,7 +379,9 @@ def test_cifar_jpeg_tars(tmp_path):
     with tarfile.open(TARS / "test.tar") as tar:
         members = [m for m in tar if m.isfile()][::40]
         for member in members:
-            tar.extract(member, tmp_path, filter="data")
+            file = tmp_path / member.name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(tar.extractfile(member).read())
     data = load_data(f"folder:{tmp_path / 'test'}", cond="class")
     assert data.spec == DataSpec((3, 32, 32), 256, "class", 10)
     assert sum(data.protocol["sizes"].values()) == len(members) == 250
