@@ -1,8 +1,8 @@
 """Which changes leave what an image shows: augmentations by kind of data, as data.
 
 What views differ in, an encoder learns to ignore; so a row says what does *not* matter for its kind. Writing is never
-mirrored. Strength is a matter of measurement on validation images (`benchmarks.views`): garments, which their proportions
-tell apart, bear turns and shears less well than digits do.
+mirrored. Strength is a matter of measurement on validation images (`benchmarks.views`): garments, which their
+proportions tell apart, bear turns and shears less well than digits do.
 """
 
 import difflib
