@@ -48,7 +48,7 @@ def cost(samples_per_second, processor="Xeon"):
     return {
         "cost": {
             TEST_ID: {
-                "train_images": 6400, "train_seconds": 60.0, "train_cpu_seconds": 90.0, "calls_per_sample": 30,
+                "training": {"images_seen": 6400, "seconds": 60.0, "cpu_seconds": 90.0}, "network_calls": {"most": 30},
                 "sampling_images_per_second": samples_per_second, "machine": machine,
             }
         }

@@ -1,10 +1,11 @@
 """Samples judged: how they are drawn, figures of samples whose quality is known, and the command."""
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 import torch
+from banks import Bank, OfClasses
 from PIL import Image
 
 import genzoo
@@ -13,8 +14,7 @@ import genzoo.judge
 from genzoo.__main__ import main
 from genzoo.checkpoint import save_model
 from genzoo.commands import DataArguments
-from genzoo.config import ModelConfig, TrainConfig
-from genzoo.contract import DataSpec, GenerativeModel, GenzooError, Likelihood, NoLikelihood
+from genzoo.contract import DataSpec, GenzooError
 from genzoo.data import TensorSplit
 from genzoo.evaluation.drawing import draw_for
 from genzoo.evaluation.features import FeatureSpace, pixel_space
@@ -35,43 +35,6 @@ def run(*argv):
         return main([str(a) for a in argv])
     except SystemExit as stop:
         return stop.code
-
-
-@dataclass(frozen=True)
-class BankConfig(ModelConfig):
-    training: TrainConfig = field(default_factory=TrainConfig)
-
-    def build(self, spec):
-        return Bank(spec, self)
-
-
-class Bank(GenerativeModel):
-    """Draws images that it was given; what it was asked for stays in `asked`."""
-
-    def __init__(self, spec, config=None):
-        super().__init__()
-        self.spec, self.config = spec, config or BankConfig()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.images, self.asked = torch.zeros(0, *spec.shape), []
-
-    def holding(self, images):
-        self.images = images
-        return self
-
-    @property
-    def likelihood(self):
-        return Likelihood.NONE
-
-    def loss(self, batch, turn="model", *, generator=None):
-        raise AssertionError("not asked for here")
-
-    def sample(self, n, cond=None, *, generator=None):
-        self.asked.append((n, cond))
-        chosen = torch.randint(len(self.images), (n,), generator=generator)
-        return self.images[chosen]
-
-    def log_likelihood(self, images, cond=None, *, generator=None):
-        raise NoLikelihood("a bank has none")
 
 
 @pytest.fixture(scope="module")
@@ -375,19 +338,6 @@ def test_encoders_draw_nothing(encoder, capsys):
 
 
 # --- classes -----------------------------------------------------------------------------------------------------
-
-
-class OfClasses(Bank):
-    """Draws training images of the class asked for, or of `other` classes than that."""
-
-    def drawing(self, split, shift=0):
-        self.images, self.labels, self.shift = split.images, split.labels, shift
-        return self
-
-    def sample(self, n, cond=None, *, generator=None):
-        wanted = (cond + self.shift) % self.spec.cond_size
-        rows = [(self.labels == label).nonzero().flatten()[i % 50] for i, label in enumerate(wanted)]
-        return self.images[torch.stack(rows)]
 
 
 def test_samples_of_classes_are_held_against_what_was_asked(saved):

@@ -1,7 +1,7 @@
 """What a run has cost, from the `cost` section of its report, whatever of it was measured."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,8 @@ class Cost:
 
     @staticmethod
     def of(content: Mapping[str, Any]) -> "Cost":
-        """From a report's section, be its figures in one level or those of training in one of their own."""
-        numbers = {name: _find(content, paths) for name, paths in PATHS.items()}
+        """From a report's section, as `genzoo.evaluation.cost` writes it."""
+        numbers = {name: _find(content, path) for name, path in PATHS.items()}
         machine, training = content.get("machine"), content.get("training")
         before = machine_text(training.get("machine")) if isinstance(training, Mapping) else ""
         return Cost(
@@ -36,26 +36,24 @@ class Cost:
         )
 
 
-PATHS: dict[str, Sequence[str]] = {
-    "train_images": ("train_images", "training.images_seen"),
-    "train_seconds": ("train_seconds", "training.seconds"),
-    "train_cpu_seconds": ("train_cpu_seconds", "training.cpu_seconds"),
-    "peak_memory_mib": ("training.peak_memory_mib", "peak_memory_mib"),
-    "calls_per_sample": ("calls_per_sample", "network_calls.most"),
-    "sampling_images_per_second": ("sampling_images_per_second",),
-    "likelihood_images_per_second": ("likelihood_images_per_second",),
+PATHS = {
+    "train_images": "training.images_seen",
+    "train_seconds": "training.seconds",
+    "train_cpu_seconds": "training.cpu_seconds",
+    "peak_memory_mib": "training.peak_memory_mib",
+    "calls_per_sample": "network_calls.most",
+    "sampling_images_per_second": "sampling_images_per_second",
+    "likelihood_images_per_second": "likelihood_images_per_second",
 }
-"""Field of `Cost` to where a report may hold it, the first that does."""
+"""Field of `Cost` to where a report holds it."""
 
 
-def _find(content: Mapping[str, Any], paths: Sequence[str]) -> float | None:
-    for path in paths:
-        value: Any = content
-        for key in path.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
-    return None
+def _find(content: Mapping[str, Any], path: str) -> float | None:
+    value: Any = content
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    finite = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if finite else None
 
 
 def machine_text(machine: Any) -> str:

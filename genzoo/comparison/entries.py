@@ -29,7 +29,7 @@ from genzoo.contract import DataSpec, GenerativeModel, GenzooError, Likelihood, 
 
 MEASURED = ("quality", "memorisation", "cost")
 """Sections of a report that every run can have; `likelihood` comes on top where the family has one."""
-COST_KEYS = ("train_seconds", "training", "sampling_images_per_second", "calls_per_sample", "network_calls")
+COST_KEYS = ("training", "sampling_images_per_second", "network_calls")
 """Any of these marks a section of costs that is not divided by sets of images."""
 
 
