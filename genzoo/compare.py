@@ -45,7 +45,7 @@ class CompareFlags:
     evaluate: bool = False
     """First measure what the runs' reports lack (genzoo evaluate)."""
     evaluate_images: int | None = None
-    """Measure on a random subset of this many images; else all."""
+    """Measure on a random subset of this many images; else all, in a bake-off as many as three minutes allow."""
     data: str | None = None
     """A bake-off on these data: digits, mnist, fashion-mnist, cifar10, folder:PATH ..."""
     minutes: float | None = None

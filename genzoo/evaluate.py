@@ -44,6 +44,9 @@ class EvaluateFlags:
     """Which images."""
     max_images: int | None = None
     """A random subset of this many images; else all."""
+    max_seconds: float | None = None
+    """End each measurement of likelihoods after this time, with the images, in random order, that were measured by
+    then."""
     samples: int | None = None
     """Samples to draw and judge, else 2,000 or as many as there are images to judge them by; 0: none. Drawing ends
     after five minutes with what there is by then."""
@@ -86,9 +89,8 @@ def _evaluate_encoder(encoder: "Encoder", flags: EvaluateFlags) -> None:
     from genzoo.encoder_sections import EncoderCase, encoder_sections
     from genzoo.encoders.fine_tuning import FineTuning
 
-    _refuse(
-        flags, ("outliers", "noised", "samples", "judge"), "for models that draw images, this is an encoder"
-    )
+    generative = ("outliers", "noised", "samples", "judge", "max_seconds")
+    _refuse(flags, generative, "for models that draw images, this is an encoder")
     how = None if flags.fine_tune is None else FineTuning(flags.fine_tune)
     data = load_for(encoder, flags)
     case = EncoderCase(encoder, data, flags.split, flags.seed, flags.max_images)
@@ -109,13 +111,16 @@ def _refuse(flags: EvaluateFlags, names: Sequence[str], reason: str) -> None:
 
 
 def _evaluate_generative(model: "GenerativeModel", flags: EvaluateFlags) -> None:
+    from genzoo.contract import GenzooError
     from genzoo.sections import Case, noised_section, outliers_section
 
     _refuse(flags, ("fine_tune",), "for encoders, this is a generative model")
+    if flags.max_seconds is not None and flags.max_seconds <= 0:
+        raise GenzooError(f"--max-seconds must be above 0, got {flags.max_seconds:g}")
     inquiry = _inquiry(flags)
     data = load_for(model, flags)
     strange = None if flags.outliers is None else load_for(model, replace(flags, data=flags.outliers))
-    case = Case(model, data, flags.split, flags.seed, flags.max_images)
+    case = Case(model, data, flags.split, flags.seed, flags.max_images, flags.max_seconds)
     judged, why_not = _quality(case, inquiry, flags)  # first: a judge that is refused is refused at once
     noised = (
         None

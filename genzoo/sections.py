@@ -36,13 +36,14 @@ BACKGROUND_IMAGES = 20_000  # training images, at most, that the background of a
 
 @dataclass(frozen=True)
 class Case:
-    """A model, the images that it is judged on, and how."""
+    """A model, the images that it is judged on, and how: `max_seconds` is for each measurement of likelihoods."""
 
     model: "GenerativeModel"
     data: "ImageData"
     split: str
     seed: int = 0
     max_images: int | None = None
+    max_seconds: float | None = None
 
     @property
     def name(self) -> str:
@@ -74,7 +75,9 @@ def likelihood_section(case: Case) -> tuple[Section, "LikelihoodReport"]:
     Raises `NoLikelihood` where the family has none.
     """
     model, data, split = case.model, case.data, case.split
-    report = measure(model, data, split, seed=case.seed, max_images=case.max_images)
+    report = measure(
+        model, data, split, seed=case.seed, max_images=case.max_images, max_seconds=case.max_seconds
+    )
     gap = None if split == "train" else generalisation_gap(case, report)
     parameters = sum(p.numel() for p in model.parameters())
     content = {"protocol": data.protocol, "split": split, "seed": case.seed, "parameters": parameters}
@@ -89,9 +92,11 @@ def likelihood_section(case: Case) -> tuple[Section, "LikelihoodReport"]:
 def generalisation_gap(case: Case, held_out: "LikelihoodReport") -> dict[str, Any]:
     """How many bits/dim worse the held-out images are than training images: what was learnt by heart.
 
-    `stderr` is that of the difference; the two sets of images are independent.
+    No more training images are measured than held-out ones, so that it takes no longer than these did. `stderr` is
+    that of the difference; the two sets of images are independent.
     """
-    train = measure(case.model, case.data, "train", seed=case.seed, max_images=GAP_IMAGES)
+    most = min(GAP_IMAGES, held_out.images)
+    train = measure(case.model, case.data, "train", seed=case.seed, max_images=most)
     errors = (train.bits_per_dim_stderr, held_out.bits_per_dim_stderr)
     stderr = None if None in errors else sum(e**2 for e in errors if e is not None) ** 0.5
     gap = held_out.bits_per_dim - train.bits_per_dim

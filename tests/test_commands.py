@@ -263,14 +263,23 @@ def test_evaluations_add_to_the_report(trained):
     content = json.loads(report.read_text())
     assert content["quality"] == {"a": 1}
     assert content["likelihood"]["digits/val"]["images"] == 20
+    assert content["likelihood"]["digits/val"]["generalisation_gap"]["train_images"] == 20
     assert content["likelihood"]["digits/train"]["images"] == 30
     assert content["likelihood"]["digits/train"]["generalisation_gap"] is None
+
+
+def test_a_short_evaluation_judges_some_images(trained):
+    assert run("evaluate", trained, "--max-seconds", 1e-9, "--samples", 0) == 0
+    test_id = genzoo.load_data("digits", cond="class").protocol["test_id"]
+    report = json.loads((trained / "report.json").read_text())["likelihood"][test_id]
+    assert report["images"] == report["generalisation_gap"]["train_images"] == 10
 
 
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
         (["--data", "toy:gaussian"], "no labels"),
+        (["--max-seconds", "0"], "above 0"),
         (["--data", "digit"], "did you mean 'digits'"),
         (["--max-images", "0"], "no images"),
         (["--split", "exam"], "exam"),

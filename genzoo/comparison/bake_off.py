@@ -29,6 +29,7 @@ STATE = "bakeoff.json"
 REFERENCE = "test-images.png"
 DONE, FAILED, WAITING = "done", "failed", "waiting"
 LAST_WORDS = 300
+LIKELIHOOD_SECONDS = 180.0  # that likelihoods are measured for where no number of images is given
 
 
 class Stopped(Exception):
@@ -153,7 +154,9 @@ class BakeOff:
         return ["train", *([] if resume else [preset]), *terms, "--out", str(folder), *resume]
 
     def _evaluate_command(self, folder: Path) -> list[str]:
-        few = [] if self.evaluate_images is None else ["--max-images", str(self.evaluate_images)]
+        few = ["--max-seconds", _amount(LIKELIHOOD_SECONDS)]
+        if self.evaluate_images is not None:
+            few = ["--max-images", str(self.evaluate_images)]
         device = [] if self.terms.device is None else ["--device", self.terms.device]
         return ["evaluate", str(folder), "--seed", str(self.terms.seed), *few, *device]
 
