@@ -16,7 +16,7 @@ class Betas(ABC):
 
     @abstractmethod
     def values(self) -> Tensor:
-        """Float64 `[T]`, each inside (0, 1)."""
+        """Float64 `[T]`, each inside (0, 1), on the processor wherever networks are being built."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LinearBetas(Betas):
 
     def values(self) -> Tensor:
         """Float64 `[T]`."""
-        return torch.linspace(self.start, self.end, self.steps, dtype=torch.float64)
+        return torch.linspace(self.start, self.end, self.steps, dtype=torch.float64, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class CosineBetas(Betas):
 
     def values(self) -> Tensor:
         """Float64 `[T]`."""
-        share = torch.arange(self.steps + 1, dtype=torch.float64) / self.steps
+        share = torch.arange(self.steps + 1, dtype=torch.float64, device="cpu") / self.steps
         kept = ((share + self.offset) / (1 + self.offset) * math.pi / 2).cos() ** 2
         return (1 - kept[1:] / kept[:-1]).clamp(max=self.largest)
 
@@ -65,4 +65,4 @@ class GivenBetas(Betas):
 
     def values(self) -> Tensor:
         """Float64 `[T]`."""
-        return torch.tensor(self.betas, dtype=torch.float64)
+        return torch.tensor(self.betas, dtype=torch.float64, device="cpu")

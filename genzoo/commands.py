@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from genzoo.evaluation.likelihood import LikelihoodReport
 
 REPORT = "report.json"
+JUDGED = Path("samples") / "judged.png"
+"""Samples that an evaluation has judged."""
+BY_CLASS = Path("samples") / "by-class.png"
+"""Those of a run that takes no classes, a row for each class that the judge finds in them."""
+PER_CLASS, MOST_CLASSES = 8, 40
+"""Samples of a class, and classes at most, that pictures of classes show."""
 ENCODER = "encoder:"
 """What a --cond begins with that names an encoder's run folder."""
 

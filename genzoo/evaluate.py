@@ -143,7 +143,13 @@ def own_sections(case: "Case", flags: EvaluateFlags) -> tuple[list["Section"], d
     """What the model itself has to answer for, and rows of what it has not."""
     from genzoo.block_sections import baselines_section, classification_section, cost_section
     from genzoo.contract import NoLikelihood
-    from genzoo.sections import latents_section, likelihood_section, modes_section, translation_section
+    from genzoo.sections import (
+        illustrations_section,
+        latents_section,
+        likelihood_section,
+        modes_section,
+        translation_section,
+    )
 
     sections: list[Section | None] = [modes_section(case), translation_section(case)]
     remarks, report = {}, None
@@ -153,7 +159,7 @@ def own_sections(case: "Case", flags: EvaluateFlags) -> tuple[list["Section"], d
         sections.append(classification_section(case))
     except NoLikelihood as reason:
         remarks = {"likelihood": f"none: {reason}"}
-    sections.append(cost_section(case, flags.run, report))
+    sections += [cost_section(case, flags.run, report), illustrations_section(case, flags.run)]
     return [section for section in sections if section is not None], remarks
 
 

@@ -6,18 +6,21 @@ copies comes nearer to.
 """
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from genzoo.commands import progress_bar
+from genzoo.commands import BY_CLASS, JUDGED, MOST_CLASSES, PER_CLASS, progress_bar
 from genzoo.contract import GenzooError
+from genzoo.data.captions import class_names
 from genzoo.data.split import LazyImages, TensorSplit
+from genzoo.encoders.probes import Labelled
 from genzoo.evaluation.accuracy_score import class_figures
+from genzoo.evaluation.class_shares import by_class, class_shares
 from genzoo.evaluation.drawing import Drawn, draw_for
 from genzoo.evaluation.features import CHUNK, FeatureSpace
 from genzoo.evaluation.figures import Figure, readable
@@ -25,6 +28,7 @@ from genzoo.evaluation.likelihood import subset
 from genzoo.evaluation.memorisation import neighbours_picture, save_neighbours, suspects
 from genzoo.evaluation.quality import FeatureSets, collected, memorisation_figures, quality_figures
 from genzoo.judge import Judge, refuse_helper
+from genzoo.pictures import save_grid
 from genzoo.runtime import seeded
 from genzoo.sections import Case, Section
 
@@ -38,6 +42,8 @@ REFERENCES = 10_000  # images, at most, that samples are judged by
 TRAINING_IMAGES = 60_000  # training images, at most, that copies are looked for among
 CLASSIFIED = 20_000  # real images, at most, that a classifier learns from or is judged by
 PICTURE = Path("samples") / "nearest-neighbours.png"
+SHOWN = 64
+"""Samples in the picture of those that were judged."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,10 @@ class Inquiry:
 
 
 def quality_sections(case: Case, inquiry: Inquiry, run: Path) -> list[Section]:
-    """Quality and memorisation of samples of the model in the folder `run`, where the picture goes.
+    """Quality and memorisation of samples of the model in the folder `run`, where the pictures go.
 
-    Raises `GenzooError` where the judge took part in making the model or cannot judge these images, and where there
-    are fewer than two samples or images.
+    Also the classes of samples for which none was asked, where the data have any. Raises `GenzooError` where the judge
+    took part in making the model or cannot judge these images, and where there are fewer than two samples or images.
     """
     _check(case)
     start = time.perf_counter()
@@ -74,7 +80,11 @@ def quality_sections(case: Case, inquiry: Inquiry, run: Path) -> list[Section]:
     figures, missing = quality_figures(sets)
     classes, unasked = _class_figures(case, drawn, images)
     found = figures | classes, missing | unasked
-    return [_quality_section(case, *found, about, len(sets.judged), start), memorisation]
+    save_grid(drawn.images[:SHOWN], case.model.spec, run / JUDGED)
+    quality = _quality_section(case, *found, about, len(sets.judged), start)
+    quality = replace(quality, pictures=[run / JUDGED])
+    classes = _classes_section(case, drawn, sets, images.train, run / BY_CLASS)
+    return [quality, memorisation, *([] if classes is None else [classes])]
 
 
 def _check(case: Case) -> None:
@@ -215,6 +225,33 @@ def _memorisation_section(
     return Section(
         "memorisation", case.name, {**content, "picture": str(path)}, _rows(figures, missing), [path]
     )
+
+
+def _classes_section(
+    case: Case, drawn: Drawn, sets: FeatureSets, train: _Chosen, path: Path
+) -> Section | None:
+    """The classes of samples, with a picture of some of each; None where classes were asked for or there are none."""
+    labels = train.split.labels
+    if case.model.spec.cond is not None or labels is None or labels.ndim != 1:
+        return None
+    bank = Labelled(sets.train.float(), labels[train.places].long())
+    shares = class_shares(
+        bank, sets.samples, sets.judged, sets.stand_in, generator=sets.generator("class shares")
+    )
+    shown = by_class(drawn.images, shares.found, min(bank.classes, MOST_CLASSES), PER_CLASS)
+    save_grid(shown.flatten(0, 1), case.model.spec, path, columns=PER_CLASS)
+    content = {"seed": case.seed, **shares.to_json(_names(case, bank.classes)), "picture": str(path)}
+    return Section("classes", case.name, content, {"shift of classes": str(shares.shift)}, [path])
+
+
+def _names(case: Case, classes: int) -> Sequence[str]:
+    """Of classes; their numbers where they have no names, and nothing for too many to be told one by one."""
+    if classes > MOST_CLASSES:
+        return ()
+    try:
+        return class_names(case.data)
+    except GenzooError:
+        return [str(c) for c in range(classes)]
 
 
 def _nearest_pairs(drawn: Drawn, sets: FeatureSets, train: _Chosen) -> Tensor:

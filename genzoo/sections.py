@@ -14,7 +14,8 @@ from genzoo.contract import GenzooError
 from genzoo.data.pairs import PairedSplit
 from genzoo.evaluation.baselines import IndependentPixels
 from genzoo.evaluation.health import count_modes, counts_modes, modes_content, modes_rows
-from genzoo.evaluation.latents import LatentVariableModel, draw_latents, latent_figures
+from genzoo.evaluation.illustrations import illustrate
+from genzoo.evaluation.latents import LatentVariableModel, PicturedLatents, draw_latents, latent_figures
 from genzoo.evaluation.likelihood import subset
 from genzoo.evaluation.modes import Modes
 from genzoo.evaluation.noised import noised_generator
@@ -182,7 +183,8 @@ def latents_section(case: Case, report: "LikelihoodReport", folder: Path) -> Sec
     if not isinstance(model, LatentVariableModel):
         return None
     figures = latent_figures(model, split, report, generator=generator)
-    pictures = draw_latents(model, split, folder, generator=generator)
+    shown = isinstance(model, PicturedLatents)
+    pictures = draw_latents(model, split, folder, generator=generator) if shown else []
     content = {**figures, "pictures": [str(path) for path in pictures]}
     return Section("latents", case.name, content, latent_rows(figures), pictures)
 
@@ -200,6 +202,17 @@ def latent_rows(figures: dict[str, Any]) -> dict[str, str]:
         share, effective = figures["codebook_usage"], figures["codebook_perplexity"]
         rows["codes in use"] = f"{share:.1%} of {figures['codes']} (perplexity {effective:.0f})"
     return rows
+
+
+# --- pictures --------------------------------------------------------------------------------------------------
+
+
+def illustrations_section(case: Case, folder: Path) -> Section | None:
+    """Pictures of the model at work, drawn into `folder`; None for a model that has none to show."""
+    split, generator = case.data.split(case.split), case.generator("illustrations")
+    pictures = illustrate(case.model, split, folder, generator=generator)
+    content = {"pictures": [str(path) for path in pictures]}
+    return Section("illustrations", case.name, content, {}, pictures) if pictures else None
 
 
 # --- outliers --------------------------------------------------------------------------------------------------

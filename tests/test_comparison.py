@@ -14,6 +14,7 @@ from hand_written_runs import SPEC, TEST_ID, cost, figure, hand_written, likelih
 from PIL import Image
 
 from genzoo.__main__ import main
+from genzoo.catalogue import DESCRIPTIONS
 from genzoo.comparison.charts import HEIGHT, LEFT, WIDTH, Axis, Point, scatter
 from genzoo.comparison.entries import read_entries, read_entry
 from genzoo.comparison.overview import likelihood_table, overview, remarks
@@ -22,11 +23,11 @@ from genzoo.comparison.pictures import class_command, class_pictures, sample_pic
 from genzoo.comparison.record import record
 from genzoo.comparison.tables import Cell, likelihood_column, mark_best, quality_column
 from genzoo.config import TrainConfig, from_json, to_json
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.contract import DataSpec, GenzooError, Likelihood
 from genzoo.models import CONFIG_TYPES
 from genzoo.parsing import parse_known
 from genzoo.pictures import save_grid
-from genzoo.presets import get_preset
+from genzoo.presets import create, get_preset
 from genzoo.train import TrainFlags, _parse_config
 
 
@@ -60,6 +61,15 @@ def test_an_entry_is_what_its_folder_says(tmp_path):
     assert entry.missing == ["memorisation"] and entry.reason is None
     model = get_preset("vae").config("tiny", SPEC).build(SPEC)
     assert entry.parameters == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("preset", DESCRIPTIONS)
+def test_runs_of_all_families_are_read(preset, tmp_path):
+    spec = replace(SPEC, cond="vector", cond_size=64) if "image-to-image" in preset else SPEC
+    entry = read_entry(hand_written(tmp_path / "run", preset, spec=spec))
+    own = create(preset, spec, "tiny")
+    assert entry.parameters == sum(p.numel() for p in own.parameters())
+    assert (entry.reason is None) == (own.likelihood is not Likelihood.NONE)
 
 
 def test_what_is_not_measured_is_named_with_its_command(tmp_path):

@@ -9,9 +9,11 @@ import torch
 from genzoo.contract import GenzooError
 from genzoo.evaluation.diversity import sliced_wasserstein, vendi_score
 from genzoo.evaluation.figures import Figure, bootstrap, check_features, floor_of
-from genzoo.evaluation.frechet import frechet_distance, frechet_floor
+from genzoo.evaluation.frechet import frechet_distance, frechet_extrapolated, frechet_floor
 from genzoo.evaluation.kernels import gaussian_mmd, kid
 from genzoo.evaluation.likelihood_divergence import feature_likelihood_divergence
+from genzoo.evaluation.memorisation import authenticity, data_copying
+from genzoo.evaluation.neighbours import neighbour_metrics
 
 
 def normal(*shape, seed):
@@ -83,6 +85,27 @@ GOOD = torch.ones(5, 3)
 def test_mistakes_are_told_by_every_metric(metric, real, fake, words):
     with pytest.raises(GenzooError, match=words):
         metric(real, fake)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        frechet_distance,
+        frechet_extrapolated,
+        kid,
+        gaussian_mmd,
+        sliced_wasserstein,
+        neighbour_metrics,
+        lambda a, b: feature_likelihood_divergence(a, a, b),
+        authenticity,
+        lambda a, b: data_copying(a, b, b),
+    ],
+)
+def test_real_features_that_do_not_vary_tell_nothing(metric):
+    constant, varied = torch.ones(60, 3), normal(60, 3, seed=0)
+    with pytest.raises(GenzooError, match="features are equal"):
+        metric(constant, varied)
+    metric(varied, constant)  # a generator of one image is judged like any other
 
 
 def test_rows_of_good_features_pass():

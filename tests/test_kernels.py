@@ -162,8 +162,11 @@ def test_kid_of_subsets():
 
 def test_constant_features_and_mistakes():
     constant = torch.full((5, 2), 2.0)
-    assert kid(constant, constant) == (0, 0, 0)
-    assert kid(constant, torch.zeros(3, 2)) == pytest.approx((5**3 + 1 - 2, 0, 5**3 + 1 - 2))
+    real = torch.tensor([[0.0, 0.0], [0.0, 0.0], [2.0, 2.0], [2.0, 2.0]])
+    pairs, fakes, across = (5 * 1 + 5**3) / 6, 5**3, (1 + 5**3) / 2
+    assert kid(real, constant).value == pytest.approx(pairs + fakes - 2 * across)
+    with pytest.raises(GenzooError, match="all real features are equal"):
+        kid(constant, constant)
     with pytest.raises(GenzooError, match="median distance, the bandwidth of the kernel, is 0"):
         gaussian_mmd(constant, normal(5, 2, seed=0))
     with pytest.raises(GenzooError, match="bandwidth of a Gaussian kernel must be above 0"):

@@ -134,9 +134,10 @@ def test_large_sets_are_cut():
 
 def test_mistakes_are_told():
     ones = torch.ones(6, 2)
-    with pytest.raises(GenzooError, match="all features are equal"):
+    rows = normal(6, 2, seed=0)
+    with pytest.raises(GenzooError, match="all training features are equal"):
         fld(ones, ones, ones)
     with pytest.raises(GenzooError, match="four or more training images, got 3"):
-        fld(ones[:3], ones, ones)
+        fld(rows[:3], rows, rows)
     with pytest.raises(GenzooError, match="one width"):
         fld(ones, torch.ones(6, 3), ones)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy
 import pytest
 import torch
 from banks import Bank, OfClasses
@@ -132,7 +133,7 @@ def sections_of(samples, data, saved, *, judge=PIXELS, split="test", samples_ask
 
 
 def figures_of(*args, **options):
-    quality, memorisation = sections_of(*args, **options)
+    quality, memorisation, *_ = sections_of(*args, **options)
     return quality.content, memorisation.content
 
 
@@ -338,6 +339,18 @@ def test_encoders_draw_nothing(encoder, capsys):
 
 
 # --- classes -----------------------------------------------------------------------------------------------------
+
+
+def test_classes_of_samples_that_nobody_asked_for(saved):
+    data = genzoo.load_data("digits")
+    threes = data.val.images[data.val.labels == 3]
+    *_, classes = sections_of(threes, data, saved, samples_asked=36)
+    assert classes.section == "classes" and classes.content["share_of"]["three"]["value"] > 0.9
+    assert classes.content["share_of"]["three"]["floor"] < 0.2 and classes.content["shift"]["value"] > 0.8
+    tiles = Image.open(classes.pictures[0])
+    assert tiles.size == (8 * 65 + 1, 10 * 65 + 1)
+    row = numpy.asarray(tiles.convert("L"))[3 * 65 + 1 : 4 * 65, 1:65]
+    assert row.max() > 200 and numpy.asarray(tiles.convert("L"))[1:65, 1:65].max() == 0  # no zero was drawn
 
 
 def test_samples_of_classes_are_held_against_what_was_asked(saved):

@@ -128,7 +128,7 @@ def read_entry(run: Path, name: str | None = None) -> Entry:
         baselines=baselines_of(*_section(report, "baselines", own)),
         others={
             key: flat_figures(_section(report, key, own)[1])
-            for key in ("modes", "classification", "translation")
+            for key in ("classes", "modes", "classification", "translation")
             if key in report
         },
     )

@@ -63,7 +63,11 @@ def memorisation_table(entries: Sequence[Entry]) -> Table:
 def other_tables(entries: Sequence[Entry]) -> list[tuple[Table, Sequence[Entry]]]:
     """Further sections that at least one report has, with the runs that have them."""
     names = dict.fromkeys(name for e in entries for name in e.others)
-    titles = {"modes": "Modes of the data that samples hit", "classification": "Generative classification"}
+    titles = {
+        "classes": "Classes of samples, drawn without asking",
+        "modes": "Modes of the data that samples hit",
+        "classification": "Generative classification",
+    }
     found = []
     for name in names:
         own = [e for e in entries if e.others.get(name)]

@@ -4,10 +4,11 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genzoo.commands import BY_CLASS, JUDGED, MOST_CLASSES, PER_CLASS
 from genzoo.comparison.entries import Entry
 from genzoo.pictures import TILE
 
@@ -15,10 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 CLASS_GRID = "classes.png"
-PER_CLASS = 8
-"""Samples of each class in a run's class grid."""
-MOST_CLASSES = 40
-"""Classes, at most, that a class grid shows."""
+"""Samples of each class, of a run that can be asked for them."""
 MOST_PIXELS = 2000
 """Pictures that are not cut are shrunk to at most this many pixels a side."""
 
@@ -33,6 +31,8 @@ class Picture:
     height: int = 0
     caption: str = ""
     problem: str = ""
+    rows: int = 0
+    """Classes that it shows, a row each; 0 where rows are none."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ def _open(path: Path) -> "Image":
 
 
 def sample_file(run: Path) -> Path | None:
-    """The grid of samples of the finished run, else the last one drawn in training."""
-    final = run / "samples" / "final.png"
+    """The grid of samples of the finished run, else of its evaluation, else the last one drawn in training."""
+    finished = [path for path in (run / "samples" / "final.png", run / JUDGED) if path.is_file()]
     steps = sorted((run / "samples").glob("step_*.png"))
-    return final if final.is_file() else steps[-1] if steps else None
+    return finished[0] if finished else steps[-1] if steps else None
 
 
 def sample_pictures(entries: Sequence[Entry]) -> list[Picture]:
@@ -116,8 +116,21 @@ def _samples(entry: Entry) -> Tiles | Picture:
 
 
 def class_pictures(entries: Sequence[Entry]) -> list[Picture]:
-    """A row per class of each run that takes classes; what draws it where it is not there."""
-    return [_class_picture(entry) for entry in entries if entry.class_count]
+    """A row per class of each run: as asked for, and what draws it where it is not there; else as they came about."""
+    found = [_class_picture(entry) if entry.class_count else _found_classes(entry) for entry in entries]
+    return [shown for shown in found if shown is not None]
+
+
+def _found_classes(entry: Entry) -> Picture | None:
+    """Samples of a run that takes no classes, by the class that the judge finds in them."""
+    try:
+        tiles = tiles_of(entry.run / BY_CLASS, entry.spec.shape)
+    except OSError:
+        return None
+    if tiles is None:
+        return None
+    shown = picture(entry.name, tiles.picture, "drawn without asking, sorted by the judge")
+    return replace(shown, rows=tiles.rows)
 
 
 def _class_picture(entry: Entry) -> Picture:
@@ -131,7 +144,8 @@ def _class_picture(entry: Entry) -> Picture:
         return Picture(entry.name, problem=problem)
     if tiles is None or tiles.columns * tiles.rows < classes * PER_CLASS:
         return Picture(entry.name, problem=problem)
-    return picture(entry.name, tiles.regrouped(PER_CLASS, classes * PER_CLASS), f"{classes} classes")
+    shown = picture(entry.name, tiles.regrouped(PER_CLASS, classes * PER_CLASS), "as asked for")
+    return replace(shown, rows=classes)
 
 
 def class_command(entry: Entry) -> list[str]:
@@ -145,11 +159,10 @@ def class_names(entries: Sequence[Entry]) -> list[str]:
     """Names of the classes that rows show; their numbers where they have no names."""
     from genzoo.data.captions import CLASS_NAMES
 
-    count = min(max((e.class_count for e in entries), default=0), MOST_CLASSES)
-    data = next((e.config.get("data") for e in entries if e.class_count), None)
-    stored = data.get("classes") if isinstance(data, Mapping) else None
+    protocols = [entry.config.get("data") for entry in entries]
+    stored = next((p["classes"] for p in protocols if isinstance(p, Mapping) and p.get("classes")), None)
     names = list(stored or CLASS_NAMES.get(entries[0].data, ()))
-    return [str(names[i]) if i < len(names) else str(i) for i in range(count)]
+    return [str(names[i]) if i < len(names) else str(i) for i in range(MOST_CLASSES)]
 
 
 def neighbour_pictures(entries: Sequence[Entry]) -> list[Picture]:

@@ -138,6 +138,15 @@ def check_features(real: Tensor, fake: Tensor, metric: str) -> None:
             raise GenzooError(f"{metric} has no value: the {name} features hold NaN or infinite values")
 
 
+def check_spread(rows: Tensor, metric: str, name: str = "real") -> None:
+    """Refuses features `[n, d]` that do not vary at all: whatever made them saw nothing of the images.
+
+    Generated ones may well be equal, where a generator draws one image only. Raises `GenzooError`.
+    """
+    if bool((rows == rows[0]).all()):
+        raise GenzooError(f"all {name} features are equal: {metric} tells nothing, take other features")
+
+
 def bootstrap(
     metric: Metric, real: Tensor, fake: Tensor, *, draws: int = 200, generator: torch.Generator | None = None
 ) -> tuple[float, float]:

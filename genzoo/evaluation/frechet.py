@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from genzoo.contract import GenzooError
-from genzoo.evaluation.figures import check_features
+from genzoo.evaluation.figures import check_features, check_spread
 
 NAME = "the Fréchet distance"
 MOST_PARTS = 10
@@ -30,9 +30,10 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     """The squared Fréchet distance of the Gaussians with the moments of `a` `[n, d]` and `b` `[m, d]`, rows samples.
 
     In units of the features squared, in float64, covariances over n - 1. Raises `GenzooError` for anything but two
-    matrices of equally wide, finite rows, two or more each.
+    matrices of equally wide, finite rows, two or more each, and where all rows of `a`, the real ones, are equal.
     """
     check_features(a, b, NAME)
+    check_spread(a, NAME)
     return _distance(a.detach().double(), b.detach().double())
 
 
@@ -90,6 +91,7 @@ def frechet_extrapolated(a: Tensor, b: Tensor, *, generator: torch.Generator | N
     Raises `GenzooError` where even halves are smaller, and as `frechet_distance`.
     """
     check_features(a, b, NAME)
+    check_spread(a, NAME)
     a, b = a.detach().double(), b.detach().double()
     rows, width = min(len(a), len(b)), a.shape[1]
     most = min(MOST_PARTS, rows // (ROWS_PER_FEATURE * width))

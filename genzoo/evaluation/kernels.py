@@ -31,8 +31,9 @@ import torch
 from torch import Tensor
 
 from genzoo.contract import GenzooError
-from genzoo.evaluation.figures import check_features
+from genzoo.evaluation.figures import check_features, check_spread
 
+NAME = "a kernel distance"
 TILE = 1024
 """Rows of a tile, 8 MiB in float64: a few of them stay in the processor's cache."""
 MOST_FOR_MEDIAN = 4000
@@ -90,9 +91,11 @@ def mmd(real: Tensor, fake: Tensor, kernel: Kernel, *, tile: int = TILE) -> Disc
 
     The result depends on `tile` in rounding alone. The standard error holds for equal laws, where it errs upwards by up
     to a quarter, and for unequal ones; from fewer than a dozen rows it is a rough guess. Raises `GenzooError` unless
-    both are matrices of one width, finite, with two rows or more, and where the kernel overflows.
+    both are matrices of one width, finite, with two rows or more, where all real rows are equal, and where the kernel
+    overflows.
     """
-    check_features(real, fake, "a kernel distance")
+    check_features(real, fake, NAME)
+    check_spread(real, NAME)
     x, y = real.detach().double(), fake.detach().double()
     own_x, own_y, cross = _within(kernel, x, tile), _within(kernel, y, tile), _between(kernel, x, y, tile)
     value = own_x.mean() + own_y.mean() - 2 * cross.mean()
@@ -168,7 +171,7 @@ def gaussian_mmd(
     CMMD as published is `1000 * gaussian_mmd(..., bandwidth=10).biased` of CLIP's features of unit length. Raises
     `GenzooError` as `mmd` and `median_bandwidth`.
     """
-    check_features(real, fake, "a kernel distance")
+    check_features(real, fake, NAME)
     kernel = Gaussian(median_bandwidth(real) if bandwidth is None else bandwidth)
     return mmd(real, fake, kernel, tile=tile)
 

@@ -32,6 +32,13 @@ class LatentVariableModel(Protocol):
         """JSON-able figures such as `active_units` or `codebook_usage`."""
         ...
 
+
+@runtime_checkable
+class PicturedLatents(Protocol):
+    """A model that can show what its latents do beyond reconstructing."""
+
+    spec: DataSpec
+
     def latent_picture(
         self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -60,7 +67,7 @@ def latent_figures(
     `rate` is the mean KL to the prior and `distortion` the mean -log P(x|z), both in nats per image and both
     from `likelihood`; they add up to the negative ELBO (Alemi et al. 2018). Absent for models without them.
     """
-    images, cond = _some(model, split, MOST_IMAGES)
+    images, cond = first_images(model.spec, split, MOST_IMAGES)
     figures = {"images": len(images), **model.latent_figures(images, cond, generator=generator)}
     details = likelihood.details
     if {"kl", "reconstruction"} <= details.keys():
@@ -71,14 +78,14 @@ def latent_figures(
 
 
 def draw_latents(
-    model: LatentVariableModel,
+    model: PicturedLatents,
     split: "Split",
     folder: Path,
     *,
     generator: torch.Generator | None = None,
 ) -> list[Path]:
     """Writes `latents.png`, and `latent_map.png` where the latent vector is small; returns what was written."""
-    images, cond = _some(model, split, MOST_IMAGES)
+    images, cond = first_images(model.spec, split, MOST_IMAGES)
     picture = model.latent_picture(images, cond, generator=generator)
     paths = [folder / "latents.png"]
     save_grid(picture.flatten(0, 1), model.spec, paths[0], columns=picture.shape[1])
@@ -89,7 +96,7 @@ def draw_latents(
     return paths
 
 
-def _latent_vectors(model: LatentVariableModel, images: Tensor, cond: Tensor | None) -> Tensor | None:
+def _latent_vectors(model: PicturedLatents, images: Tensor, cond: Tensor | None) -> Tensor | None:
     """Posterior means `[n, d]` on the CPU; None for a model without a latent vector."""
     if not isinstance(model, Encoder):
         return None
@@ -120,7 +127,7 @@ def save_map(means: Tensor, labels: Tensor | None, path: Path) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _some(model: LatentVariableModel, split: "Split", at_most: int) -> tuple[Tensor, Tensor | None]:
-    """The first images of a split and, for a conditional model, their conditions."""
+def first_images(spec: DataSpec, split: "Split", at_most: int) -> tuple[Tensor, Tensor | None]:
+    """The first images `[n, c, h, w]` of a split and, for a conditional model, their conditions."""
     batch = split.batch(torch.arange(min(at_most, len(split))))
-    return batch.images, None if model.spec.cond is None else batch.cond
+    return batch.images, None if spec.cond is None else batch.cond

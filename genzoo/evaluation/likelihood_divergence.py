@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from genzoo.contract import GenzooError
-from genzoo.evaluation.figures import check_features
+from genzoo.evaluation.figures import check_features, check_spread
 from genzoo.evaluation.kernels import squared_distances
 
 NAME = "the feature likelihood divergence"
@@ -64,10 +64,12 @@ def feature_likelihood_divergence(
     Takes at most `most` rows of each set, and 4 n m bytes for their distances. `generator` (on the CPU) splits the
     training images and chooses rows. Features that are the same for all images are left out. Raises `GenzooError`
     unless the matrices have one width, are finite and have two rows or more (four for training), and where all
-    features are constant.
+    training or all test features are equal.
     """
     check_features(train, fake, NAME)
     check_features(test, fake, NAME)
+    check_spread(train, NAME, "training")
+    check_spread(test, NAME, "test")
     if len(train) < 4:
         raise GenzooError(f"{NAME} needs four or more training images, got {len(train)}")
     train, test, fake = (_at_most(most, rows, generator) for rows in (train, test, fake))
@@ -99,8 +101,6 @@ def _standardised(train: Tensor, test: Tensor, fake: Tensor) -> list[Tensor]:
     """Mean 0 and deviation 1 on the test images; where those do not vary, on all, and where these do not, left out."""
     pooled = torch.cat([train, test, fake])
     varies = (pooled != pooled[0]).any(0)
-    if not bool(varies.any()):
-        raise GenzooError(f"{NAME} has no value: all features are equal, take other ones")
     mean, deviation = test.mean(0), test.std(0)
     deviation = torch.where((test != test[0]).any(0), deviation, pooled.std(0))
     return [((rows - mean) / deviation)[:, varies] for rows in (train, test, fake)]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from genzoo.contract import DataSpec, GenzooError
-from genzoo.evaluation.figures import check_features
+from genzoo.evaluation.figures import check_features, check_spread
 from genzoo.evaluation.neighbours import BLOCK_MIB, SURFACE, Nearest, nearest, nearest_others
 from genzoo.pictures import save_grid
 
@@ -189,8 +189,7 @@ def _to_train(train: Tensor, fake: Tensor, block_mib: float) -> tuple[Nearest, T
 
 def _check(train: Tensor, other: Tensor, what: str) -> None:
     check_features(train, other, what)
-    if bool((train == train[0]).all()):
-        raise GenzooError(f"all training features are equal: {what} tells nothing, take other features")
+    check_spread(train, what, "training")
 
 
 def _projected(sets: list[Tensor], components: int | None) -> list[Tensor]:

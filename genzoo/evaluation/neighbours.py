@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from genzoo.contract import GenzooError
-from genzoo.evaluation.figures import check_features
+from genzoo.evaluation.figures import check_features, check_spread
 
 K = 3
 """Neighbours of precision and recall."""
@@ -33,6 +33,7 @@ K_DENSITY = 5
 BLOCK_MIB = 64.0
 NEAR = 1e-5
 """Squared distances below this part of the squared norms are subtracted: the product leaves them under 10 digits."""
+NAME = "a comparison of neighbours (precision, recall, density, coverage)"
 PAIRS = 256  # few enough for their rows to stay in the processor's cache
 SURFACE = 1e-9
 """Squared distances that differ by this part of themselves are equal but for rounding."""
@@ -73,9 +74,9 @@ def neighbour_metrics(
     Raises `GenzooError` for features that are no matrices of one width, not finite, not more than their neighbours, or
     for real features that are all equal.
     """
-    check_features(real, fake, "precision, recall, density and coverage")
+    check_features(real, fake, NAME)
     reals, fakes = _points(real, fake)
-    _check_spread(reals)
+    check_spread(real, NAME)  # every neighbour at distance 0: a figure would tell how ties are counted
     _check_k(max(k, k_density), len(real) - 1, "real features")
     _check_k(k, len(fake) - 1, "generated features")
     radii = _own(reals, max(k, k_density), block_mib).distances.square()
@@ -231,9 +232,3 @@ def _check_k(k: int, most: int, what: str) -> None:
         raise GenzooError(
             f"{k} neighbours are to be found among {max(0, most)} {what}: give more of them, or a k of 1 or more"
         )
-
-
-def _check_spread(points: _Points) -> None:
-    """Of equal points every neighbour is at distance 0, and a figure would only tell how ties are counted."""
-    if bool((points.names == points.names[0]).all()):
-        raise GenzooError("all real features are equal: neighbours tell nothing, take other features")

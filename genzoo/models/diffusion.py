@@ -256,6 +256,36 @@ class Diffusion(GenerativeModel):
             )
         return guided(conditional, without, sampling.guidance, (sampling.guidance_from, sampling.guidance_to))
 
+    def denoising_picture(
+        self,
+        n: int,
+        cond: Tensor | None = None,
+        *,
+        columns: int = 9,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """`[2 n, columns, *spec.shape]`: how `n` samples come about, over the network's calls from left to right.
+
+        A pair of rows for each: x_t, shrunk to the range of images, and what the network sees in it.
+        """
+        cond, frames = self.condition.or_drawn(cond, n, generator), list[Tensor]()
+        sampling = self.config.sampling
+        with evaluating(self):
+            denoise = self._guided(cond, n, sampling, None)
+
+            def watched(x_t: Tensor, t: Tensor) -> Solved:
+                solved, at = denoise(x_t, t), self.path.at(t)
+                frames.append(torch.stack([x_t / spread(at.alpha + at.sigma, x_t), solved.x.to(x_t)], 1))
+                return solved
+
+            times = sampling.grid(self.path, sampling.steps)
+            x = sampling.sampler.run(watched, self.path, times, self.noise(n, generator), generator)
+            x = self._without_noise(denoise, x, times[-1])
+        frames.append(torch.stack([x, x], 1))
+        shown = torch.linspace(0, len(frames) - 1, columns).round().long()
+        picture = torch.stack([frames[i] for i in shown], 2).flatten(0, 2)
+        return self.scale.images(picture).view(2 * n, columns, *self.spec.shape)
+
     # --- images in, images out -----------------------------------------------------------------------------
 
     def vary(

@@ -173,11 +173,9 @@ class LatentModel(GenerativeModel):
         """Those of the autoencoder, which is unconditional."""
         return self.codec.latent_figures(images, generator=generator)
 
-    def latent_picture(
-        self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """That of the autoencoder."""
-        return self.codec.latent_picture(images, generator=generator)
+    def reconstruct(self, images: Tensor, cond: Tensor | None = None) -> Tensor:
+        """What the autoencoder keeps of images: see there."""
+        return self.codec.reconstruct(images)
 
     # --- likelihood ----------------------------------------------------------------------------------------
 

@@ -181,15 +181,34 @@ class Shortcut(GenerativeModel):
 
         Raises `GenzooError` for another number of steps.
         """
-        cond, parts = self.condition.or_drawn(cond, n, generator), []
+        cond = self.condition.or_drawn(cond, n, generator)
+        return self.decode(self.noise(n, generator), cond, steps=steps)
+
+    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """x_1 `[n, *spec.shape]` ~ N(0, 1)."""
+        return normal_noise(torch.zeros(n, *self.spec.shape, device=self.device), generator)
+
+    def decode(self, x_1: Tensor, cond: Tensor | None = None, *, steps: int | None = None) -> Tensor:
+        """Images `[n, *spec.shape]` to which so many steps lead from `x_1` `[n, ...]`.
+
+        Raises `GenzooError` for another number of steps than 1, 2, 4 ... `config.finest`.
+        """
         steps = check_power_of_two(self.config.calls if steps is None else steps, "steps", self.config.finest)
         with evaluating(self):
-            embedded = self.condition(cond, n)
-            for part in slices(n, self.chunk):
+            embedded, parts = self.condition(cond, len(x_1)), [x_1[:0]]
+            for part in slices(len(x_1), self.chunk):
                 average = self.average(None if embedded is None else embedded[part])
-                noise = torch.zeros(part.stop - part.start, *self.spec.shape, device=self.device)
-                parts.append(lead_back(average, normal_noise(noise, generator), steps, self.config.finest))
-        return self.scale.images(torch.cat(parts) if parts else torch.zeros(0, *self.spec.shape))
+                parts.append(lead_back(average, x_1[part], steps, self.config.finest))
+        return self.scale.images(torch.cat(parts))
+
+    def denoising_picture(
+        self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """`[n, columns, *spec.shape]`: what comes of the same noise in 1, 2, 4 ... `config.finest` network calls."""
+        cond = self.condition.or_drawn(cond, n, generator)
+        noise = self.noise(n, generator)
+        counts = [2**i for i in range(self.config.finest.bit_length())]
+        return torch.stack([self.decode(noise, cond, steps=steps) for steps in counts], 1)
 
     # --- likelihood ----------------------------------------------------------------------------------------
 

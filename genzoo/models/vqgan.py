@@ -188,12 +188,6 @@ class VQGAN(GenerativeModel):
         """Those of the autoencoder."""
         return self.autoencoder.latent_figures(images, cond, generator=generator)
 
-    def latent_picture(
-        self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """That of the autoencoder."""
-        return self.autoencoder.latent_picture(images, cond, generator=generator)
-
 
 def adaptive_weight(rec: Tensor, adv: Tensor, layer: Tensor, most: float) -> Tensor:
     """lambda = |grad rec| / (|grad adv| + delta) at most `most`, of scalars that depend on `layer`; no gradient.

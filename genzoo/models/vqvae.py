@@ -191,14 +191,6 @@ class VQVAE(GenerativeModel):
         figures = {"codebook_usage": usage(shares).item(), "codebook_perplexity": perplexity(shares).item()}
         return {"codes": self.quantiser.codes, **figures}
 
-    def latent_picture(
-        self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """`[8, 2, c, h, w]`: reconstructions beside the images."""
-        images, cond = images[:8], None if cond is None else cond[:8]
-        shown = self.reconstruct(images, cond)
-        return torch.stack([shown, images.to(shown)], 1)
-
     def nearby_codes(self, images: Tensor, cond: Tensor | None = None, *, count: int) -> Tensor:
         """The codes of images and those that differ in one position: long `[n, s, h', w']`, s <= 1 + count.
 
