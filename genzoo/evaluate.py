@@ -50,6 +50,8 @@ class EvaluateFlags:
     samples: int | None = None
     """Samples to draw and judge, else 2,000 or as many as there are images to judge them by; 0: none. Drawing ends
     after five minutes with what there is by then."""
+    samples_only: bool = False
+    """Judge samples and draw pictures; likelihoods and costs in the report stay as they are."""
     judge: str | None = None
     """In whose features samples are judged: encoder:RUN, pixels, random, inception or dinov2; else a small encoder that
     is trained on the training images once and kept in $GENZOO_CACHE or ~/.cache/genzoo."""
@@ -75,8 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(flags: EvaluateFlags) -> None:
     from genzoo.checkpoint import load_model
-    from genzoo.contract import Encoder, GenerativeModel
+    from genzoo.contract import Encoder, GenerativeModel, GenzooError
 
+    if flags.max_seconds is not None and flags.max_seconds <= 0:
+        raise GenzooError(f"--max-seconds must be above 0, got {flags.max_seconds:g}")
     model = load_model(flags.run).to(flags.device)
     if isinstance(model, Encoder):
         _evaluate_encoder(model, flags)
@@ -89,7 +93,7 @@ def _evaluate_encoder(encoder: "Encoder", flags: EvaluateFlags) -> None:
     from genzoo.encoder_sections import EncoderCase, encoder_sections
     from genzoo.encoders.fine_tuning import FineTuning
 
-    generative = ("outliers", "noised", "samples", "judge", "max_seconds")
+    generative = ("outliers", "noised", "samples", "judge", "max_seconds", "samples_only")
     _refuse(flags, generative, "for models that draw images, this is an encoder")
     how = None if flags.fine_tune is None else FineTuning(flags.fine_tune)
     data = load_for(encoder, flags)
@@ -106,17 +110,17 @@ def _refuse(flags: EvaluateFlags, names: Sequence[str], reason: str) -> None:
     from genzoo.contract import GenzooError
 
     for name in names:
-        if getattr(flags, name) is not None:
+        if getattr(flags, name) not in (None, False):
             raise GenzooError(f"--{name.replace('_', '-')} is {reason}; leave it out")
 
 
 def _evaluate_generative(model: "GenerativeModel", flags: EvaluateFlags) -> None:
-    from genzoo.contract import GenzooError
-    from genzoo.sections import Case, noised_section, outliers_section
+    from genzoo.sections import Case, illustrations_section, noised_section, outliers_section
 
     _refuse(flags, ("fine_tune",), "for encoders, this is a generative model")
-    if flags.max_seconds is not None and flags.max_seconds <= 0:
-        raise GenzooError(f"--max-seconds must be above 0, got {flags.max_seconds:g}")
+    if flags.samples_only:
+        about_likelihoods = ("max_seconds", "outliers", "noised")
+        _refuse(flags, about_likelihoods, "about likelihoods, which --samples-only leaves alone")
     inquiry = _inquiry(flags)
     data = load_for(model, flags)
     strange = None if flags.outliers is None else load_for(model, replace(flags, data=flags.outliers))
@@ -127,8 +131,9 @@ def _evaluate_generative(model: "GenerativeModel", flags: EvaluateFlags) -> None
         if flags.noised is None
         else noised_section(case, images=flags.noised, annealing=_annealing(flags))
     )
-    sections, remarks = own_sections(case, flags)
-    sections, remarks = sections + judged, remarks | why_not
+    pictures = illustrations_section(case, flags.run)
+    sections, remarks = ([], {}) if flags.samples_only else own_sections(case, flags)
+    sections, remarks = sections + judged + ([] if pictures is None else [pictures]), remarks | why_not
     if strange is not None:
         sections.append(outliers_section(case, strange, flags.outliers or ""))
     rows = remarks | {name: value for section in sections for name, value in section.rows.items()}
@@ -143,13 +148,7 @@ def own_sections(case: "Case", flags: EvaluateFlags) -> tuple[list["Section"], d
     """What the model itself has to answer for, and rows of what it has not."""
     from genzoo.block_sections import baselines_section, classification_section, cost_section
     from genzoo.contract import NoLikelihood
-    from genzoo.sections import (
-        illustrations_section,
-        latents_section,
-        likelihood_section,
-        modes_section,
-        translation_section,
-    )
+    from genzoo.sections import latents_section, likelihood_section, modes_section, translation_section
 
     sections: list[Section | None] = [modes_section(case), translation_section(case)]
     remarks, report = {}, None
@@ -159,7 +158,7 @@ def own_sections(case: "Case", flags: EvaluateFlags) -> tuple[list["Section"], d
         sections.append(classification_section(case))
     except NoLikelihood as reason:
         remarks = {"likelihood": f"none: {reason}"}
-    sections += [cost_section(case, flags.run, report), illustrations_section(case, flags.run)]
+    sections.append(cost_section(case, flags.run, report))
     return [section for section in sections if section is not None], remarks
 
 
@@ -171,6 +170,8 @@ def _inquiry(flags: EvaluateFlags) -> "Inquiry | None":
 
     if flags.samples is not None and (flags.samples < 0 or flags.samples == 1):
         raise GenzooError(f"--samples must be 0 (none) or at least 2, got {flags.samples}")
+    if flags.samples == 0 and flags.samples_only:
+        raise GenzooError("--samples-only has nothing to judge with --samples 0; leave one of them out")
     if flags.samples == 0 and flags.judge is not None:
         raise GenzooError("--judge has nothing to judge with --samples 0; leave one of them out")
     return None if flags.samples == 0 else Inquiry(judge_named(flags.judge), flags.samples)

@@ -19,7 +19,7 @@ from genzoo.comparison.charts import HEIGHT, LEFT, WIDTH, Axis, Point, scatter
 from genzoo.comparison.entries import read_entries, read_entry
 from genzoo.comparison.overview import likelihood_table, overview, remarks
 from genzoo.comparison.page import Comparison, Failure, render, table_rows
-from genzoo.comparison.pictures import class_command, class_pictures, sample_pictures
+from genzoo.comparison.pictures import class_command, class_pictures, sample_pictures, work_pictures
 from genzoo.comparison.record import record
 from genzoo.comparison.tables import Cell, likelihood_column, mark_best, quality_column
 from genzoo.config import TrainConfig, from_json, to_json
@@ -258,6 +258,31 @@ def test_classes_have_a_row_each(tmp_path):
     assert grey == [[round(k * 255 / 16)] * 8 for k in range(10)]
     page = render(Comparison([entry]))
     assert page.count("<li>seven</li>") == 1
+
+
+def test_classes_that_nobody_asked_for_are_shown_as_found(tmp_path):
+    run = hand_written(tmp_path / "run")
+    images = torch.zeros(3 * 8, 1, 8, 8, dtype=torch.uint8)
+    save_grid(images, SPEC, run / "samples" / "by-class.png", columns=8)
+    entry = read_entry(run)
+    (picture,) = class_pictures([entry])
+    assert picture.rows == 3 and opened(picture).size == (8 * 65 + 1, 3 * 65 + 1)
+    page = render(Comparison([entry]))
+    assert page.count("<li>two</li>") == 1 and "<li>three</li>" not in page
+    assert class_pictures([read_entry(hand_written(tmp_path / "other"))]) == []
+
+
+def test_models_are_shown_at_work(tmp_path):
+    runs = [hand_written(tmp_path / name) for name in ("a", "b")]
+    images = torch.zeros(16, 1, 8, 8, dtype=torch.uint8)
+    save_grid(images, SPEC, runs[0] / "denoising.png")
+    (runs[1] / "denoising.png").write_bytes(b"no picture")
+    entries = read_entries(runs)
+    ((title, pictures),) = work_pictures(entries)
+    assert title == "How samples come about" and opened(pictures[0]).size == (4 * 65 + 1, 4 * 65 + 1)
+    assert "cannot be read" in pictures[1].problem
+    assert render(Comparison(entries)).count(title) == 1
+    assert "Models at work" not in render(Comparison(entries[:0]))
 
 
 def test_axes_keep_all_values_within():

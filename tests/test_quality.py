@@ -296,6 +296,19 @@ def test_nothing_is_drawn_where_nobody_wants_it(tmp_path, cache, capsys):
     assert "Fréchet" not in capsys.readouterr().out
 
 
+def test_samples_alone_leave_the_rest_of_the_report(tmp_path, cache):
+    folder = saved_run(tmp_path / "vae", "vae")
+    (folder / "report.json").write_text(json.dumps({"likelihood": {"a": 1}, "cost": {"b": 2}}))
+    asked = ("--samples", 30, "--judge", "random", "--max-images", 50)
+    assert run("evaluate", folder, "--samples-only", *asked) == 0
+    report = json.loads((folder / "report.json").read_text())
+    assert report["likelihood"] == {"a": 1} and report["cost"] == {"b": 2}
+    assert report.keys() == {"likelihood", "cost", "quality", "memorisation", "classes", "illustrations"}
+    (pictures,) = report["illustrations"].values()
+    drawn = [*pictures["pictures"], *(folder / "samples" / name for name in ("judged.png", "by-class.png"))]
+    assert len(drawn) == 4 and all(Image.open(path).size > (50, 50) for path in drawn)
+
+
 def test_classes_and_vectors(tmp_path, cache, encoder):
     for cond in ("class", f"encoder:{encoder}"):
         folder = saved_run(tmp_path / cond[:5], "gan", cond)
@@ -316,6 +329,7 @@ def test_the_encoder_of_the_condition_is_refused(tmp_path, cache, encoder, capsy
 
 @pytest.mark.parametrize(("argv", "words"), [
     (["--samples", "1"], "at least 2"), (["--samples", "-3"], "at least 2"), (["--judge", "nobody"], "--judge takes"),
+    (["--samples", "0", "--samples-only"], "nothing to judge"), (["--noised", "9", "--samples-only"], "leaves alone"),
     (["--samples", "0", "--judge", "pixels"], "nothing to judge"), (["--judge", "encoder:nowhere"], "no run folder"),
     (["--split", "train", "--samples", "20"], "nothing was trained on"),
 ])  # fmt: skip

@@ -21,6 +21,7 @@ from genzoo.comparison.pictures import (
     picture,
     sample_pictures,
     tiles_of,
+    work_pictures,
 )
 from genzoo.comparison.reported import Reported
 from genzoo.comparison.tables import Table, compact, figure_names
@@ -95,7 +96,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "cost": overview.cost_table(entries), "others": overview.other_tables(entries),
         "remarks": overview.remarks(entries), "charts": charts(entries, figure_names(entries)),
         "samples": _with_reference(comparison, sample_pictures(entries)), "classes": class_pictures(entries),
-        "class_names": class_names(entries), "neighbours": neighbour_pictures(entries),
+        "class_names": class_names(entries), "neighbours": neighbour_pictures(entries), "work": work_pictures(entries),
         "floors": _floors(entries), "baselines": next((e.baselines for e in entries if e.baselines), {}),
     }  # fmt: skip
 

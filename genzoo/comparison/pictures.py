@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from genzoo.commands import BY_CLASS, JUDGED, MOST_CLASSES, PER_CLASS
 from genzoo.comparison.entries import Entry
+from genzoo.evaluation.illustrations import DENOISING, INTERPOLATIONS, RECONSTRUCTIONS
 from genzoo.pictures import TILE
 
 if TYPE_CHECKING:
@@ -165,16 +166,31 @@ def class_names(entries: Sequence[Entry]) -> list[str]:
     return [str(names[i]) if i < len(names) else str(i) for i in range(MOST_CLASSES)]
 
 
+def work_pictures(entries: Sequence[Entry]) -> list[tuple[str, list[Picture]]]:
+    """What evaluations have drawn of the models at work, by what it shows."""
+    kinds = {
+        "Images beside their reconstructions": RECONSTRUCTIONS,
+        "How samples come about": DENOISING,
+        "Ways from one image, or latent, to another": INTERPOLATIONS,
+    }
+    found = [(title, _pictures(entries, [name])) for title, name in kinds.items()]
+    return [(title, pictures) for title, pictures in found if pictures]
+
+
 def neighbour_pictures(entries: Sequence[Entry]) -> list[Picture]:
     """Samples with the training images nearest to them, of the runs that have such a picture."""
+    return _pictures(entries, ["samples/*neighbour*.png", "*neighbour*.png"])
+
+
+def _pictures(entries: Sequence[Entry], patterns: Sequence[str]) -> list[Picture]:
+    """The files of each run that fit."""
     found = []
     for entry in entries:
-        for folder in (entry.run / "samples", entry.run):
-            for path in sorted(folder.glob("*neighbour*.png")):
-                try:
-                    found.append(picture(entry.name, _open(path)))
-                except OSError:
-                    found.append(Picture(entry.name, problem=f"{path} cannot be read"))
+        for path in (path for pattern in patterns for path in sorted(entry.run.glob(pattern))):
+            try:
+                found.append(picture(entry.name, _open(path)))
+            except OSError:
+                found.append(Picture(entry.name, problem=f"{path} cannot be read"))
     return found
 
 

@@ -18,6 +18,7 @@ from genzoo.pictures import save_grid
 if TYPE_CHECKING:
     from genzoo.data.split import Split
 
+RECONSTRUCTIONS, DENOISING, INTERPOLATIONS = "reconstructions.png", "denoising.png", "interpolations.png"
 RECONSTRUCTED, PAIRS_A_ROW = 32, 4
 DENOISED = 4
 INTERPOLATED, STATIONS = 4, 9
@@ -78,9 +79,9 @@ def illustrate(
     if model.spec.levels is None:
         return []
     pictures = {
-        "reconstructions.png": _reconstructions(model, split),
-        "denoising.png": _denoising(model, split, generator),
-        "interpolations.png": _interpolations(model, split, generator),
+        RECONSTRUCTIONS: _reconstructions(model, split),
+        DENOISING: _denoising(model, split, generator),
+        INTERPOLATIONS: _interpolations(model, split, generator),
     }
     written = []
     for name, picture in pictures.items():
