@@ -44,7 +44,7 @@ from genzoo.evaluation.features import (
 )
 from genzoo.evaluation.judges import dinov2_space, inception_space
 from genzoo.networks.backbones import ProjectionConfig, ResNetConfig
-from genzoo.objectives.redundancy import VICReg
+from genzoo.objectives.contrastive import NTXent
 from genzoo.presets import build
 from genzoo.trainer import Budget, RunOptions, Trainer
 
@@ -57,7 +57,7 @@ BASIS_IMAGES = 5000  # training images that principal components are those of
 HASHED = 256  # images that stand for a split that streams from disk
 ENCODER = "encoder:"
 OWN = "own encoder"
-_PROJECTION = ProjectionConfig(256, 256, 3, batch_norm=True)
+_PROJECTION = ProjectionConfig(256, 128)
 
 
 @dataclass(frozen=True)
@@ -153,13 +153,17 @@ def default_judge(data: ImageData, *, seed: int = SEED, say: Callable[[str], Non
 
 
 def judge_config(spec: DataSpec) -> ViewsConfig:
-    """The recipe for data of `spec`; colour images are mirrored, grey ones may be writing."""
+    """The recipe for data of `spec`; colour images are mirrored, grey ones may be writing.
+
+    SimCLR with three stages. Two stages trained by VICReg passed every test on corruptions too, but rated garments full
+    of speckle (a VAE's pixels, drawn one by one) above a flow's clean ones.
+    """
     flip = 0.5 if spec.shape[0] == 3 else 0.0
     crop = RandomCrop(scale=(0.6, 1.2), flip=flip, degrees=10.0, ground=ground_of(spec))
     training = TrainConfig(
         batch_size=128, learning_rate=3e-3, muon=True, precision="fp32", validations=0
     )  # fp32: on every machine the same up to rounding
-    return ViewsConfig(ResNetConfig((32, 64)), _PROJECTION, crop, VICReg(), training)
+    return ViewsConfig(ResNetConfig((32, 64, 128)), _PROJECTION, crop, NTXent(0.2), training)
 
 
 def cache_folder() -> Path:
