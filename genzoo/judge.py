@@ -1,6 +1,6 @@
 """Who judges samples: an encoder trained once on the training images at hand, unless another judge is named.
 
-The default judge is a small encoder trained by VICReg (Bardes et al. 2022), seen before its projection. Self-supervised
+The default judge is a small encoder trained by SimCLR (Chen et al. 2020), seen before its projection. Self-supervised
 features rank samples of data far from photographs better than Inception's (Morozov, Voynov & Babenko 2021), but what
 views differ in an encoder learns not to see: here they differ by mild crops and turns alone, so that blur, shade and
 noise stay visible. It is narrow, because the Fréchet distance of n real images from n others grows with width^2 / n. It

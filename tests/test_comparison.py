@@ -300,6 +300,9 @@ def test_a_plot_holds_each_point_and_its_name():
     assert len(at) == 4 and all(LEFT < x < WIDTH and 0 < y < HEIGHT for x, y in at)
     assert at == sorted(at) and [y for _, y in at] == sorted((y for _, y in at), reverse=True)
     assert "<2>" not in svg and svg.count("&lt;2&gt;") >= 2
+    wide = scatter([Point("low", 1, 0.5, 0), Point("high", 2, 50.0, 1), Point("mid", 3, 5.0, 2)], "x", "y")
+    low, high, mid = (float(y) for y in re.findall(r'cy="([0-9.]+)"', wide))
+    assert mid == pytest.approx((low + high) / 2, abs=0.2)  # the geometric mean lies in the middle
     assert "Nothing to draw" in scatter([], "x", "y")
 
 

@@ -14,6 +14,8 @@ from genzoo.evaluation.figures import readable
 WIDTH, HEIGHT = 560, 400
 LEFT, RIGHT, TOP, BOTTOM = 72, 16, 16, 52
 COLOURS = 10
+WIDE = 20.0
+"""Highest over lowest figure from which on a scale is logarithmic."""
 SHAPES = {Likelihood.EXACT: "circle", Likelihood.LOWER_BOUND: "left", Likelihood.ESTIMATE: "diamond"}
 
 
@@ -159,12 +161,17 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, *, log: bool = 
     xs = [v for p in points for v in (p.x, *(p.x_interval or ()))]
     ys = [v for p in points for v in (p.y, *(p.y_interval or ()))]
     x = Axis.over(xs, x_title, LEFT, WIDTH - RIGHT, log=log)
-    y = Axis.over(ys, y_title, HEIGHT - BOTTOM, TOP)
+    y = Axis.over(ys, y_title, HEIGHT - BOTTOM, TOP, log=_spans(ys))
     parts = [*_frame(x, y), *(_bars(p, x, y) for p in points), *_labels(points, x, y)]
     parts += [_mark(p, x, y) for p in points]
     names = ", ".join(p.name for p in points)
     head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_title)} over {escape(x_title)}: '
     return Markup(f'{head}{escape(names)}">{"".join(parts)}</svg>')
+
+
+def _spans(values: Sequence[float]) -> bool:
+    """Whether figures, all above 0, differ so much that an even scale would show one run and a crowd."""
+    return min(values) > 0 and max(values) > WIDE * min(values)
 
 
 def _frame(x: Axis, y: Axis) -> list[str]:
