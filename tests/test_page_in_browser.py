@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from hand_written_runs import cost, hand_written, likelihood, quality
@@ -146,3 +147,13 @@ def test_nothing_is_wider_than_the_window(page, width):
     inner, content = page.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert inner == width and content <= width
+
+
+def test_the_page_of_the_recorded_bake_off_opens(browser):
+    """Last, since it leaves the page of the others."""
+    path = Path(__file__).parents[1] / "samples" / "bakeoff-fashion-mnist.html"
+    browser.get(path.as_uri())
+    pictures = browser.find_elements("tag name", "img")
+    assert len(pictures) > 30 and all(p.get_property("naturalWidth") > 0 for p in pictures)
+    assert len(rows(browser)) > 10 and click(browser, "samples/s") == "descending"
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
