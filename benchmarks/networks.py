@@ -107,7 +107,7 @@ class Jury:
 
     def distances(self, images: Tensor) -> dict[str, float]:
         """Fréchet distances of `images` to the validation images, by space."""
-        return {space.name: frechet_distance(space(images), self.real[space.name]) for space in self.spaces}
+        return {space.name: frechet_distance(self.real[space.name], space(images)) for space in self.spaces}
 
 
 def losses(model: GenerativeModel, batch: Batch, draws: int = 8) -> Tensor:

@@ -122,7 +122,7 @@ def compare(
     real = [space(judged) for space in spaces]
     train = some_images(data.train, BASIS_IMAGES + args.n, seed=0)[BASIS_IMAGES:]  # not those of the basis
     train = train if len(train) > 1 else some_images(data.train, args.n, seed=1)
-    floor = [(s.name, frechet_distance(s(train), r)) for s, r in zip(spaces, real, strict=True)]
+    floor = [(s.name, frechet_distance(r, s(train))) for s, r in zip(spaces, real, strict=True)]
     samplings = [replace(s, precision=args.precision) for s in entrants(model, args.calls, args.plain_steps)]
     results: list[list[Drawn]] = [[] for _ in samplings]
     for seed in range(args.seeds):
@@ -135,7 +135,7 @@ def compare(
         for sampling, drawn in zip(samplings, results, strict=True):
             images, calls, seconds = draw(model, sampling, noise, cond)
             error = (images[:few].float() - reference.float()).abs().mean().item()
-            distances = [frechet_distance(s(images), r) for s, r in zip(spaces, real, strict=True)]
+            distances = [frechet_distance(r, s(images)) for s, r in zip(spaces, real, strict=True)]
             drawn.append(Drawn(calls, seconds, distances, error))
     return samplings, results, floor
 

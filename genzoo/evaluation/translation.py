@@ -81,7 +81,7 @@ def compared(
         "psnr": psnr.mean().item(),
         "psnr_stderr": _stderr(psnr),
         "sharpness": (gradients(predictions).mean() / detail).item() if detail else None,
-        "frechet": {space.name: frechet_distance(space(predictions), space(truths)) for space in spaces},
+        "frechet": {space.name: frechet_distance(space(truths), space(predictions)) for space in spaces},
     }
 
 
