@@ -125,8 +125,8 @@ def default_judge(data: ImageData, *, seed: int = SEED, say: Callable[[str], Non
     """The encoder trained on `data.train`, read from the cache where it lies there whole, else trained and kept.
 
     `say` is told where training starts. The number of steps is fixed, and so should be the seed but where judges are
-    compared; labels are not used. Raises
-    `GenzooError` for data that are no images of whole numbers, and where the cache cannot be written.
+    compared; labels are not used. Raises `GenzooError` for data that are no images of whole numbers, and where the
+    cache cannot be written.
     """
     spec = DataSpec(data.spec.shape, data.spec.levels)
     config = judge_config(spec)

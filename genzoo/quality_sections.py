@@ -7,7 +7,7 @@ copies comes nearer to.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +81,7 @@ def quality_sections(case: Case, inquiry: Inquiry, run: Path) -> list[Section]:
     classes, unasked = _class_figures(case, drawn, images)
     found = figures | classes, missing | unasked
     save_grid(drawn.images[:SHOWN], case.model.spec, run / JUDGED)
-    quality = _quality_section(case, *found, about, len(sets.judged), start)
-    quality = replace(quality, pictures=[run / JUDGED])
+    quality = _quality_section(case, *found, about, len(sets.judged), start, run / JUDGED)
     classes = _classes_section(case, drawn, sets, images.train, run / BY_CLASS)
     return [quality, memorisation, *([] if classes is None else [classes])]
 
@@ -190,6 +189,7 @@ def _quality_section(
     about: Mapping[str, Any],
     judged: int,
     start: float,
+    picture: Path,
 ) -> Section:
     rows = {"judge of samples": f"{about['judge']['name']} {about['judge']['identity']}"}
     rows |= {"judge, mind": about["remark"]} if about["remark"] else {}
@@ -197,7 +197,7 @@ def _quality_section(
     content = {
         **about, "figures": _json(figures), "missing": dict(missing), "seconds": time.perf_counter() - start
     }  # fmt: skip
-    return Section("quality", case.name, content, rows)
+    return Section("quality", case.name, content, rows, [picture])
 
 
 def _count_text(about: Mapping[str, Any], images: int) -> str:

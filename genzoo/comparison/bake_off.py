@@ -154,9 +154,8 @@ class BakeOff:
         return ["train", *([] if resume else [preset]), *terms, "--out", str(folder), *resume]
 
     def _evaluate_command(self, folder: Path) -> list[str]:
-        few = ["--max-seconds", _amount(LIKELIHOOD_SECONDS)]
-        if self.evaluate_images is not None:
-            few = ["--max-images", str(self.evaluate_images)]
+        some = self.evaluate_images
+        few = ["--max-seconds", _amount(LIKELIHOOD_SECONDS)] if some is None else ["--max-images", str(some)]
         device = [] if self.terms.device is None else ["--device", self.terms.device]
         return ["evaluate", str(folder), "--seed", str(self.terms.seed), *few, *device]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genzoo.contract import GenzooError
 from genzoo.encoders.probes import Labelled, nearest_classes
-from genzoo.evaluation.figures import REACH, Figure, bootstrap
+from genzoo.evaluation.figures import REACH, Figure, bootstrap, in_halves
 
 DRAWS = 100
 """Pairs of halves behind the interval of the shift."""
@@ -63,8 +63,7 @@ def class_shares(
         for classes in (found, *(nearest_classes(bank, rows.to(bank.vectors)) for rows in (real, stand_in)))
     )
     low, high = bootstrap(_shift, q, p, draws=DRAWS, generator=generator)
-    how = f"95% over images, {DRAWS} pairs of random halves"
-    shift = Figure(_shift(q, p), len(p), len(q), low, high, how, _shift(q, r))
+    shift = Figure(_shift(q, p), len(p), len(q), low, high, in_halves(DRAWS), _shift(q, r))
     return ClassShares(found, p.mean(0), q.mean(0), shift)
 
 

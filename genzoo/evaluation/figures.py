@@ -167,6 +167,11 @@ def bootstrap(
     return low, high
 
 
+def in_halves(draws: int) -> str:
+    """What an interval by `bootstrap` is called."""
+    return f"95% over images, {draws} pairs of random halves"
+
+
 def floor_of(
     metric: Metric, real: Tensor, n: int, generator: torch.Generator | None = None, *, draws: int = 1
 ) -> float:

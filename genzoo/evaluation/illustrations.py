@@ -1,8 +1,10 @@
 """Pictures of a model at work, of the families that have something to show: one protocol and one PNG each.
 
-reconstructions.png   images beside what their latents keep of them
-denoising.png         how samples come about, from noise to image
-interpolations.png    the way from one image, or latent, to another
+    reconstructions.png   images beside what their latents keep of them
+    denoising.png         how samples come about, from noise to image
+    interpolations.png    the way from one image, or latent, to another
+
+A family that has none of these methods is shown by its samples alone.
 """
 
 from pathlib import Path

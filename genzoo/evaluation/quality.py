@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genzoo.contract import GenzooError
 from genzoo.evaluation.diversity import sliced_wasserstein, vendi_score
-from genzoo.evaluation.figures import ERRORS, REACH, Figure, Metric, bootstrap
+from genzoo.evaluation.figures import ERRORS, REACH, Figure, Metric, bootstrap, in_halves
 from genzoo.evaluation.frechet import Extrapolated, frechet_distance, frechet_extrapolated
 from genzoo.evaluation.kernels import gaussian_mmd, kid
 from genzoo.evaluation.likelihood_divergence import LikelihoodDivergence, feature_likelihood_divergence
@@ -74,10 +74,13 @@ def halved(
 ) -> dict[str, Figure]:
     """The figure `name` by a metric of `judged` and sampled features, its interval by halves of both."""
     low, high = bootstrap(metric, judged, sets.samples, draws=DRAWS, generator=sets.generator(name))
-    how = f"95% over images, {DRAWS} pairs of random halves"
     sizes = len(sets.samples), len(judged)
     floor = metric(judged, sets.stand_in)
-    return {name: Figure(metric(judged, sets.samples), *sizes, low, high, how, floor, higher_is_better)}
+    return {
+        name: Figure(
+            metric(judged, sets.samples), *sizes, low, high, in_halves(DRAWS), floor, higher_is_better
+        )
+    }
 
 
 def with_errors(sets: FeatureSets, name: str, estimate: Estimate) -> dict[str, Figure]:
