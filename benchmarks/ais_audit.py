@@ -13,16 +13,21 @@ import torch
 from torch import Tensor
 
 import genzoo
-from genzoo.commands import data_of_run
-from genzoo.contract import GenzooError
-from genzoo.likelihood import HMC, AnnealingPath, annealed_importance_sampling, bidirectional_monte_carlo
-from genzoo.models.vae import VAE
-from genzoo.objectives.elbo import GaussianMixture
+from genzoo.core.errors import GenzooError
+from genzoo.models.run_data import data_of_run
+from genzoo.models.vae.vector_vae import VAE
+from genzoo.objectives.elbo import DiagonalMixture
+from genzoo.objectives.likelihood.annealing import (
+    HMC,
+    AnnealingPath,
+    annealed_importance_sampling,
+    bidirectional_monte_carlo,
+)
 
 
 def path_of(model: VAE, images: Tensor) -> AnnealingPath:
     """From q(z|x) to p(x, z) of `images` `[b, c, h, w]`; latents come as `[k, b, d]`."""
-    q, p = model.encode(images), GaussianMixture(*model.prior(None, model.encoder))
+    q, p = model.encode(images), DiagonalMixture(*model.prior(None, model.encoder))
 
     def log_likelihood(z: Tensor) -> Tensor:
         params = model.decode(z.flatten(0, 1))
@@ -39,7 +44,7 @@ def path_of(model: VAE, images: Tensor) -> AnnealingPath:
 
 def simulated(model: VAE, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Latents `[n, d]` from the prior, and images `[n, c, h, w]` drawn given them."""
-    z = GaussianMixture(*model.prior(None, model.encoder)).sample(n, generator)
+    z = DiagonalMixture(*model.prior(None, model.encoder)).sample(n, generator)
     images = model.distribution.sample(model.decode(z), generator=generator)
     return z, images.to(torch.uint8)
 

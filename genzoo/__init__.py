@@ -1,80 +1,54 @@
-"""genzoo: every family of generative image model behind one contract.
+"""genzoo: VAEs, GANs, diffusion, flow matching and autoregressive image models through one API.
 
 Names are imported when they are first used, so that `import genzoo` and `--help` do not wait for torch.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from genzoo.checkpoint import load_model as load
-    from genzoo.contract import (
-        Batch,
-        DataSpec,
-        Encoder,
-        GenerativeModel,
-        GenzooError,
-        Likelihood,
-        LogLikelihood,
-        Loss,
-        NoLikelihood,
-        bits_per_dim,
-    )
-    from genzoo.data import ImageData, load_data
-    from genzoo.encoder_presets import create_encoder, list_encoders
-    from genzoo.models.diffusers_format import from_diffusers
-    from genzoo.presets import create, list_models
-
-__version__ = "0.1.0"
+from genzoo.core.version import __version__ as __version__
 
 _HOMES = {
-    "from_diffusers": ("genzoo.models.diffusers_format", "from_diffusers"),
-    "load": ("genzoo.checkpoint", "load_model"),
-    "create": ("genzoo.presets", "create"),
-    "list_models": ("genzoo.presets", "list_models"),
-    "create_encoder": ("genzoo.encoder_presets", "create_encoder"),
-    "list_encoders": ("genzoo.encoder_presets", "list_encoders"),
-    "load_data": ("genzoo.data", "load_data"),
-    "ImageData": ("genzoo.data", "ImageData"),
-    **{
-        name: ("genzoo.contract", name)
-        for name in (
-            "Batch", "DataSpec", "Encoder", "GenerativeModel", "GenzooError", "Likelihood", "LogLikelihood", "Loss",
-            "NoLikelihood", "bits_per_dim",
-        )
-    },
-}  # fmt: skip
+    "Batch": "genzoo.core.spec",
+    "DataSpec": "genzoo.core.spec",
+    "Encoder": "genzoo.models.base",
+    "EncoderConfig": "genzoo.models.base",
+    "GenerativeModel": "genzoo.models.base",
+    "GenzooError": "genzoo.core.errors",
+    "ImageData": "genzoo.data.image_data",
+    "Likelihood": "genzoo.core.log_likelihood",
+    "LogLikelihood": "genzoo.core.log_likelihood",
+    "Loss": "genzoo.core.trainable",
+    "ModelConfig": "genzoo.models.base",
+    "NoLikelihood": "genzoo.core.errors",
+    "TrainConfig": "genzoo.core.config",
+    "bits_per_dim": "genzoo.core.log_likelihood",
+    "create": "genzoo.models.registry",
+    "create_encoder": "genzoo.models.registry",
+    "from_diffusers": "genzoo.models.diffusers_format",
+    "list_encoders": "genzoo.models.registry",
+    "list_models": "genzoo.models.registry",
+    "load": "genzoo.models.registry",
+    "load_data": "genzoo.data.sources",
+    "register": "genzoo.models.registry",
+    "to_diffusers": "genzoo.models.diffusers_format",
+}
+"""Public name to the module that defines it."""
+_ROOMS = ("data", "evaluation", "metrics", "nn", "objectives", "testing")
+"""Folders that are reached as attributes, too."""
 
-__all__ = [
-    "Batch",
-    "DataSpec",
-    "Encoder",
-    "GenerativeModel",
-    "GenzooError",
-    "ImageData",
-    "Likelihood",
-    "LogLikelihood",
-    "Loss",
-    "NoLikelihood",
-    "bits_per_dim",
-    "create",
-    "create_encoder",
-    "from_diffusers",
-    "list_encoders",
-    "list_models",
-    "load",
-    "load_data",
-]
+__all__ = [*_HOMES, *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"genzoo.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'genzoo' has no attribute {name!r}")
-    module, attribute = _HOMES[name]
-    value = getattr(import_module(module), attribute)
+    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *__all__})

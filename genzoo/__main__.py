@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from genzoo.parsing import fail, nearest
+from genzoo.cli.parsing import fail, nearest
 
 COMMANDS = {
     "train": "train a preset on images",
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, *rest = arguments
     if name not in COMMANDS:
         fail(f"unknown command {name!r}: did you mean {nearest(name, list(COMMANDS))!r}?")
-    return import_module(f"genzoo.{name}").main(rest)
+    return import_module(f"genzoo.cli.{name}_command").main(rest)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,20 @@ from PIL import Image
 from small_models import built, images, rng
 from torch.nn import functional as F
 
-from genzoo.config import TrainConfig, from_json, to_json
-from genzoo.contract import Batch, DataSpec, GenzooError
+from genzoo.core.config import TrainConfig, from_json, to_json
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.core.text import byte_codes
 from genzoo.data import load_data
 from genzoo.data.augmentations import RandomCrop, Then
-from genzoo.data.captions import TEMPLATES, CaptionedSplit, byte_codes, caption, class_names
+from genzoo.data.captions import TEMPLATES, CaptionedSplit, caption, class_names
 from genzoo.data.split import TensorSplit
-from genzoo.encoders.clip import ClipConfig, with_captions
-from genzoo.networks.backbones import ProjectionConfig, ResNetConfig, ViTConfig
-from genzoo.networks.text_tower import TextTowerConfig
-from genzoo.objectives.two_towers import Clip, SigLIP
-from genzoo.testing.encoder_laws import yield_encoder_checks
+from genzoo.models.encoders.clip import ClipConfig
+from genzoo.models.vae.vector_vae import VAEConfig
+from genzoo.nn.backbones import ProjectionConfig, ResNetConfig, ViTConfig
+from genzoo.nn.text_tower import TextTowerConfig
+from genzoo.objectives.image_text import Clip, SigLIP
+from genzoo.testing.encoder_checks import yield_encoder_checks
 
 PLAIN, CROP = Then(()), RandomCrop(scale=(0.6, 1.0))
 RESNET, VIT = ResNetConfig((8, 16)), ViTConfig(width=32, blocks=1, head_width=16)
@@ -190,19 +193,19 @@ def test_configurations_that_cannot_be(fields, spec, said):
 
 def test_runs_are_told_of_captions(tmp_path, digits):
     config = clip()
-    named, same = with_captions(config, digits)
+    named, same = config.adapted(digits)
     assert same is digits and named.class_names == class_names(digits)
-    kept, _ = with_captions(named_otherwise := clip(class_names=("a",) * 10), digits)
-    assert kept is named_otherwise
-    other = VIT  # no configuration of clip's
-    assert with_captions(other, digits) == (other, digits)
+    named_otherwise = clip(class_names=("a",) * 10)
+    assert named_otherwise.adapted(digits)[0] is named_otherwise
+    other = VAEConfig()  # no configuration of clip's
+    assert other.adapted(digits) == (other, digits)
     for i in range(4):
         Image.new("L", (4, 4), 60 * i).save(tmp_path / f"{i}.png")
     lines = [f'{{"file": "{i}.png", "text": "shade {i}"}}\n' for i in range(4)]
     with pytest.raises(GenzooError, match=r"captions\.jsonl"):
-        with_captions(config, load_data(f"folder:{tmp_path}"))
+        config.adapted(load_data(f"folder:{tmp_path}"))
     (tmp_path / "captions.jsonl").write_text("".join(lines))
-    unnamed, folder = with_captions(config, load_data(f"folder:{tmp_path}"))
+    unnamed, folder = config.adapted(load_data(f"folder:{tmp_path}"))
     assert unnamed is config and folder.train.batch(torch.tensor([0])).cond.shape == (1, TEXT.length)
 
 

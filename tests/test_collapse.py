@@ -19,11 +19,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import genzoo
-from genzoo.encoder_presets import ENCODERS, create_encoder
-from genzoo.encoders.clip import with_captions
-from genzoo.encoders.probes import Collapse, Labelled, knn_accuracy
-from genzoo.networks.backbones import ResNetConfig
+from genzoo.metrics.probes import Collapse, Labelled, knn_accuracy
+from genzoo.models.registry import create_encoder, every_encoder_preset
+from genzoo.nn.backbones import ResNetConfig
 from genzoo.objectives.contrastive import PairObjective
+
+ENCODERS = every_encoder_preset()
 
 BATCH = 128
 STEPS, MORE_STEPS = 60, {"inpainting": 150}  # pixels teach classes slowest
@@ -48,7 +49,7 @@ def digits():
 
 def encoder_of(name, data):
     """The preset at its smallest, with fewer images per step."""
-    config, data = with_captions(ENCODERS[name].config("tiny", data.spec), data)
+    config, data = ENCODERS[name].config("tiny", data.spec).adapted(data)
     fields = {"training": replace(config.training, batch_size=BATCH)}
     if name == "clip":
         fields["class_names"] = config.class_names

@@ -8,10 +8,12 @@ from small_models import rng
 
 import genzoo
 from benchmarks import budget, class_conditional, variations
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
 from genzoo.data.split import TensorSplit
 from genzoo.evaluation.classifier import Classifier, fit_classifier
-from genzoo.presets import PRESETS
+from genzoo.models.registry import every_preset
+
+PRESETS = every_preset()
 
 
 @pytest.fixture(scope="module")

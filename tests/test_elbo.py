@@ -9,16 +9,15 @@ import torch
 from scipy import integrate, stats
 from torch import distributions
 
-from genzoo.config import from_json, to_json
-from genzoo.models import CONFIG_TYPES
+from genzoo.core.config import from_json, to_json
 from genzoo.objectives.elbo import (
     Balanced,
     Capacity,
     ConstantBeta,
     Cyclical,
     DiagonalGaussian,
+    DiagonalMixture,
     FreeBits,
-    GaussianMixture,
     ImportanceBound,
     WarmUp,
     gaussian_kl,
@@ -44,7 +43,7 @@ def random_gaussian(*shape, seed=0):
 def random_mixture(n, m, d, seed=0):
     components = random_gaussian(n, m, d, seed=seed)
     logits = torch.randn(n, m, generator=generator(seed + 1), dtype=torch.float64)
-    return GaussianMixture(components.mean, components.log_scale, logits.log_softmax(1))
+    return DiagonalMixture(components.mean, components.log_scale, logits.log_softmax(1))
 
 
 def test_gaussian_kl_by_quadrature():
@@ -210,4 +209,4 @@ def test_linear_weightings_are_those_that_scale_each_example(weighting):
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS, ids=lambda w: type(w).__name__)
 def test_weightings_go_through_json(weighting):
-    assert from_json(to_json(weighting), CONFIG_TYPES) == weighting
+    assert from_json(to_json(weighting)) == weighting

@@ -8,18 +8,21 @@ import torch
 from torch.nn import functional as F
 
 import genzoo
-from genzoo.catalogue import ENCODER_DESCRIPTIONS
-from genzoo.config import from_json, to_json
-from genzoo.contract import Batch, DataSpec, GenzooError, Loss
+from genzoo.core.config import from_json, to_json
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.core.trainable import Loss
 from genzoo.data.augmentations import Augmentation, views
-from genzoo.encoder_presets import ENCODERS, create_encoder, list_encoders
-from genzoo.encoders.probes import Labelled, effective_rank, knn_accuracy
-from genzoo.encoders.views import ViewsConfig, ViewsEncoder
-from genzoo.models import CONFIG_TYPES
-from genzoo.networks.backbones import ProjectionConfig, ResNetConfig
+from genzoo.metrics.probes import Labelled, effective_rank, knn_accuracy
+from genzoo.models.encoders.views import ViewsConfig, ViewsEncoder
+from genzoo.models.registry import create_encoder, every_encoder_preset, list_encoders
+from genzoo.nn.backbones import ProjectionConfig, ResNetConfig
 from genzoo.objectives.contrastive import InfoNCE, NTXent
-from genzoo.objectives.labelled import Instances, SupCon, Triplet
+from genzoo.objectives.supervised import Instances, SupCon, Triplet
 from genzoo.testing import ConformanceError, check_encoder, yield_encoder_checks
+
+ENCODER_DESCRIPTIONS = list_encoders()
+ENCODERS = every_encoder_preset()
 
 SPEC = DataSpec((1, 8, 8), levels=17)
 RGB = DataSpec((3, 9, 7), levels=256, cond="class", cond_size=4)
@@ -244,7 +247,7 @@ def test_presets_are_described():
 def test_configurations_survive_json(name, spec):
     for size in SIZES:
         config = ENCODERS[name].config(size, spec)
-        assert from_json(json.loads(json.dumps(to_json(config))), CONFIG_TYPES) == config
+        assert from_json(json.loads(json.dumps(to_json(config)))) == config
         with torch.device("meta"):
             config.build(spec)
 

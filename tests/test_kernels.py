@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from genzoo.contract import GenzooError
-from genzoo.evaluation.kernels import (
+from genzoo.core.errors import GenzooError
+from genzoo.metrics.kernels import (
     Cubic,
-    Gaussian,
+    GaussianKernel,
     gaussian_mmd,
     kid,
     kid_subsets,
@@ -41,7 +41,7 @@ def by_loops(k, a, b):
 
 
 @pytest.mark.parametrize("tile", [1, 5, 1024])
-@pytest.mark.parametrize(("kernel", "naive"), [(Cubic(), cubic), (Gaussian(1.7), gaussian)])
+@pytest.mark.parametrize(("kernel", "naive"), [(Cubic(), cubic), (GaussianKernel(1.7), gaussian)])
 def test_equals_the_sums_over_pairs(kernel, naive, tile):
     a, b = normal(13, 4, seed=0) + 0.5, 1.5 * normal(9, 4, seed=1)
     found = mmd(a, b, kernel, tile=tile)
@@ -170,7 +170,7 @@ def test_constant_features_and_mistakes():
     with pytest.raises(GenzooError, match="median distance, the bandwidth of the kernel, is 0"):
         gaussian_mmd(constant, normal(5, 2, seed=0))
     with pytest.raises(GenzooError, match="bandwidth of a Gaussian kernel must be above 0"):
-        Gaussian(0.0)
+        GaussianKernel(0.0)
     with pytest.raises(GenzooError, match="overflows"):
         kid(1e120 * normal(5, 2, seed=0), normal(5, 2, seed=0))
 

@@ -1,66 +1,48 @@
 """Data: named sources, a person's own folders and analytic densities, all as splits of integer images."""
 
-from genzoo.data.folder import load_folder
-from genzoo.data.image_data import ImageData
-from genzoo.data.pairs import (
-    CORRUPTIONS,
-    Corrupted,
-    Corruption,
-    Downsample,
-    Edges,
-    Grey,
-    Mask,
-    PairedSplit,
-    Stored,
-    paired,
-)
-from genzoo.data.sources import load_data, source_names
-from genzoo.data.split import (
-    BinarisedSplit,
-    FolderSplit,
-    LazyImages,
-    Split,
-    TensorSplit,
-    as_split,
-    validate,
-)
-from genzoo.data.stacked import stacked
-from genzoo.data.toy import (
-    BernoulliTemplates,
-    Density,
-    DiscretisedMixture,
-    Gaussian,
-    GaussianGrid,
-    GaussianMixture,
-)
+from importlib import import_module
+from typing import Any
 
-__all__ = [
-    "CORRUPTIONS",
-    "BernoulliTemplates",
-    "BinarisedSplit",
-    "Corrupted",
-    "Corruption",
-    "Density",
-    "DiscretisedMixture",
-    "Downsample",
-    "Edges",
-    "FolderSplit",
-    "Gaussian",
-    "GaussianGrid",
-    "GaussianMixture",
-    "Grey",
-    "ImageData",
-    "LazyImages",
-    "Mask",
-    "PairedSplit",
-    "Split",
-    "Stored",
-    "TensorSplit",
-    "as_split",
-    "load_data",
-    "load_folder",
-    "paired",
-    "source_names",
-    "stacked",
-    "validate",
-]
+_HOMES = {
+    "as_split": "genzoo.data.split",
+    "BernoulliTemplates": "genzoo.data.toy",
+    "BinarisedSplit": "genzoo.data.split",
+    "Corrupted": "genzoo.data.pairs",
+    "Corruption": "genzoo.data.pairs",
+    "CORRUPTIONS": "genzoo.data.pairs",
+    "Density": "genzoo.data.toy",
+    "DiscretisedMixture": "genzoo.data.toy",
+    "Downsample": "genzoo.data.pairs",
+    "Edges": "genzoo.data.pairs",
+    "FolderSplit": "genzoo.data.split",
+    "Gaussian": "genzoo.data.toy",
+    "GaussianGrid": "genzoo.data.toy",
+    "GaussianMixture": "genzoo.data.toy",
+    "Grey": "genzoo.data.pairs",
+    "ImageData": "genzoo.data.image_data",
+    "LazyImages": "genzoo.data.split",
+    "load_data": "genzoo.data.sources",
+    "load_folder": "genzoo.data.folder",
+    "Mask": "genzoo.data.pairs",
+    "paired": "genzoo.data.pairs",
+    "PairedSplit": "genzoo.data.pairs",
+    "source_names": "genzoo.data.sources",
+    "Split": "genzoo.data.split",
+    "stacked": "genzoo.data.stacked",
+    "Stored": "genzoo.data.pairs",
+    "TensorSplit": "genzoo.data.split",
+    "validate": "genzoo.data.split",
+}
+"""Public name to the module that defines it, which is loaded when it is first used."""
+
+__all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'genzoo.data' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

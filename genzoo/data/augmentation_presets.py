@@ -9,15 +9,9 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 
-from genzoo.contract import DataSpec, GenzooError
-from genzoo.data.augmentations import (
-    Augmentation,
-    ColourJitter,
-    RandomCrop,
-    RandomErasing,
-    RandomGrey,
-    Then,
-)
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
+from genzoo.data.augmentations import Augmentation, ColourJitter, RandomCrop, RandomErasing, RandomGrey, Then
 
 LIGHT = ColourJitter(brightness=0.3, contrast=0.3, gamma=0.3)
 """Shades of grey."""

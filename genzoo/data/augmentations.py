@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as kernels
 
-from genzoo.contract import GenzooError
+from genzoo.core.config import Configurable
+from genzoo.core.errors import GenzooError
 
 GROUND = -1.0
 """Black."""
@@ -26,7 +27,7 @@ YIQ = (LUMA, (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
 """Luma and two coordinates of chroma of a colour; a turn of the latter changes the hue (NTSC 1953)."""
 
 
-class Augmentation(ABC):
+class Augmentation(Configurable, ABC):
     """A random change of a batch of images: a frozen dataclass of plain numbers."""
 
     @final
@@ -290,7 +291,7 @@ def views(
 
 
 @dataclass(frozen=True)
-class MultiCrop:
+class MultiCrop(Configurable):
     """Some views of one kind and more of another, cheaper one (Caron et al. 2020, SwAV, section 3.3)."""
 
     large: Augmentation

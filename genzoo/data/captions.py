@@ -11,25 +11,19 @@ An image may have several captions: training draws one of them anew each time.
 
 import csv
 import json
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from genzoo.contract import Batch, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import Batch
+from genzoo.core.text import TEXT_LENGTH, byte_codes
 from genzoo.data.image_data import ImageData
 from genzoo.data.split import FolderSplit, LazyImages, Split
-
-TEXT_LENGTH = 48
-"""Bytes of a caption that are read; the rest is cut off."""
-
-BYTE_CODES = 257
-"""Codes of a caption's places: 0 for "no byte here", then 1 + byte."""
 
 TEMPLATES = (
     "{}",
@@ -46,9 +40,11 @@ CAPTION_FILES = ("captions.jsonl", "captions.csv")
 """Where a folder's captions are looked for."""
 
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
 _CLOTHES = (
     "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
+
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 CLASS_NAMES: dict[str, tuple[str, ...]] = {
@@ -60,9 +56,6 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "stacked-digits": tuple(f"{a} {b} {c}" for a in _DIGITS for b in _DIGITS for c in _DIGITS),
 }
 """Source to the names of its classes, in the order of their numbers."""
-
-
-# --- texts -----------------------------------------------------------------------------------------------------
 
 
 def class_names(data: ImageData) -> tuple[str, ...]:
@@ -97,29 +90,6 @@ def caption(template: str, name: str) -> str:
     """
     easier = name[:1].lower() in tuple("aeiou") and (template == "a {}" or template.endswith(" a {}"))
     return template.replace("a {}", "an {}").replace("{}", name) if easier else template.replace("{}", name)
-
-
-def byte_codes(texts: Sequence[str], length: int = TEXT_LENGTH) -> Tensor:
-    """Texts as long `[n, length]`: 1 + each byte of their UTF-8, then zeros. Texts that are too long are cut.
-
-    Upper case and the amount of blanks make no difference. What is cut off are whole characters.
-
-    >>> byte_codes(["A  b"], 5)
-    tensor([[98, 33, 99,  0,  0]])
-
-    Raises `GenzooError` for anything but a list of texts.
-    """
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise GenzooError('texts must be a list of strings, such as ["a sneaker"]')
-    codes = np.zeros((len(texts), length), np.int64)
-    for row, text in zip(codes, texts, strict=True):
-        plain = " ".join(unicodedata.normalize("NFKC", text).lower().split())
-        cut = plain.encode("utf-8", "replace")[:length].decode("utf-8", "ignore").encode()
-        row[: len(cut)] = np.frombuffer(cut, np.uint8) + np.int64(1)
-    return torch.from_numpy(codes)
-
-
-# --- captions of images ----------------------------------------------------------------------------------------
 
 
 @final

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
 from genzoo.data.image_data import SPLIT_SEED, ImageData, conditional_spec, permutation, protocol
 from genzoo.data.pictures import SUFFIXES, Header, ImageReader, image_files, parallel, read_header, unless_bad
 from genzoo.data.split import FolderSplit, LazyImages

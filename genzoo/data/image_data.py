@@ -7,7 +7,8 @@ from typing import Any, final
 import numpy as np
 from torch import Tensor
 
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
 from genzoo.data.split import Split
 from genzoo.data.toy import Density
 

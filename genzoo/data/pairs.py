@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genzoo.contract import Batch, DataSpec, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import Batch, DataSpec
 from genzoo.data.image_data import ImageData
 from genzoo.data.pictures import ImageReader, image_files, parallel, read_header
 from genzoo.data.split import FolderSplit, LazyImages, Split

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
 
 if TYPE_CHECKING:
     from PIL import Image

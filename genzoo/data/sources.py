@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
 from genzoo.data.folder import load_folder
 from genzoo.data.image_data import SPLIT_SEED, ImageData, conditional_spec, permutation, protocol
 from genzoo.data.pairs import paired

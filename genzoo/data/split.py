@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from genzoo.contract import Batch, DataSpec, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import Batch, DataSpec
 
 NO_LABEL = -1
 """The label of an item of an unlabelled split: an integer, so that the default collate function takes it."""

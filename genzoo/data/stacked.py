@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
 from genzoo.data.image_data import ImageData, conditional_spec, protocol
 from genzoo.data.split import Split, TensorSplit
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
 
 _CHUNK = 4096  # images handled at a time, to bound memory
 

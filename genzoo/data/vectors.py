@@ -5,7 +5,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from genzoo.contract import Batch, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import Batch
 from genzoo.data.split import LazyImages, Split
 
 

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from genzoo.contract import DataSpec, GenerativeModel, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.random import seeded
+from genzoo.core.spec import DataSpec
 from genzoo.data.split import TensorSplit
-from genzoo.encoders.probes import Share, accuracy
 from genzoo.evaluation.classifier import STEPS, Classifier, fit_classifier
-from genzoo.evaluation.conditioning_figures import ClassAgreement, class_agreement
-from genzoo.evaluation.figures import ERRORS, REACH, Figure
-from genzoo.runtime import seeded
+from genzoo.metrics.conditioning_metrics import ClassAgreement, class_agreement
+from genzoo.metrics.estimate import ERRORS, REACH, Figure
+from genzoo.metrics.probes import Share, accuracy
+from genzoo.models.base import GenerativeModel
 
 if TYPE_CHECKING:
     from genzoo.data.split import Split

@@ -23,9 +23,11 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from genzoo.contract import DataSpec, GenzooError, Likelihood, LogLikelihood, check_images
-from genzoo.evaluation.codecs import CODECS, Codec
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.spec import DataSpec, check_images
 from genzoo.evaluation.likelihood import LikelihoodReport, summarise
+from genzoo.metrics.codecs import CODECS, Codec
 
 _CHUNK = 1000  # images in double precision at once
 UNIFORM_VARIANCE = 1 / 12  # of a uniform number on [0, 1)

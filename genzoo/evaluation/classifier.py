@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genzoo.contract import DataSpec, GenzooError, check_images, evaluating
-from genzoo.runtime import BatchOrder, private_rng, seeded
+from genzoo.core.errors import GenzooError
+from genzoo.core.random import private_rng, seeded
+from genzoo.core.spec import DataSpec, check_images
+from genzoo.core.trainable import evaluating
+from genzoo.training.processes import BatchOrder
 
 if TYPE_CHECKING:
     from genzoo.data.split import Split

@@ -8,11 +8,8 @@ Seconds depend on the machine, which is named beside them; network calls do not.
 """
 
 import math
-import os
-import platform
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,84 +18,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from genzoo.contract import GenerativeModel, GenzooError, Trainable
+from genzoo.core.errors import GenzooError
+from genzoo.core.trainable import Trainable
+from genzoo.models.base import GenerativeModel
 
 if TYPE_CHECKING:
     from genzoo.evaluation.likelihood import LikelihoodReport
+from genzoo.training.machine import machine, peak_memory_mib
 
-MEBIBYTE = 2**20
 COUNTED_IMAGES = 4  # images that network calls are counted on
-
-
-# --- the machine ---------------------------------------------------------------------------------------------
-
-
-def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What computes here: processor, cores that this process may use, threads, device and versions; JSON-able."""
-    device = torch.device(device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    return {
-        "processor": processor_name(),
-        "cores": usable_cores(),
-        "threads": torch.get_num_threads(),
-        "device": name,
-        "system": platform.system(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def processor_name() -> str:
-    """The processor's own name where the system tells it, else its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(filter(None, names), "") or platform.processor() or platform.machine() or "unknown"
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on; all of the machine's where the system does not say."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def peak_memory_mib(device: torch.device | str = "cpu") -> float:
-    """The most memory that this process has held since it began, in MiB: the GPU's on a GPU, else resident memory.
-
-    NaN where the system does not tell (Windows).
-    """
-    device = torch.device(device)
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / MEBIBYTE
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return math.nan
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / MEBIBYTE if sys.platform == "darwin" else peak / 1024  # bytes there, KiB elsewhere
-
-
-# --- training ------------------------------------------------------------------------------------------------
-
-
-def usage_at(rows: Sequence[Mapping[str, Any]], step: int, seconds: float) -> tuple[float, float]:
-    """CPU-seconds and peak memory (MiB) of a run at the checkpoint of `step`, `seconds` after its start.
-
-    `rows` are those of its `metrics.jsonl`. Between the last row and the checkpoint CPU-seconds are taken to go on
-    as before. CPU-seconds are NaN where the rows do not tell.
-
-    >>> usage_at([{"step": 1, "seconds": 2.0, "cpu_seconds": 4.0, "peak_memory_mib": 300.0}], 5, 10.0)
-    (20.0, 300.0)
-    """
-    told = [r for r in rows if r.get("cpu_seconds") is not None and r.get("step", math.inf) <= step]
-    if not told:
-        return (math.nan if step else 0.0), 0.0
-    last = told[-1]
-    share = seconds / last["seconds"] if last["seconds"] > 0 else 1.0
-    return last["cpu_seconds"] * share, max(r.get("peak_memory_mib") or 0.0 for r in told)
 
 
 @dataclass(frozen=True)
@@ -125,8 +53,8 @@ def training_cost(run: Path) -> TrainingCost:
 
     Raises `GenzooError` where `run` is no run folder.
     """
-    from genzoo.checkpoint import read_config
-    from genzoo.progress import MetricsLog
+    from genzoo.training.checkpoint import read_config
+    from genzoo.training.progress import MetricsLog
 
     config, rows = read_config(run), MetricsLog(run / "metrics.jsonl").rows()
 
@@ -145,9 +73,6 @@ def training_cost(run: Path) -> TrainingCost:
         processes=last("processes"),
         machine=last("machine"),
     )
-
-
-# --- network calls -------------------------------------------------------------------------------------------
 
 
 class _Counter:
@@ -222,9 +147,6 @@ def _parts(model: nn.Module, before: str = "") -> Iterator[tuple[str, nn.Module]
 def _multiplies(module: nn.Module) -> bool:
     """Whether a layer has a weight that inputs are multiplied by: looking vectors up in a table is no network."""
     return not isinstance(module, nn.Embedding) and any(p.ndim > 1 for p in module.parameters(recurse=False))
-
-
-# --- speed ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from genzoo.contract import GenerativeModel, GenzooError, check_images
-from genzoo.models.with_prior import WithPrior
-from genzoo.runtime import seeded
+from genzoo.core.errors import GenzooError
+from genzoo.core.random import seeded
+from genzoo.core.spec import check_images
+from genzoo.models.base import GenerativeModel
+from genzoo.models.prior.with_prior import WithPrior
 
 if TYPE_CHECKING:
     from genzoo.data.image_data import ImageData

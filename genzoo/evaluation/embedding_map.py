@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genzoo.checkpoint import write_atomically
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from genzoo.contract import GenerativeModel, GenzooError, Likelihood, LogLikelihood, NoLikelihood, evaluating
+from genzoo.core.errors import GenzooError, NoLikelihood
+from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.trainable import evaluating
+from genzoo.models.base import GenerativeModel
 
 if TYPE_CHECKING:
     from genzoo.data.split import Split

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from genzoo.contract import DataSpec, GenerativeModel
-from genzoo.evaluation.latents import Encoder, first_images
-from genzoo.pictures import save_grid
+from genzoo.core.spec import DataSpec
+from genzoo.data.image_grid import save_grid
+from genzoo.evaluation.latents import EncodesImages, first_images
+from genzoo.models.base import GenerativeModel
 
 if TYPE_CHECKING:
     from genzoo.data.split import Split
@@ -121,7 +122,7 @@ def _interpolations(model: object, split: "Split", generator: torch.Generator | 
     """Between images of one condition; between latents where the model cannot tell those of an image."""
     if not isinstance(model, Interpolating):
         return None
-    if isinstance(model, Encoder):
+    if isinstance(model, EncodesImages):
         starts, goals, cond = _pairs(model.spec, split)
     elif isinstance(model, Noisy):
         images, cond = first_images(model.spec, split, INTERPOLATED)

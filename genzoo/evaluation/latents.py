@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from genzoo.checkpoint import write_atomically
-from genzoo.contract import DataSpec
+from genzoo.core.files import write_atomically
+from genzoo.core.spec import DataSpec
+from genzoo.data.image_grid import save_grid
 from genzoo.evaluation.likelihood import LikelihoodReport
 from genzoo.objectives.elbo import DiagonalGaussian
-from genzoo.pictures import save_grid
 
 if TYPE_CHECKING:
     from genzoo.data.split import Split
@@ -47,7 +47,7 @@ class PicturedLatents(Protocol):
 
 
 @runtime_checkable
-class Encoder(Protocol):
+class EncodesImages(Protocol):
     """A model that encodes images on its own."""
 
     def encode(self, images: Tensor, cond: Tensor | None = None) -> DiagonalGaussian | Tensor:
@@ -98,7 +98,7 @@ def draw_latents(
 
 def _latent_vectors(model: PicturedLatents, images: Tensor, cond: Tensor | None) -> Tensor | None:
     """Posterior means `[n, d]` on the CPU; None for a model without a latent vector."""
-    if not isinstance(model, Encoder):
+    if not isinstance(model, EncodesImages):
         return None
     with torch.no_grad():
         encoded = model.encode(images, cond)

@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from genzoo.contract import DataSpec, GenerativeModel, GenzooError
-from genzoo.data.pairs import luma
-from genzoo.distributions import as_images
-from genzoo.evaluation.features import FeatureSpace
-from genzoo.evaluation.frechet import frechet_distance
-from genzoo.likelihood.dequantisation import quantise
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
+from genzoo.evaluation.features.feature_space import FeatureSpace
+from genzoo.metrics.frechet import frechet_distance
+from genzoo.models.base import GenerativeModel
 
 if TYPE_CHECKING:
     from genzoo.data.split import Split
+from genzoo.models.input_pictures import input_images, predicted_images
 
-CHUNK = 256
 BASIS_IMAGES = 2000
-PICTURED = 8
 
 
 def translation_figures(
@@ -44,29 +42,12 @@ def translation_figures(
     count = len(split) if max_images is None else min(max_images, len(split))
     if count < 2:
         raise GenzooError(f"translation figures need two images or more, got {count}")
-    predictions, truths, inputs = _predicted(model, split, torch.arange(count), generator)
+    predictions, truths, inputs = predicted_images(model, split, torch.arange(count), generator)
     spaces = FeatureSpace.all_for(split, BASIS_IMAGES)
     figures = compared(predictions, truths, model.spec, spaces)
     if inputs.shape == truths.shape:
         figures["input"] = compared(input_images(inputs, model.spec), truths, model.spec, spaces)
     return {"images": count, **figures}
-
-
-def translation_picture(
-    model: GenerativeModel,
-    split: "Split",
-    indices: Tensor | None = None,
-    *,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Input, prediction and truth, integers `[8, 3, c, h, w]`, of the images at `indices` `[n]`, else the first eight.
-
-    A grey input of a colour image is shown in grey, a coloured one of a grey image by its brightness.
-    """
-    indices = torch.arange(min(PICTURED, len(split))) if indices is None else indices
-    predictions, truths, inputs = _predicted(model, split, indices, generator)
-    shown = input_images(inputs, model.spec)
-    return torch.stack([shown, predictions, truths.to(predictions.dtype)], 1)
 
 
 def compared(
@@ -105,33 +86,6 @@ def gradients(images: Tensor) -> Tensor:
     across = torch.nn.functional.pad(x.diff(dim=3), (0, 1))
     down = torch.nn.functional.pad(x.diff(dim=2), (0, 0, 0, 1))
     return torch.hypot(across, down).flatten(1).mean(1)
-
-
-def input_images(inputs: Tensor, spec: DataSpec) -> Tensor:
-    """Inputs `[n, c', h, w]` in [-1, 1] as integer images `[n, *spec.shape]`."""
-    shown = inputs if inputs.shape[1] == spec.shape[0] else luma(inputs).expand(-1, spec.shape[0], -1, -1)
-    assert spec.levels is not None
-    return as_images(quantise(shown, spec.levels), spec.levels)
-
-
-def _predicted(
-    model: GenerativeModel, split: "Split", indices: Tensor, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Predictions, truths and inputs `[n, c', h, w]` on the processor, the model's chunks after each other."""
-    spec = model.spec
-    if spec.cond != "vector" or spec.levels is None or spec.cond_size % (spec.shape[1] * spec.shape[2]):
-        raise GenzooError(
-            "this model has no input images: train it with --cond mask, downsample, grey or edges"
-        )
-    predictions, truths, inputs = [], [], []
-    for part in indices.split(CHUNK):
-        images, cond = split.batch(part)
-        if cond is None or cond.shape[1:] != (spec.cond_size,):
-            raise GenzooError("these data have no input images: load them with the cond of the run")
-        predictions.append(model.sample(len(part), cond.to(model.device), generator=generator).cpu())
-        truths.append(images.cpu())
-        inputs.append(cond.cpu().unflatten(1, (-1, *spec.shape[1:])))
-    return torch.cat(predictions), torch.cat(truths), torch.cat(inputs)
 
 
 def _range(spec: DataSpec) -> int:

@@ -29,14 +29,16 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from safetensors import SafetensorError
 from torch import Tensor
 
-from genzoo.betas import Betas, CosineBetas, GivenBetas, LinearBetas
-from genzoo.contract import DataSpec, GenzooError
-from genzoo.likelihood.diffusion_bound import BoundProtocol
-from genzoo.models.diffusion import Diffusion, DiffusionConfig
-from genzoo.networks.clocks import TimeClock
-from genzoo.networks.saved_unet import SavedUNetConfig
-from genzoo.networks.unet import UNetDenoiser
-from genzoo.paths import (
+from genzoo.core.errors import GenzooError
+from genzoo.core.files import explained_errors
+from genzoo.core.spec import DataSpec
+from genzoo.models.diffusion.denoising_model import Diffusion, DiffusionConfig
+from genzoo.models.registry import build_model
+from genzoo.nn.saved_unet import SavedUNetConfig
+from genzoo.nn.unet import UNetDenoiser
+from genzoo.objectives.denoising.betas import Betas, CosineBetas, GivenBetas, LinearBetas
+from genzoo.objectives.denoising.noise_conditioning import TimeClock
+from genzoo.objectives.denoising.paths import (
     DataTarget,
     DiscreteBetas,
     GaussianPath,
@@ -49,6 +51,8 @@ from genzoo.paths import (
     VTarget,
     solve,
 )
+from genzoo.objectives.likelihood.diffusion_bound import BoundProtocol
+from genzoo.training.checkpoint import describe
 
 STEPS = 1000
 """Timesteps of what has none of its own: continuous paths and flows."""
@@ -134,15 +138,13 @@ def _beta_fields(path: GaussianPath, steps: int) -> dict[str, Any]:
 class DiffusersDenoiser(ModelMixin, ConfigMixin):
     """A model of genzoo as the network of a pipeline, for all that a plain `UNet2DModel` cannot hold.
 
-    `sample_size` and `in_channels` are what `DDPMPipeline` asks for; `genzoo` is what `genzoo.checkpoint.describe`
+    `sample_size` and `in_channels` are what `DDPMPipeline` asks for; `genzoo` is what `genzoo.training.checkpoint.describe`
     tells of the model, which is rebuilt from it.
     """
 
     @register_to_config
     def __init__(self, sample_size: tuple[int, int], in_channels: int, genzoo: dict[str, Any]) -> None:
         """Raises `GenzooError` where `genzoo` describes no diffusion model of this zoo."""
-        from genzoo.checkpoint import build_model  # late: it lies above the models
-
         super().__init__()
         model = build_model(genzoo, Path("of a DiffusersDenoiser"))
         if not isinstance(model, Diffusion):
@@ -153,8 +155,6 @@ class DiffusersDenoiser(ModelMixin, ConfigMixin):
     @classmethod
     def of(cls, model: Diffusion) -> "DiffusersDenoiser":
         """A copy of `model`."""
-        from genzoo.checkpoint import describe
-
         channels, height, width = model.spec.shape
         wrapped = cls(sample_size=(height, width), in_channels=channels, genzoo=describe(model))
         wrapped.model.load_state_dict(model.state_dict())
@@ -185,8 +185,6 @@ def to_diffusers(model: Diffusion, path: str | Path) -> None:
     of the pipeline in 0 .. 1, a pixel k as (k + 1/2) / levels. Raises `GenzooError` for conditional models, data that
     are no images, other paths and folders that cannot be written.
     """
-    from genzoo.checkpoint import explained_errors
-
     path = Path(path)
     _check_exportable(model, path)
     convention = _Convention.of(model.path, model.target)

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genzoo.contract import GenzooError
+from genzoo.core.config import Configurable
+from genzoo.core.errors import GenzooError
 
 Critic = Callable[[Tensor], Tensor]
 """Images `[b, ...]` to logits `[b]`, or `[b, h', w']` of patches; images do not affect each other.
@@ -31,7 +32,7 @@ The condition is bound already; a conditional one also takes several batches und
 other, `[k b, ...]` to `[k b]`."""
 
 
-class AdversarialLoss(ABC):
+class AdversarialLoss(Configurable, ABC):
     """What the players minimise, of logits `[b, ...]`; where a loss compares, real and fake ones are pairs by place."""
 
     @abstractmethod
@@ -146,7 +147,7 @@ class RelativisticPaired(AdversarialLoss):
 # --- penalties -------------------------------------------------------------------------------------------------
 
 
-class Penalty(ABC):
+class Penalty(Configurable, ABC):
     """A price `[b]` on the discriminator's slope somewhere."""
 
     @abstractmethod
@@ -233,7 +234,7 @@ def per_image(values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Lazily:
+class Lazily(Configurable):
     """A penalty paid every `every` turns, `every` times over (Karras et al. 2020, StyleGAN2, appendix B).
 
     The sum of gradients over a period is what paying each time would give, if images and weights stood still. Over the

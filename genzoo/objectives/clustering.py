@@ -9,7 +9,7 @@ Scores `[b, k]` of a crop over k prototypes; q the target that crop i gives, p =
     DINOv2   Sinkhorn-Knopp of a momentum copy's scores, and KoLeo (Oquab et al. 2023, section 4)
 
 The first crops are the large (global) ones, which give targets; all crops predict. Everything is computed in float32 or
-better, under autocast too. The queue of embeddings, the momentum copy and the centre are in `genzoo.networks.momentum`.
+better, under autocast too. The queue of embeddings, the momentum copy and the centre are in `genzoo.nn.momentum_copy`.
 """
 
 from abc import ABC, abstractmethod
@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genzoo.contract import GenzooError
+from genzoo.core.config import Configurable
+from genzoo.core.errors import GenzooError
 from genzoo.objectives.contrastive import cosines, directions, full, require_positive
 
 
-class Targets(ABC):
+class Targets(Configurable, ABC):
     """How scores become soft assignments."""
 
     @abstractmethod
@@ -72,7 +73,7 @@ class CentredSoftmax(Targets):
 
 
 @dataclass(frozen=True)
-class CrossView:
+class CrossView(Configurable):
     """Swapped prediction: every crop predicts the targets of the other crops.
 
     The defaults are SwAV's, with the teacher's scores being the student's own; `CrossView(CentredSoftmax())` is DINO's.

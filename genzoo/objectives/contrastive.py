@@ -24,10 +24,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genzoo.contract import GenzooError
+from genzoo.core.config import Configurable
+from genzoo.core.errors import GenzooError
 
 
-class PairObjective(ABC):
+class PairObjective(Configurable, ABC):
     """What two views of the same images minimise; places pair them up."""
 
     @final
@@ -45,7 +46,7 @@ class PairObjective(ABC):
         """`[n]` of `[n, d]` and `[n, d]`, in float32 or better and outside of autocast."""
 
 
-class QueueObjective(ABC):
+class QueueObjective(Configurable, ABC):
     """What queries minimise, given one key each and stored embeddings of other images."""
 
     @final
@@ -131,7 +132,7 @@ class NPair(PairObjective):
 
     log(1 + sum_j exp(a_i.b_j - a_i.b_i)) + l2 (|a_i|^2 + |b_i|^2) / 2 (Sohn 2016, sections 3.2 and 3.2.2: lengths are
     regularised because normalising them made optimisation hard). Each image is a class of its own here; see
-    `genzoo.objectives.labelled.Tuplets` for classes.
+    `genzoo.objectives.supervised.Tuplets` for classes.
     """
 
     l2: float = 0.001
@@ -175,7 +176,7 @@ class NCE(PairObjective):
 
     softplus(log k - s+) + sum over negatives of softplus(s - log k). At the optimum s is the log of
     p(other view | view) / p(other view), normalised as it is. Sigmoid pairs with a learned bias are
-    `genzoo.objectives.two_towers.SigLIP`; its bias takes the place of -log k.
+    `genzoo.objectives.image_text.SigLIP`; its bias takes the place of -log k.
     """
 
     temperature: float = 0.1

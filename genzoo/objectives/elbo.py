@@ -17,6 +17,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genzoo.core.config import Configurable
+
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -43,7 +45,7 @@ class DiagonalGaussian:
 
 
 @dataclass(frozen=True)
-class GaussianMixture:
+class DiagonalMixture:
     """sum_m w_m N(mean_m, exp(log_scale_m)^2), diagonal: priors over latent vectors of `d` numbers.
 
     `mean` and `log_scale` are `[n, m, d]`, `log_weights` (normalised) `[n, m]`; each n is the number of rows,
@@ -72,15 +74,15 @@ class GaussianMixture:
         mean, log_scale = (t.expand(n, -1, -1)[rows, chosen[:, 0]] for t in (self.mean, self.log_scale))
         return mean + log_scale.exp() * noise
 
-    def repeated(self, times: int) -> "GaussianMixture":
+    def repeated(self, times: int) -> "DiagonalMixture":
         """Each row `times` times, in the order of `DiagonalGaussian.repeated`; shared values stay shared."""
         parts = (self.mean, self.log_scale, self.log_weights)
-        return GaussianMixture(*(t if len(t) == 1 else repeated(t, times) for t in parts))
+        return DiagonalMixture(*(t if len(t) == 1 else repeated(t, times) for t in parts))
 
-    def rows(self, part: slice) -> "GaussianMixture":
+    def rows(self, part: slice) -> "DiagonalMixture":
         """The distributions of some of the rows."""
         parts = (self.mean, self.log_scale, self.log_weights)
-        return GaussianMixture(*(t if len(t) == 1 else t[part] for t in parts))
+        return DiagonalMixture(*(t if len(t) == 1 else t[part] for t in parts))
 
 
 def normal_noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -106,7 +108,7 @@ def gaussian_kl(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
     return p.log_scale - q.log_scale + 0.5 * (variance_ratio + shift**2 - 1)
 
 
-def kl_to_mixture(q: DiagonalGaussian, p: GaussianMixture, z: Tensor) -> Tensor:
+def kl_to_mixture(q: DiagonalGaussian, p: DiagonalMixture, z: Tensor) -> Tensor:
     """KL(q || p) `[b]` of latent vectors: closed form where p is one Gaussian, else estimated from `z` ~ q `[b, d]`."""
     if p.log_weights.shape[1] == 1:
         return gaussian_kl(q, DiagonalGaussian(p.mean[:, 0], p.log_scale[:, 0])).sum(1)
@@ -197,7 +199,7 @@ def activity(means: Tensor) -> Tensor:
     return means.var(0, correction=0)
 
 
-class KLWeighting(ABC):
+class KLWeighting(Configurable, ABC):
     """How the KL enters the objective; `progress` is the share of the training budget used, 0 to 1."""
 
     linear: ClassVar[bool] = False

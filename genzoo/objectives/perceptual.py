@@ -12,14 +12,14 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from genzoo.networks.passes import frozen
+from genzoo.core.passes import frozen
 
 SMALL = 1e-10
 """Added to squared norms: where there are no features, there is no direction."""
 
 
 class FeatureMaps(Protocol):
-    """What sees images on the scale of bin centres (`genzoo.likelihood.scale.Scale.centres`)."""
+    """What sees images on the scale of bin centres (`genzoo.objectives.scale.Scale.centres`)."""
 
     def maps(self, x: Tensor, /) -> list[Tensor]:
         """Images `[b, c, h, w]` to features `[b, width, h', w']`, one entry per stage."""

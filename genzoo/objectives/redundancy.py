@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
 from genzoo.objectives.contrastive import PairObjective, require_positive
 
 

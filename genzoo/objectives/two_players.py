@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from genzoo.contract import Loss
+from genzoo.core.trainable import Loss
 from genzoo.objectives.adversarial import AdversarialLoss, Critic, Lazily, penalties_due, per_image
 
 
@@ -52,7 +52,7 @@ class TwoPlayerGame(nn.Module):
     def deceive(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
         """The loss `[b]` of whoever made the fakes `[b, ...]`, differentiable in them.
 
-        The `critic` is to be frozen (`genzoo.networks.passes.frozen`): its own parameters have no turn now.
+        The `critic` is to be frozen (`genzoo.core.passes.frozen`): its own parameters have no turn now.
         """
         with torch.no_grad():  # on a pass of their own: nothing is learnt from the real ones
             on_real = critic(real)

@@ -12,7 +12,7 @@ The checks are chosen by what the model declares (its spec, turns and kind of li
 copies and leave the model and the global random state as they were.
 """
 
-from genzoo.testing.encoder_laws import check_encoder, yield_encoder_checks
+from genzoo.testing.encoder_checks import check_encoder, yield_encoder_checks
 from genzoo.testing.suite import Check, CheckResult, ConformanceError, Status, check_model, yield_checks
 
 __all__ = [

@@ -9,7 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genzoo.contract import Batch, DataSpec, Encoder, GenzooError, Trainable
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.core.trainable import Trainable
+from genzoo.models.base import Encoder
 
 Model = TypeVar("Model", bound=Trainable)
 

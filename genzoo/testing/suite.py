@@ -9,8 +9,25 @@ from unittest import SkipTest
 
 import torch
 
-from genzoo.contract import GenerativeModel, GenzooError, Likelihood, Trainable
-from genzoo.testing import input_laws, learning_laws, likelihood_laws, sampling_laws, turn_laws
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.trainable import Trainable
+from genzoo.models.base import GenerativeModel
+from genzoo.testing import (
+    input_checks as input_laws,
+)
+from genzoo.testing import (
+    learning_checks as learning_laws,
+)
+from genzoo.testing import (
+    likelihood_checks as likelihood_laws,
+)
+from genzoo.testing import (
+    sampling_checks as sampling_laws,
+)
+from genzoo.testing import (
+    turn_checks as turn_laws,
+)
 from genzoo.testing.probe import global_rng_kept
 
 Law = Callable[[Any], None]

@@ -1,0 +1,184 @@
+"""`python -m genzoo.sample RUN [flags]`: draws images from a trained model and writes them as one PNG."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from genzoo.cli import parsing
+from genzoo.cli.shared import class_condition, guarded
+from genzoo.evaluation.sample_grids import draw_grid, draw_pairs
+from genzoo.models.run_data import data_of_run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from genzoo.data.split import Split
+    from genzoo.models.base import GenerativeModel
+
+PROG = "genzoo sample"
+
+
+@dataclass(frozen=True)
+class SampleFlags:
+    """Draws images from a trained model and writes them as one PNG."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run folder."""
+    n: int = 64
+    """How many images; of a model with input images, each with an input of the test set and the true image."""
+    cond: str | None = None
+    """A class such as 3, or several such as 0,1,2, of a model that was trained with --cond class."""
+    like: Path | None = None
+    """Draw variations of this picture, with a model trained with --cond encoder:RUN."""
+    text: str | None = None
+    """Draw what this text says, such as "a sneaker", with a model trained with --cond encoder:RUN --prior, where RUN
+    is a run of clip."""
+    steps: int | None = None
+    """Steps of a diffusion or flow model's sampler; else those of its configuration."""
+    guidance: float | None = None
+    """How far such a model follows --cond beyond what its data do; 1: as they do."""
+    seed: int = 0
+    """Decides the images."""
+    out: Path | None = None
+    """The PNG file; else one in RUN/samples."""
+    device: str | None = None
+    """Such as cpu or cuda; else the CPU."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit code."""
+    flags = parsing.parse(SampleFlags, sys.argv[1:] if argv is None else argv, PROG)
+    return guarded(lambda: _sample(flags))
+
+
+def _sample(flags: SampleFlags) -> None:
+    from genzoo.core.errors import GenzooError
+    from genzoo.models.registry import load_generative
+
+    if flags.n < 1:
+        raise GenzooError(f"--n must be at least 1, got {flags.n}")
+    if sum(condition is not None for condition in (flags.cond, flags.like, flags.text)) > 1:
+        raise GenzooError("--cond, --like and --text each say what is drawn: give one of them")
+    from genzoo.models.prior.with_prior import WithPrior
+
+    model = load_generative(flags.run)
+    _change_sampling(model.generator if isinstance(model, WithPrior) else model, flags)
+    model, out = model.to(flags.device), flags.out or _default_out(flags)
+    cond = _condition(model, flags)
+    if cond is not None or model.spec.cond != "vector" or isinstance(model, WithPrior):
+        drawn = draw_grid(model, out, n=flags.n, cond=cond, seed=flags.seed)
+    else:
+        drawn = draw_pairs(model, _test_pairs(flags), out, n=flags.n, seed=flags.seed)
+    print(f"{flags.n} images, {drawn.images_per_second:.1f} images/s: {drawn.path}")
+
+
+def _condition(model: "GenerativeModel", flags: SampleFlags) -> "Tensor | None":
+    """What the flags ask to be drawn, for each image; raises `GenzooError` where the model cannot."""
+    if flags.text is not None:
+        return _for_text(model, flags.text, flags)
+    if flags.like is not None:
+        return _like(flags)
+    return None if flags.cond is None else class_condition(flags.cond, flags.n, model.spec)
+
+
+def _for_text(model: "GenerativeModel", text: str, flags: SampleFlags) -> "Tensor":
+    """Vectors `[n, cond_size]` of the model's prior that go with the text.
+
+    Raises `GenzooError` for a run that has no prior, or whose vectors are no clip encoder's.
+    """
+    from genzoo.core.errors import GenzooError
+    from genzoo.core.random import seeded
+    from genzoo.models.conditioning import load_encoder
+    from genzoo.models.encoders.clip import ClipEncoder
+    from genzoo.models.prior.text_prior import vectors_for_text
+    from genzoo.models.prior.with_prior import WithPrior
+
+    arguments = data_of_run(flags.run)
+    run = None if arguments is None else arguments.encoder
+    encoder = None if run is None else load_encoder(run)
+    if not isinstance(encoder, ClipEncoder):
+        raise GenzooError(
+            "--text is for models trained with --cond encoder:RUN --prior, where RUN is a run of clip"
+        )
+    if not isinstance(model, WithPrior):
+        raise GenzooError(f"--text needs a prior over the vectors: train with --cond encoder:{run} --prior")
+    found = vectors_for_text(
+        model, encoder, text, flags.n, generator=seeded(model.device, "text", flags.seed)
+    )
+    print(f'"{text}": {found.pool} vectors of the prior, {found.effective:.0f} of them in effect')
+    return found.vectors
+
+
+def _like(flags: SampleFlags) -> "Tensor":
+    """The vector of the picture `--like` `[n, width]`, of a run that was trained under an encoder.
+
+    Raises `GenzooError` for other runs, and for a picture that cannot be read.
+    """
+    from genzoo.core.errors import GenzooError
+    from genzoo.data.pictures import read_picture
+    from genzoo.models.conditioning import condition_vectors, load_encoder
+
+    arguments = data_of_run(flags.run)
+    if arguments is None or arguments.encoder is None or flags.like is None:
+        raise GenzooError("--like is for models trained with --cond encoder:RUN; leave it out")
+    encoder = load_encoder(arguments.encoder)
+    return condition_vectors(encoder, read_picture(flags.like, encoder.spec)[None]).expand(flags.n, -1)
+
+
+def _test_pairs(flags: SampleFlags) -> "Split":
+    """The test split, with its input images, of a run that was trained with a --cond that names them.
+
+    Raises `GenzooError` where the run does not say so.
+    """
+    from genzoo.core.errors import GenzooError
+
+    arguments = data_of_run(flags.run)
+    if arguments is None or arguments.cond is None:
+        raise GenzooError("this model draws for given vectors; use model.sample(n, cond=vectors) in Python")
+    if arguments.encoder is not None:
+        raise GenzooError("this model draws variations of a picture: name one with --like")
+    return arguments.load().test
+
+
+def _change_sampling(model: "GenerativeModel", flags: SampleFlags) -> None:
+    """Sets what the flags say of a diffusion model's sampler; raises `GenzooError` for other families."""
+    from genzoo.core.errors import GenzooError
+    from genzoo.models.diffusion.samplers.sampling import Sampling
+    from genzoo.models.diffusion.shortcut import Shortcut
+
+    if flags.steps is not None and flags.steps < 1:
+        raise GenzooError(f"--steps must be at least 1, got {flags.steps}")
+    if isinstance(model, Shortcut) and flags.steps is not None:
+        model.config = replace(model.config, calls=flags.steps)
+        flags = replace(flags, steps=None)
+
+    changes = {"steps": flags.steps, "guidance": flags.guidance}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    sampling = getattr(model.config, "sampling", None)
+    if changes and not isinstance(sampling, Sampling):
+        raise GenzooError(f"--{next(iter(changes))} is for diffusion and flow models; leave it out")
+    if isinstance(sampling, Sampling):
+        model.config = replace(model.config, sampling=replace(sampling, **changes))  # pyright: ignore
+
+
+def _default_out(flags: SampleFlags) -> Path:
+    """A name that tells the flags, so that other flags do not overwrite it."""
+    options = "" if flags.cond is None else f"-cond{flags.cond.replace(',', '_')}"
+    options += "" if flags.like is None else f"-like{flags.like.stem}"
+    options += "" if flags.text is None else f"-text{_slug(flags.text)}"
+    options += "" if flags.steps is None else f"-steps{flags.steps}"
+    options += "" if flags.guidance is None else f"-guidance{flags.guidance:g}"
+    return flags.run / "samples" / f"n{flags.n}{options}-seed{flags.seed}.png"
+
+
+def _slug(text: str) -> str:
+    """The words of a text for the name of a file; what is cut off, encoders do not read either.
+
+    >>> _slug("A photo of a T-shirt/top!")
+    'a_photo_of_a_t_shirt_top'
+    """
+    return "_".join("".join(c if c.isalnum() else " " for c in text.lower()).split())[:48]

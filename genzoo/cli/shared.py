@@ -1,0 +1,84 @@
+"""What the commands share around a run folder: names, data, pictures, figures and how mistakes are told.
+
+Free of torch until something is computed, so that `--help` is quick.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genzoo.cli.parsing import fail
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from genzoo.core.spec import DataSpec
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Runs `work` and returns the exit code: a `GenzooError` becomes one line on stderr and 2."""
+    from genzoo.core.errors import GenzooError
+
+    try:
+        work()
+    except GenzooError as error:
+        fail(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        print("genzoo: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def fresh_folder(preset: str, data: str, root: Path = Path("runs")) -> Path:
+    """`runs/PRESET-DATA`, or the first of `-2`, `-3` ... that is not there yet.
+
+    Raises `GenzooError` where several processes would each choose their own.
+    """
+    from genzoo.core.errors import GenzooError
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise GenzooError("several processes cannot agree on a new run folder; name one with --out")
+    words = "".join(c if c.isalnum() else " " for c in data.rstrip("/").rpartition("/")[2].lower()).split()
+    name = "-".join([preset, *words])
+    candidates = (root / (name if n == 1 else f"{name}-{n}") for n in range(1, 1_000_000))
+    return next(path for path in candidates if not path.exists())
+
+
+def is_main_process() -> bool:
+    """False in all but the first of several processes started by `accelerate launch`."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def class_condition(text: str, n: int, spec: "DataSpec") -> "Tensor":
+    """Classes such as "3" or "0,1,2" as long `[n]`, in blocks of equal size.
+
+    Raises `GenzooError` where the model has no classes, or not these.
+    """
+    import torch
+
+    from genzoo.core.errors import GenzooError
+
+    if spec.cond != "class":
+        what = "no classes" if spec.cond is None else "vectors instead of classes"
+        raise GenzooError(f"this model was trained with {what}; leave --cond out, or train with --cond class")
+    try:
+        classes = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise GenzooError(f"--cond takes classes such as 3 or 0,1,2, got {text!r}") from None
+    for number in classes:
+        if not 0 <= number < spec.cond_size:
+            raise GenzooError(f"--cond {number} is no class of this model: choose 0 .. {spec.cond_size - 1}")
+    return torch.tensor(classes)[torch.arange(n) * len(classes) // max(n, 1)]
+
+
+def print_table(title: str, rows: Mapping[str, str]) -> None:
+    """A table of names and values."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console(highlight=False, markup=False).print(table)

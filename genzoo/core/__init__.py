@@ -1,0 +1,1 @@
+"""What every room uses: specs, configurations, seeds, files."""

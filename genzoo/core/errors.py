@@ -1,0 +1,14 @@
+"""The errors that people may read."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+class GenzooError(Exception):
+    """A mistake that a user can mend: the message is one line that says what was wrong and what to do."""
+
+
+class NoLikelihood(GenzooError):
+    """Raised by `log_likelihood` of a family that defines no probability of an image (a GAN, say)."""

@@ -1,0 +1,96 @@
+"""What a model must know of its data, and what it is given of them.
+
+Shapes are written `[b, c, h, w]`; likelihoods are in nats unless a name says bits.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from genzoo.core.errors import GenzooError
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model must know of its data.
+
+    `shape` is `(channels, height, width)` of an image, or any shape of real-valued data. `levels` is the
+    number of values a sub-pixel takes (0 .. levels-1), or None for real-valued data. `cond` names what a
+    model is conditioned on: None, "class" (`cond_size` classes) or "vector" (`cond_size` wide).
+
+    >>> DataSpec((1, 8, 8), levels=17).dims
+    64
+
+    Raises `ValueError` where the parts contradict each other.
+    """
+
+    shape: tuple[int, ...]
+    levels: int | None = 256
+    cond: Literal["class", "vector"] | None = None
+    cond_size: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(s) for s in self.shape))
+        if not self.shape or min(self.shape) < 1:
+            raise ValueError(f"shape must hold positive sizes, got {self.shape}")
+        if self.levels is not None and len(self.shape) != 3:
+            raise ValueError(f"discrete images have the shape (channels, height, width), got {self.shape}")
+        if self.levels is not None and self.levels < 2:
+            raise ValueError(f"levels must be at least 2 (or None for real-valued data), got {self.levels}")
+        if self.cond not in (None, "class", "vector"):
+            raise ValueError(f'cond must be None, "class" or "vector", got {self.cond!r}')
+        if (self.cond is None) != (self.cond_size == 0):
+            raise ValueError(f"cond={self.cond!r} does not go with cond_size={self.cond_size}")
+
+    @property
+    def dims(self) -> int:
+        """D, the number of sub-pixels, unpadded."""
+        return math.prod(self.shape)
+
+
+class Batch(NamedTuple):
+    """`images`: integers (uint8 or long) `[b, *shape]`, float for real-valued data.
+    `cond`: long `[b]` classes, float `[b, cond_size]` vectors, or None."""
+
+    images: Tensor
+    cond: Tensor | None = None
+
+
+class Images(Protocol):
+    """Images with or without labels, as far as those who only read them must know: every split is such a set."""
+
+    @property
+    def images(self) -> Any:
+        """Indexed by long `[b]` it gives integers `[b, *shape]`: a tensor, or what reads them when asked."""
+        ...
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Classes long `[n]`, vectors `[n, d]`, or None."""
+        ...
+
+    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
+        """The images and conditions at long `indices` `[b]`."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+def check_images(images: Tensor, spec: DataSpec) -> Tensor:
+    """`images` if they are integers `[n, *spec.shape]` in 0 .. levels-1; raises `GenzooError` otherwise."""
+    if tuple(images.shape[1:]) != spec.shape:
+        raise GenzooError(
+            f"images must have the shape [n, {', '.join(map(str, spec.shape))}], got {list(images.shape)}"
+        )
+    if spec.levels is None:
+        return images
+    if images.is_floating_point() or images.dtype == torch.bool:
+        raise GenzooError(f"images must be integers 0..{spec.levels - 1}, got {images.dtype}")
+    if images.numel() and (int(images.max()) >= spec.levels or int(images.min()) < 0):
+        raise GenzooError(
+            f"images must lie in 0..{spec.levels - 1}, found {int(images.min())}..{int(images.max())}"
+        )
+    return images

@@ -1,0 +1,58 @@
+"""PNG files of a run: grids of samples, and the loss curve."""
+
+import io
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from genzoo.core.files import write_atomically
+from genzoo.core.spec import DataSpec
+
+if TYPE_CHECKING:
+    pass
+
+
+TILE = 64  # small images are enlarged to about this many pixels
+
+
+def image_grid(images: Tensor, levels: int, columns: int | None = None) -> Tensor:
+    """Integer images `[n, c, h, w]` in 0..levels-1 to one RGB picture, uint8 `[height, width, 3]`.
+
+    Pixels are enlarged by a whole factor, tiles are one grey pixel apart. Images of two channels or more
+    than three show their first channel.
+    """
+    n, c, h, w = images.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    factor = max(1, math.ceil(TILE / max(h, w)))
+    scaled = (images.cpu().double() * (255 / (levels - 1))).round().to(torch.uint8)
+    scaled = scaled if c == 3 else scaled[:, :1].expand(n, 3, h, w)
+    scaled = scaled.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    th, tw = h * factor + 1, w * factor + 1
+    grid = torch.full((3, rows * th + 1, columns * tw + 1), 128, dtype=torch.uint8)
+    for i, tile in enumerate(scaled):
+        y, x = (i // columns) * th + 1, (i % columns) * tw + 1
+        grid[:, y : y + th - 1, x : x + tw - 1] = tile
+    return grid.permute(1, 2, 0).contiguous()
+
+
+def save_grid(images: Tensor, spec: DataSpec, path: str | Path, columns: int | None = None) -> None:
+    """Writes `image_grid` of integer images `[n, c, h, w]` as PNG; does nothing for real-valued data.
+
+    Raises `GenzooError` where the file cannot be written.
+    """
+    from PIL import Image
+
+    if spec.levels is None:
+        return
+    buffer = io.BytesIO()
+    Image.fromarray(image_grid(images, spec.levels, columns).numpy()).save(buffer, format="PNG")
+    write_atomically(Path(path), buffer.getvalue())
+
+
+def save_triples(triples: Tensor, spec: DataSpec, path: str | Path) -> None:
+    """Writes input, prediction and truth of integer images `[n, 3, c, h, w]` as PNG, four threes in a row."""
+    save_grid(triples.flatten(0, 1), spec, path, columns=3 * min(4, len(triples)))

@@ -1,0 +1,154 @@
+"""Which tables a comparison consists of, and what must be said beside them."""
+
+from collections.abc import Mapping, Sequence
+
+from genzoo.evaluation.comparison.costs import Cost
+from genzoo.evaluation.comparison.entries import Entry
+from genzoo.evaluation.comparison.reported import Quality, Reported
+from genzoo.evaluation.comparison.tables import (
+    OVERVIEW_FIGURES,
+    Column,
+    CostColumn,
+    Table,
+    cost_column,
+    figure_cell,
+    figure_names,
+    gap_column,
+    likelihood_column,
+    quality_column,
+    text_column,
+)
+
+
+def overview(entries: Sequence[Entry]) -> Table:
+    """What a person looks at first: samples, likelihood, speed, cost."""
+    quality = [quality_column(entries, name) for name in figure_names(entries)[:OVERVIEW_FIGURES]]
+    columns = [*quality, likelihood_column(entries)]
+    costs = {column.title: column for column in cost_table(entries).columns}
+    columns += [costs[name] for name in ("samples/s", "calls/sample", "train CPU-min", "parameters")]
+    return Table("Overview", columns)
+
+
+def quality_table(entries: Sequence[Entry]) -> Table:
+    """All figures of samples."""
+    columns = [quality_column(entries, name) for name in figure_names(entries)]
+    judges = [f"{e.quality.judge} {e.quality.identity[:12]}" if e.quality else "" for e in entries]
+    return Table("Sample quality", [*columns, text_column("judge", judges)])
+
+
+def likelihood_table(entries: Sequence[Entry]) -> Table:
+    """Bits/dim, the gap to training images, and how they were computed; families without are not in it."""
+    own = [e for e in entries if e.reason is None]
+    ways = [e.likelihood.protocol if e.likelihood else "" for e in own]
+    sets = [f"{e.likelihood.test_id} ({e.likelihood.images:,})" if e.likelihood else "" for e in own]
+    columns = [likelihood_column(own), gap_column(own), text_column("test set (images)", sets)]
+    return Table("Likelihood", [*columns, text_column("protocol", ways)])
+
+
+def with_likelihood(entries: Sequence[Entry]) -> list[Entry]:
+    """The runs of `likelihood_table`."""
+    return [e for e in entries if e.reason is None]
+
+
+def memorisation_table(entries: Sequence[Entry]) -> Table:
+    """Whether samples are copies of training images, by all figures that were measured."""
+
+    def judged(entry: Entry) -> Quality | None:
+        return entry.memorisation
+
+    columns = [quality_column(entries, name, judged) for name in figure_names(entries, judged)]
+    return Table("Memorisation", columns)
+
+
+def other_tables(entries: Sequence[Entry]) -> list[tuple[Table, Sequence[Entry]]]:
+    """Further sections that at least one report has, with the runs that have them."""
+    names = dict.fromkeys(name for e in entries for name in e.others)
+    titles = {
+        "classes": "Classes of samples, drawn without asking",
+        "modes": "Modes of the data that samples hit",
+        "classification": "Generative classification",
+    }
+    found = []
+    for name in names:
+        own = [e for e in entries if e.others.get(name)]
+        if own:
+            title = titles.get(name, name.capitalize())
+            found.append((_flat_table(title, own, [e.others[name] for e in own]), own))
+    return found
+
+
+def _flat_table(title: str, entries: Sequence[Entry], figures: Sequence[Mapping[str, Reported]]) -> Table:
+    names = dict.fromkeys(name for own in figures for name in own)
+    columns = []
+    for name in names:
+        cells = [
+            figure_cell(own.get(name), _sizes(own.get(name)), entry.evaluate_command)
+            for own, entry in zip(figures, entries, strict=True)
+        ]
+        better = next((f.higher_is_better for own in figures if (f := own.get(name)) is not None), None)
+        groups = {cell.group: cell.group for cell in cells if cell.value is not None}
+        columns.append(Column(name, cells, better, groups=groups))
+    return Table(title, columns)
+
+
+def _sizes(figure: Reported | None) -> str:
+    if figure is None or (figure.samples is None and figure.references is None):
+        return "sizes not told"
+    return f"{figure.samples} samples, {figure.references} real images"
+
+
+def trained_on(cost: Cost) -> str:
+    """The machine of the training's times."""
+    return cost.train_machine or cost.machine
+
+
+def measured_on(cost: Cost) -> str:
+    """The machine of the times of drawing and scoring."""
+    return cost.machine
+
+
+COSTS: Sequence[CostColumn] = (
+    CostColumn("parameters", lambda e: float(e.parameters)),
+    CostColumn("train min", lambda e: _minutes(e, "train_seconds"), False, trained_on, "Wall clock"),
+    CostColumn("train CPU-min", lambda e: _minutes(e, "train_cpu_seconds"), False, trained_on),
+    CostColumn("images seen", lambda e: _figure(e, "train_images")),
+    CostColumn("peak MiB", lambda e: _figure(e, "peak_memory_mib"), False, trained_on, "Of training"),
+    CostColumn("calls/sample", lambda e: _figure(e, "calls_per_sample"), False, None, "Network passes"),
+    CostColumn("samples/s", lambda e: _figure(e, "sampling_images_per_second"), True, measured_on),
+    CostColumn("likelihoods/s", lambda e: _figure(e, "likelihood_images_per_second"), True, measured_on),
+)
+
+
+def cost_table(entries: Sequence[Entry]) -> Table:
+    """What training and drawing cost."""
+    columns = [cost_column(entries, cost) for cost in COSTS]
+    machines = text_column("machine", [e.cost.machine if e.cost else "" for e in entries])
+    return Table("Cost", [*columns, machines])
+
+
+def _figure(entry: Entry, name: str) -> float | None:
+    return getattr(entry.cost, name) if entry.cost else None
+
+
+def _minutes(entry: Entry, name: str) -> float | None:
+    seconds = _figure(entry, name)
+    return None if seconds is None else seconds / 60
+
+
+def remarks(entries: Sequence[Entry]) -> list[str]:
+    """What is missing and what keeps figures from being ranked together, one line each."""
+    lines = [
+        f"{e.name}: {', '.join(e.missing)} not measured; measure with: {e.evaluate_command}"
+        for e in entries
+        if e.missing
+    ]
+    lines += [f"{e.name}: {e.quality.remark}" for e in entries if e.quality and e.quality.remark]
+    lines += [f"{e.name} has no likelihood: {e.reason}" for e in entries if e.reason]
+    divided: dict[str, list[str]] = {}
+    for column in overview(entries).columns:
+        if column.separated:
+            divided.setdefault(" | ".join(column.groups.values()), []).append(column.title)
+    lines += [
+        f"ranked within groups only: {', '.join(titles)}: {groups}" for groups, titles in divided.items()
+    ]
+    return lines

@@ -1,0 +1,136 @@
+"""The page of a comparison: one HTML file with all pictures, styles and scripts in it, which asks no network."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genzoo.core.files import write_atomically
+from genzoo.core.version import __version__
+from genzoo.evaluation.comparison import overview
+from genzoo.evaluation.comparison.charts import COLOURS, charts
+from genzoo.evaluation.comparison.entries import Entry
+from genzoo.evaluation.comparison.page_pictures import (
+    Picture,
+    class_names,
+    class_pictures,
+    neighbour_pictures,
+    picture,
+    sample_pictures,
+    tiles_of,
+    work_pictures,
+)
+from genzoo.evaluation.comparison.reported import Reported
+from genzoo.evaluation.comparison.tables import Table, compact, figure_names
+from genzoo.metrics.estimate import readable
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A model that never came to be compared: at which stage, why, and the command that failed."""
+
+    name: str
+    stage: str
+    message: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs beside each other, and what is known of them beyond their folders."""
+
+    entries: Sequence[Entry]
+    failures: Sequence[Failure] = ()
+    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Run name to the commands that made it; others are rebuilt from their configurations."""
+    notes: Sequence[str] = ()
+    """What was the same for all of them."""
+    reference: Path | None = None
+    """A grid of real images."""
+
+    @property
+    def data(self) -> str:
+        """The data set of all runs; "" without runs."""
+        return self.entries[0].data if self.entries else ""
+
+    def commands_of(self, entry: Entry) -> Sequence[str]:
+        """What makes and measures such a run."""
+        return self.commands.get(entry.name) or (entry.command, entry.evaluate_command)
+
+    def versions(self) -> str:
+        """Of what wrote the page."""
+        return f"genzoo {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def write_page(comparison: Comparison, path: Path) -> None:
+    """Writes the page to `path`, whole or not at all. Raises `GenzooError` where it cannot be written."""
+    write_atomically(path, render(comparison).encode())
+
+
+def render(comparison: Comparison) -> str:
+    """The page as HTML. Names and messages are escaped wherever they stand."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("genzoo.evaluation.comparison", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("page.html.jinja").render(_content(comparison))
+
+
+def _content(comparison: Comparison) -> dict[str, Any]:
+    entries = list(comparison.entries)
+    content: dict[str, Any] = {
+        "comparison": comparison, "entries": entries, "colours": COLOURS,
+        "names": [e.name for e in entries], "own_likelihood": overview.with_likelihood(entries),
+        "rows": table_rows, "readable": readable, "compact": compact, "noised": [e for e in entries if e.noised],
+    }  # fmt: skip
+    if not entries:
+        return content
+    return content | {
+        "overview": overview.overview(entries), "quality": overview.quality_table(entries),
+        "likelihood": overview.likelihood_table(entries), "memorisation": overview.memorisation_table(entries),
+        "cost": overview.cost_table(entries), "others": overview.other_tables(entries),
+        "remarks": overview.remarks(entries), "charts": charts(entries, figure_names(entries)),
+        "samples": _with_reference(comparison, sample_pictures(entries)), "classes": class_pictures(entries),
+        "class_names": class_names(entries), "neighbours": neighbour_pictures(entries), "work": work_pictures(entries),
+        "floors": _floors(entries), "baselines": next((e.baselines for e in entries if e.baselines), {}),
+    }  # fmt: skip
+
+
+def _with_reference(comparison: Comparison, samples: Sequence[Picture]) -> list[Picture]:
+    """The samples, after as many real images where there are some."""
+    path, first = comparison.reference, next((p for p in samples if p.uri), None)
+    if path is None or first is None or not path.is_file():
+        return list(samples)
+    tiles = tiles_of(path, comparison.entries[0].spec.shape)
+    if tiles is None:
+        return list(samples)
+    columns, rows = first.width // tiles.side[0], first.height // tiles.side[1]
+    real = picture("real test images", tiles.cut(columns, rows), "for comparison")
+    return [real, *samples]
+
+
+def _floors(entries: Sequence[Entry]) -> list[tuple[str, Reported]]:
+    """Figures of sample quality with the floor that real images have, one of each."""
+    found: dict[str, Reported] = {}
+    for entry in entries:
+        for name, figure in (entry.quality.figures if entry.quality else {}).items():
+            if figure.floor is not None:
+                found.setdefault(name, figure)
+    return list(found.items())
+
+
+def table_rows(table: Table, count: int) -> list[tuple[str | None, int]]:
+    """Rows of a table as (words of a group, -1) before each group and (None, index of a run)."""
+    if not table.columns or not count:
+        return [(None, i) for i in range(count)]
+    column = table.columns[min(table.leading, len(table.columns) - 1)]
+    rows: list[tuple[str | None, int]] = []
+    for words, indices in column.order():
+        rows += [(words, -1)] if column.separated and words else []
+        rows += [(None, i) for i in indices]
+    return rows

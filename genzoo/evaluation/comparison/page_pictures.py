@@ -1,0 +1,206 @@
+"""Pictures of runs for a page that stands alone: sample grids cut to one size, a row per class, neighbours."""
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genzoo.data.image_grid import TILE
+from genzoo.evaluation.comparison.entries import Entry
+from genzoo.evaluation.illustrations import DENOISING, INTERPOLATIONS, RECONSTRUCTIONS
+from genzoo.evaluation.report.report_file import BY_CLASS, JUDGED, MOST_CLASSES, PER_CLASS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CLASS_GRID = "classes.png"
+"""Samples of each class, of a run that can be asked for them."""
+MOST_PIXELS = 2000
+"""Pictures that are not cut are shrunk to at most this many pixels a side."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a data URI, `width` x `height` pixels; or `problem`, why there is none."""
+
+    name: str
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+    caption: str = ""
+    problem: str = ""
+    rows: int = 0
+    """Classes that it shows, a row each; 0 where rows are none."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A grid picture that `genzoo.data.image_grid.image_grid` made, and how it divides into images."""
+
+    picture: "Image"
+    side: tuple[int, int]
+    columns: int
+    rows: int
+
+    def cut(self, columns: int, rows: int) -> "Image":
+        """The upper left part with so many images."""
+        return self.picture.crop((0, 0, columns * self.side[0] + 1, rows * self.side[1] + 1))
+
+    def regrouped(self, columns: int, count: int) -> "Image":
+        """The first `count` images in rows of `columns`."""
+        from PIL import Image
+
+        w, h = self.side
+        result = Image.new("RGB", (columns * w + 1, math.ceil(count / columns) * h + 1), (128, 128, 128))
+        for i in range(min(count, self.columns * self.rows)):
+            x, y = i % self.columns * w, i // self.columns * h
+            tile = self.picture.crop((x, y, x + w + 1, y + h + 1))
+            result.paste(tile, (i % columns * w, i // columns * h))
+        return result
+
+
+def tiles_of(path: Path, shape: Sequence[int]) -> Tiles | None:
+    """The grid in `path` of images `[c, h, w]`; None where it is divided otherwise. Raises `OSError` as `open` does."""
+    picture = _open(path)
+    factor = max(1, math.ceil(TILE / max(shape[1:])))
+    side = (shape[2] * factor + 1, shape[1] * factor + 1)
+    width, height = picture.width - 1, picture.height - 1
+    if width % side[0] or height % side[1] or not width or not height:
+        return None
+    return Tiles(picture, side, width // side[0], height // side[1])
+
+
+def _open(path: Path) -> "Image":
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def sample_file(run: Path) -> Path | None:
+    """The grid of samples of the finished run, else of its evaluation, else the last one drawn in training."""
+    finished = [path for path in (run / "samples" / "final.png", run / JUDGED) if path.is_file()]
+    steps = sorted((run / "samples").glob("step_*.png"))
+    return finished[0] if finished else steps[-1] if steps else None
+
+
+def sample_pictures(entries: Sequence[Entry]) -> list[Picture]:
+    """A grid of each run, all of equally many images at one scale; the reason where a run has none."""
+    found: dict[str, Tiles | Picture] = {entry.name: _samples(entry) for entry in entries}
+    grids = [tiles for tiles in found.values() if isinstance(tiles, Tiles)]
+    columns = min((tiles.columns for tiles in grids), default=0)
+    rows = min((tiles.rows for tiles in grids), default=0)
+    return [
+        picture(name, tiles.cut(columns, rows), f"{columns * rows} samples")
+        if isinstance(tiles, Tiles)
+        else tiles
+        for name, tiles in found.items()
+    ]
+
+
+def _samples(entry: Entry) -> Tiles | Picture:
+    path = sample_file(entry.run)
+    if path is None:
+        return Picture(entry.name, problem=f"no samples yet; draw some with: genzoo sample {entry.run}")
+    try:
+        tiles = tiles_of(path, entry.spec.shape) if entry.spec.levels is not None else None
+        if tiles is not None and entry.spec.cond != "vector":
+            return tiles
+        return picture(entry.name, _open(path), "as drawn: images of its condition among the samples")
+    except OSError:
+        return Picture(
+            entry.name, problem=f"{path} cannot be read; draw again with: genzoo sample {entry.run}"
+        )
+
+
+def class_pictures(entries: Sequence[Entry]) -> list[Picture]:
+    """A row per class of each run: as asked for, and what draws it where it is not there; else as they came about."""
+    found = [_class_picture(entry) if entry.class_count else _found_classes(entry) for entry in entries]
+    return [shown for shown in found if shown is not None]
+
+
+def _found_classes(entry: Entry) -> Picture | None:
+    """Samples of a run that takes no classes, by the class that the judge finds in them."""
+    try:
+        tiles = tiles_of(entry.run / BY_CLASS, entry.spec.shape)
+    except OSError:
+        return None
+    if tiles is None:
+        return None
+    shown = picture(entry.name, tiles.picture, "drawn without asking, sorted by the judge")
+    return replace(shown, rows=tiles.rows)
+
+
+def _class_picture(entry: Entry) -> Picture:
+    path, classes = entry.run / "samples" / CLASS_GRID, min(entry.class_count, MOST_CLASSES)
+    problem = f"not drawn yet; draw with: {' '.join(class_command(entry))}"
+    if not path.is_file():
+        return Picture(entry.name, problem=problem)
+    try:
+        tiles = tiles_of(path, entry.spec.shape)
+    except OSError:
+        return Picture(entry.name, problem=problem)
+    if tiles is None or tiles.columns * tiles.rows < classes * PER_CLASS:
+        return Picture(entry.name, problem=problem)
+    shown = picture(entry.name, tiles.regrouped(PER_CLASS, classes * PER_CLASS), "as asked for")
+    return replace(shown, rows=classes)
+
+
+def class_command(entry: Entry) -> list[str]:
+    """What draws the class grid of a run that takes classes."""
+    classes = range(min(entry.class_count, MOST_CLASSES))
+    asked = ["--cond", ",".join(map(str, classes)), "--n", str(len(classes) * PER_CLASS)]
+    return ["genzoo", "sample", str(entry.run), *asked, "--out", str(entry.run / "samples" / CLASS_GRID)]
+
+
+def class_names(entries: Sequence[Entry]) -> list[str]:
+    """Names of the classes that rows show; their numbers where they have no names."""
+    from genzoo.data.captions import CLASS_NAMES
+
+    protocols = [entry.config.get("data") for entry in entries]
+    stored = next((p["classes"] for p in protocols if isinstance(p, Mapping) and p.get("classes")), None)
+    names = list(stored or CLASS_NAMES.get(entries[0].data, ()))
+    return [str(names[i]) if i < len(names) else str(i) for i in range(MOST_CLASSES)]
+
+
+def work_pictures(entries: Sequence[Entry]) -> list[tuple[str, list[Picture]]]:
+    """What evaluations have drawn of the models at work, by what it shows."""
+    kinds = {
+        "Images beside their reconstructions": RECONSTRUCTIONS,
+        "How samples come about": DENOISING,
+        "Ways from one image, or latent, to another": INTERPOLATIONS,
+    }
+    found = [(title, _pictures(entries, [name])) for title, name in kinds.items()]
+    return [(title, pictures) for title, pictures in found if pictures]
+
+
+def neighbour_pictures(entries: Sequence[Entry]) -> list[Picture]:
+    """Samples with the training images nearest to them, of the runs that have such a picture."""
+    return _pictures(entries, ["samples/*neighbour*.png", "*neighbour*.png"])
+
+
+def _pictures(entries: Sequence[Entry], patterns: Sequence[str]) -> list[Picture]:
+    """The files of each run that fit."""
+    found = []
+    for entry in entries:
+        for path in (path for pattern in patterns for path in sorted(entry.run.glob(pattern))):
+            try:
+                found.append(picture(entry.name, _open(path)))
+            except OSError:
+                found.append(Picture(entry.name, problem=f"{path} cannot be read"))
+    return found
+
+
+def picture(name: str, image: "Image", caption: str = "") -> Picture:
+    """`image` as a PNG data URI, of one channel where it is grey."""
+    import numpy as np
+
+    image.thumbnail((MOST_PIXELS, MOST_PIXELS))
+    colours, buffer = np.asarray(image), io.BytesIO()
+    grey = bool((colours == colours[..., :1]).all())
+    (image.convert("L") if grey else image).save(buffer, format="PNG", optimize=True)
+    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return Picture(name, uri, image.width, image.height, caption)

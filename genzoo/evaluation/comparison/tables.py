@@ -1,0 +1,281 @@
+"""Tables of runs whose columns know which of their figures may be ranked together.
+
+A `Cell` belongs to a group: figures of one group were measured alike. Whoever orders rows by a column orders them
+within its groups and says where one ends.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.evaluation.comparison.costs import Cost
+from genzoo.evaluation.comparison.entries import Entry
+from genzoo.evaluation.comparison.reported import LikelihoodFigure, Quality, Reported
+from genzoo.metrics.estimate import readable
+
+MISSING = "not measured"
+NO_FIGURE = "no figure"
+KIND_WORDS = {
+    Likelihood.EXACT: "exact (=)",
+    Likelihood.LOWER_BOUND: "bounds (<=): the true figure is at most this one",
+    Likelihood.ESTIMATE: "estimates (~): may err either way",
+}
+LEADING = ("frechet", "kid", "precision", "recall", "coverage", "density")
+"""Figures of samples that tell most, the first of them in one number; the others follow as reported."""
+OVERVIEW_FIGURES = 4
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`value` orders rows (None: missing, always last), `text` and `detail` are read, `note` says more.
+
+    `group` see above; `best` marks the best of its group and what `interval` does not tell from it.
+    """
+
+    value: float | None
+    text: str
+    note: str = ""
+    group: str = ""
+    detail: str = ""
+    interval: tuple[float, float] | None = None
+    best: bool = False
+
+    @property
+    def words(self) -> str:
+        """What is read, in one line."""
+        return f"{self.text} {self.detail}".strip()
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of all runs. `higher_is_better` is None where neither end is better.
+
+    `groups` tells in words what the rows of each group have in common; `warnings` what they have not.
+    """
+
+    title: str
+    cells: Sequence[Cell]
+    higher_is_better: bool | None = None
+    help: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    warns: bool = False
+    words: bool = False
+    """Whether cells are words, which nothing ranks."""
+
+    @property
+    def sorts(self) -> bool:
+        """Whether any run has this figure."""
+        return any(cell.value is not None for cell in self.cells)
+
+    @property
+    def separated(self) -> bool:
+        """Whether rows in the order of this column must be told apart by groups."""
+        return len(self.groups) > 1 or self.warns
+
+    def order(self) -> list[tuple[str, list[int]]]:
+        """Rows as (words of a group, indices from the best on); those without a figure come last."""
+        sign = -1 if self.higher_is_better else 1
+        names = list(self.groups) or list(dict.fromkeys(cell.group for cell in self.cells))
+        blocks = []
+        for name in names:
+            rows = [i for i, c in enumerate(self.cells) if c.value is not None and c.group == name]
+            if rows:
+                rows.sort(key=lambda i: sign * (self.cells[i].value or 0.0))
+                blocks.append((self.groups.get(name, name), rows))
+        missing = [i for i, c in enumerate(self.cells) if c.value is None]
+        return blocks + ([(NO_FIGURE, missing)] if missing else [])
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns over the same runs; the rows' heads are the runs' names. `leading` is the column to begin with."""
+
+    title: str
+    columns: Sequence[Column]
+    leading: int = 0
+
+
+def text_column(title: str, texts: Sequence[str]) -> Column:
+    """Words, which nothing ranks."""
+    return Column(title, [Cell(None, text) for text in texts], words=True)
+
+
+Judged = Callable[[Entry], Quality | None]
+"""Which figures of samples a column is about."""
+
+
+# --- sample quality --------------------------------------------------------------------------------------------
+
+
+def quality_of_run(entry: Entry) -> Quality | None:
+    """What a run's report says of the quality of samples."""
+    return entry.quality
+
+
+def figure_names(entries: Sequence[Entry], judged: Judged = quality_of_run) -> list[str]:
+    """All figures of samples that any run has, the one that tells most first."""
+    names = list(dict.fromkeys(name for e in entries for name in _figures(judged(e))))
+
+    def rank(name: str) -> int:
+        return LEADING.index(name) if name in LEADING else len(LEADING)
+
+    return sorted(names, key=rank)
+
+
+def quality_column(entries: Sequence[Entry], name: str, judged: Judged = quality_of_run) -> Column:
+    """One figure of samples. Other judges, images or numbers of samples make other groups."""
+    cells, figures = [], [f for e in entries if (f := _figures(judged(e)).get(name)) is not None]
+    for entry in entries:
+        quality = judged(entry)
+        figure = _figures(quality).get(name)
+        group = quality.group(figure) if quality and figure else ""
+        reason = quality.missing.get(name) if quality else None
+        cells.append(
+            Cell(None, "none", reason) if reason else figure_cell(figure, group, entry.evaluate_command)
+        )
+    better = next((f.higher_is_better for f in figures if f.higher_is_better is not None), None)
+    how = next((f.interval for f in figures if f.interval), None)
+    groups = {cell.group: cell.group for cell in cells if cell.value is not None}
+    return Column(readable(name), mark_best(cells, better), better, f"Interval: {how}" if how else "", groups)
+
+
+def _figures(quality: Quality | None) -> Mapping[str, Reported]:
+    return quality.figures if quality else {}
+
+
+def figure_cell(figure: Reported | None, group: str = "", command: str = "") -> Cell:
+    """A figure with its interval in brackets; its floor and sizes are the note."""
+    if figure is None:
+        return Cell(None, "", f"{MISSING}: {command}" if command else MISSING)
+    if not math.isfinite(figure.value):
+        return Cell(None, "not finite", "the figure that was measured is no finite number")
+    inside = None if figure.low is None or figure.high is None else (figure.low, figure.high)
+    detail = "" if inside is None else f"[{compact(inside[0], 3)}, {compact(inside[1], 3)}]"
+    notes = [] if figure.floor is None else [f"real against real images: {compact(figure.floor)}"]
+    notes += [] if figure.samples is None else [f"{figure.samples:,} samples"]
+    notes += [] if figure.references is None else [f"{figure.references:,} real images"]
+    return Cell(figure.value, compact(figure.value), ", ".join(notes), group, detail, inside)
+
+
+def mark_best(cells: Sequence[Cell], higher_is_better: bool | None) -> list[Cell]:
+    """In each group of two or more, marks the best and all that their intervals do not tell from it."""
+    if higher_is_better is None:
+        return list(cells)
+    sign = -1 if higher_is_better else 1
+    best: dict[str, float] = {}
+    for group in {c.group for c in cells}:
+        members = [c for c in cells if c.group == group and c.value is not None]
+        if len(members) > 1:
+            first = min(members, key=lambda c: sign * (c.value or 0.0))
+            best[group] = max(sign * end for end in first.interval or (first.value or 0.0,))
+    return [_marked(cell, sign, best.get(cell.group)) for cell in cells]
+
+
+def _marked(cell: Cell, sign: int, limit: float | None) -> Cell:
+    if cell.value is None or limit is None:
+        return cell
+    near = min(sign * end for end in cell.interval or (cell.value,))
+    return replace(cell, best=near <= limit)
+
+
+# --- likelihood ------------------------------------------------------------------------------------------------
+
+
+def likelihood_group(figure: LikelihoodFigure) -> str:
+    """What two likelihoods must share to be ranked together: images, kind, and whether labels are given."""
+    given = ", given labels" if figure.conditional else ""
+    return f"{figure.test_id}, {KIND_WORDS[figure.kind]}{given}"
+
+
+def likelihood_column(entries: Sequence[Entry]) -> Column:
+    """Bits/dim with the sign of its kind. Where protocols differ within a group, no best is marked."""
+    cells = [_likelihood_cell(entry) for entry in entries]
+    groups, mixed = {}, False
+    for kind in sorted(KIND_WORDS, reverse=True):
+        for e in entries:
+            if e.likelihood and e.likelihood.kind is kind:
+                group = likelihood_group(e.likelihood)
+                remark = _mixture(entries, group)
+                groups[group], mixed = group + remark, mixed or bool(remark)
+    marked = mark_best(cells, False)
+    cells = [m if groups.get(c.group) == c.group else c for m, c in zip(marked, cells, strict=True)]
+    return Column("bits/dim", cells, False, "Of test images; lower is better", groups, mixed)
+
+
+def _mixture(entries: Sequence[Entry], group: str) -> str:
+    """What differs between the likelihoods of one group, in words; "" where nothing does."""
+    members = [e.likelihood for e in entries if e.likelihood and likelihood_group(e.likelihood) == group]
+    words = []
+    if len({m.protocol for m in members}) > 1:
+        words.append("estimated in different ways (see Likelihood)")
+    counts = sorted({m.images for m in members})
+    if len(counts) > 1:
+        words.append(f"on {counts[0]:,} to {counts[-1]:,} of the images")
+    return f"; NOT ALIKE: {', '.join(words)}" if words else ""
+
+
+def _likelihood_cell(entry: Entry) -> Cell:
+    figure = entry.likelihood
+    if figure is None and entry.reason is not None:
+        return Cell(None, "none", entry.reason)
+    if figure is None:
+        return Cell(None, "", f"{MISSING}: {entry.evaluate_command}")
+    error = "" if figure.stderr is None else f"± {figure.stderr:.3f}"
+    reach = None if figure.stderr is None else 1.96 * figure.stderr
+    inside = None if reach is None else (figure.bits - reach, figure.bits + reach)
+    note = f"{figure.images:,} images of {figure.test_id}. {figure.protocol}"
+    text = f"{figure.kind.symbol} {figure.bits:.3f}"
+    return Cell(figure.bits, text, note, likelihood_group(figure), error, inside)
+
+
+def gap_column(entries: Sequence[Entry]) -> Column:
+    """How many bits/dim worse test images are than training images."""
+    cells = []
+    for entry in entries:
+        gap = entry.likelihood.gap if entry.likelihood else None
+        group = likelihood_group(entry.likelihood) if entry.likelihood and gap else ""
+        why = entry.reason or f"{MISSING}: {entry.evaluate_command}"
+        cells.append(figure_cell(gap, group) if gap else Cell(None, "none" if entry.reason else "", why))
+    words = "Bits/dim of test images less those of training images: what was learnt by heart"
+    groups = {cell.group: cell.group for cell in cells if cell.value is not None}
+    return Column("train/test gap", cells, None, words, groups)
+
+
+# --- cost ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CostColumn:
+    """A figure of cost: its title, the figure of a run, which end is better, and on what machine it was measured."""
+
+    title: str
+    of: Callable[[Entry], float | None]
+    higher_is_better: bool | None = None
+    where: Callable[[Cost], str] | None = None
+    help: str = ""
+
+
+def cost_column(entries: Sequence[Entry], cost: CostColumn) -> Column:
+    """One figure of cost; other machines make other groups."""
+    cells = []
+    for entry in entries:
+        value = cost.of(entry)
+        note = "" if value is not None else f"{MISSING}: {entry.evaluate_command}"
+        group = ""
+        if cost.where and entry.cost and value is not None:
+            group = f"measured on {cost.where(entry.cost) or 'an unknown machine'}"
+        cells.append(Cell(value, "" if value is None else compact(value), note, group))
+    groups = {cell.group: cell.group for cell in cells if cell.group}
+    return Column(cost.title, cells, cost.higher_is_better, cost.help, groups)
+
+
+def compact(value: float, figures: int = 4) -> str:
+    """A number of about so many figures.
+
+    >>> [compact(v) for v in (0.0, 0.00012345, 0.12345, 12.345, 1234.5, 2792993)]
+    ['0', '0.0001234', '0.1235', '12.35', '1,234', '2,792,993']
+    """
+    if value and abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{figures}g}"

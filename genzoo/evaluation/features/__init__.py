@@ -1,0 +1,1 @@
+"""Feature extractors in whose features images are compared."""

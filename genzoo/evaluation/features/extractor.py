@@ -1,0 +1,250 @@
+"""Who judges samples: an encoder trained once on the training images at hand, unless another judge is named.
+
+The default judge is a small encoder trained by SimCLR (Chen et al. 2020), seen before its projection. Self-supervised
+features rank samples of data far from photographs better than Inception's (Morozov, Voynov & Babenko 2021), but what
+views differ in an encoder learns not to see: here they differ by mild crops and turns alone, so that blur, shade and
+noise stay visible. It is narrow, because the Fréchet distance of n real images from n others grows with width^2 / n. It
+needs no labels, and its hash stands in every report: figures of different judges cannot be compared.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genzoo.core.config import TrainConfig, to_json
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
+from genzoo.data.augmentation_presets import ground_of
+from genzoo.data.augmentations import RandomCrop
+from genzoo.data.image_data import ImageData
+from genzoo.evaluation.features.feature_space import (
+    FeatureSpace,
+    bytes_hash,
+    encoder_space,
+    pixel_space,
+    random_space,
+    some_images,
+    weights_hash,
+)
+from genzoo.evaluation.features.published import dinov2_space, inception_space
+from genzoo.models.base import Encoder
+from genzoo.models.conditioning import load_encoder
+from genzoo.models.encoders.views import ViewsConfig
+from genzoo.models.preset import build
+from genzoo.models.registry import load_model
+from genzoo.models.run_data import data_of_run
+from genzoo.nn.backbones import ProjectionConfig, ResNetConfig
+from genzoo.objectives.contrastive import NTXent
+from genzoo.training.checkpoint import CONFIG, WEIGHTS, read_config, save_config, save_weights
+from genzoo.training.trainer import Budget, RunOptions, Trainer
+
+STEPS = 400
+"""Of the default judge's training: about a minute of one processor core for grey images of 28x28 pixels."""
+SEED = 0
+CACHE_VARIABLE = "GENZOO_CACHE"
+SCALE_IMAGES = 2000  # training images whose features get unit variance
+BASIS_IMAGES = 5000  # training images that principal components are those of
+HASHED = 256  # images that stand for a split that streams from disk
+ENCODER = "encoder:"
+OWN = "own encoder"
+_PROJECTION = ProjectionConfig(256, 128)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Makes the feature space for some data; `run` is the folder of the encoder that it is made of, if any."""
+
+    make: Callable[[ImageData], FeatureSpace]
+    run: Path | None = None
+
+    def remark(self, data: ImageData, split: str) -> str | None:
+        """What a reader must know of the judge's training images; None where it is all right.
+
+        Raises `GenzooError` where the judge was trained on another cut of the same data, so that judged images may be
+        among those it was trained on.
+        """
+        if self.run is None:
+            return "the judge was trained on these images" if split == "train" else None
+        stored = read_config(self.run).get("data")
+        return training_remark(stored if isinstance(stored, Mapping) else {}, data, split)
+
+
+def judge_named(text: str | None) -> Judge:
+    """What `--judge` names: encoder:RUN, pixels, random, inception or dinov2; None is the default judge.
+
+    Raises `GenzooError` for anything else.
+    """
+    if text is None:
+        return Judge(default_judge)
+    run = text.removeprefix(ENCODER)
+    if run != text and run:
+        return Judge(lambda data: run_judge(Path(run), data), Path(run))
+    makers: dict[str, Callable[[ImageData], FeatureSpace]] = {
+        "pixels": lambda data: pixel_space(data.train, BASIS_IMAGES),
+        "random": lambda data: random_space(data.train, BASIS_IMAGES),
+        "inception": lambda data: inception_space(data.spec.levels or 256),
+        "dinov2": lambda data: dinov2_space(data.spec.levels or 256),
+    }
+    if text not in makers:
+        raise GenzooError(f"--judge takes encoder:RUN, {', '.join(makers)}, got {text!r}")
+    return Judge(makers[text])
+
+
+def run_judge(run: Path, data: ImageData) -> FeatureSpace:
+    """The encoder in the folder `run`, known by the hash of its weights' file.
+
+    Raises `GenzooError` where there is none, or one for other images.
+    """
+    encoder = load_encoder(run, data.spec)
+    return _scaled(encoder_space(encoder, f"{ENCODER}{run.name}", file_hash(run)), data)
+
+
+def file_hash(run: Path) -> str:
+    """Of a run's weights as a file, as `genzoo.models.conditioning` has it: copies elsewhere have the same."""
+    return bytes_hash((run / WEIGHTS).read_bytes())
+
+
+def _scaled(space: FeatureSpace, data: ImageData) -> FeatureSpace:
+    return space.scaled_to(some_images(data.train, SCALE_IMAGES, seed=0))
+
+
+# --- the default judge -----------------------------------------------------------------------------------------
+
+
+def default_judge(data: ImageData, *, seed: int = SEED, say: Callable[[str], None] = print) -> FeatureSpace:
+    """The encoder trained on `data.train`, read from the cache where it lies there whole, else trained and kept.
+
+    `say` is told where training starts. The number of steps is fixed, and so should be the seed but where judges are
+    compared; labels are not used. Raises `GenzooError` for data that are no images of whole numbers, and where the
+    cache cannot be written.
+    """
+    spec = DataSpec(data.spec.shape, data.spec.levels)
+    config = judge_config(spec)
+    content = json.dumps([to_json(config), STEPS, seed, train_hash(data)])
+    folder = cache_folder() / "judges" / bytes_hash(content.encode())
+    encoder = _kept(folder)
+    if encoder is None:
+        say(f"training the judge of these images, once ({STEPS} steps); it is kept in {folder}")
+        encoder = build(config, spec, seed=seed)
+        trainer = Trainer(
+            encoder, Budget(steps=STEPS), seed=seed, progress=False, options=RunOptions(device="cpu")
+        )
+        trainer.fit(data.train)
+        save_weights(encoder.state_dict(), folder)
+        facts = {
+            "data": data.protocol,
+            "budget": {"steps": STEPS},
+            "seed": seed,
+            "weights": file_hash(folder),
+        }
+        save_config(encoder, folder, facts)
+    assert isinstance(encoder, Encoder)
+    return _scaled(encoder_space(encoder, OWN, file_hash(folder)), data)
+
+
+def judge_config(spec: DataSpec) -> ViewsConfig:
+    """The recipe for data of `spec`; colour images are mirrored, grey ones may be writing.
+
+    SimCLR with three stages. Two stages trained by VICReg passed every test on corruptions too, but rated garments full
+    of speckle (a VAE's pixels, drawn one by one) above a flow's clean ones.
+    """
+    flip = 0.5 if spec.shape[0] == 3 else 0.0
+    crop = RandomCrop(scale=(0.6, 1.2), flip=flip, degrees=10.0, ground=ground_of(spec))
+    training = TrainConfig(
+        batch_size=128, learning_rate=3e-3, muon=True, precision="fp32", validations=0
+    )  # fp32: on every machine the same up to rounding
+    return ViewsConfig(ResNetConfig((32, 64, 128)), _PROJECTION, crop, NTXent(0.2), training)
+
+
+def cache_folder() -> Path:
+    """$GENZOO_CACHE, else ~/.cache/genzoo."""
+    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/genzoo").expanduser()
+
+
+def train_hash(data: ImageData) -> str:
+    """Of the training images; of those that stream from disk an evenly spaced sample and their number stand for all."""
+    images = data.train.images
+    count = len(images)
+    if not isinstance(images, torch.Tensor):
+        images = images[torch.linspace(0, count - 1, min(count, HASHED)).long()]
+    return weights_hash({"images": images}, f"{count}")
+
+
+def _kept(folder: Path) -> Encoder | None:
+    """The judge that the cache holds; None where there is none, or one that is damaged."""
+    try:
+        if not (folder / CONFIG).is_file() or read_config(folder).get("weights") != file_hash(folder):
+            return None
+        encoder = load_model(folder)
+    except (GenzooError, OSError):  # cut short, or written by another version
+        return None
+    return encoder if isinstance(encoder, Encoder) else None
+
+
+# --- what may not judge ----------------------------------------------------------------------------------------
+
+
+def refuse_helper(space: FeatureSpace, run: Path) -> None:
+    """Raises `GenzooError` where the model in the folder `run` was made with the network behind `space`.
+
+    An encoder whose vectors a model was conditioned on, or that was part of its loss, sees in samples what the model
+    learned to show it: its figures are no evidence (Kynkäänniemi et al. 2023 of ImageNet's networks and FID). Networks
+    are known by their weights, wherever copies of them lie.
+    """
+    known = {space.identity, *space.aliases}
+    for name, hashes in helpers_of(run):
+        if known & hashes:
+            raise GenzooError(
+                f"{space.name} cannot judge {run}: the model was made with it ({name}) and learned to please it; "
+                "name another --judge, or leave it out"
+            )
+
+
+def helpers_of(run: Path) -> Iterator[tuple[str, set[str]]]:
+    """Names and hashes of the trained networks that the run in the folder `run` was made with."""
+    for entry in _weights_in(read_config(run).get("data")):
+        hashes = {str(entry["weights"])}
+        own = data_of_run(run)
+        source = None if own is None else own.encoder
+        if source is not None and (source / WEIGHTS).is_file() and file_hash(source) in hashes:
+            hashes.add(weights_hash(load_model(source).state_dict()))
+        yield str(entry.get("run", "an encoder")), hashes
+
+
+def _weights_in(content: Any) -> Iterator[Mapping[str, Any]]:
+    """The mappings below `content` that name weights."""
+    if isinstance(content, Mapping):
+        if "weights" in content:
+            yield content
+        for value in content.values():
+            yield from _weights_in(value)
+
+
+def training_remark(trained_on: Mapping[str, Any], data: ImageData, split: str) -> str | None:
+    """As `Judge.remark`, of an encoder with the data protocol `trained_on` (empty: unknown)."""
+    if "test_id" not in trained_on:
+        return "what the judge was trained on is unknown: the judged images may be among it"
+    same = _cut(trained_on["test_id"]) == _cut(data.protocol["test_id"])
+    if same:
+        return "the judge was trained on these images" if split == "train" else None
+    if trained_on.get("name") == data.protocol["name"]:
+        raise GenzooError(
+            f"this judge was trained on another cut of {data.name} (its test set is {_cut(trained_on['test_id'])}): "
+            "the judged images may be among its training images; name another --judge"
+        )
+    return f"the judge was trained on {trained_on.get('name')}"
+
+
+def _cut(test_id: str) -> str:
+    """A test set without what models are conditioned on.
+
+    >>> _cut("digits/test@seed=0,encoder=12ab"), _cut("mnist/test@input=mask")
+    ('digits/test@seed=0', 'mnist/test')
+    """
+    return re.split(r"[,@](?:input|encoder)=", test_id)[0]

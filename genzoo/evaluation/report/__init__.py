@@ -1,0 +1,1 @@
+"""What an evaluation reports: one section per question."""

@@ -1,0 +1,82 @@
+"""Grids of samples, written as PNG files."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from genzoo.data.split import Split
+    from genzoo.models.base import GenerativeModel
+
+
+@dataclass(frozen=True)
+class WrittenGrid:
+    """A written grid of samples: where it is, and how many images were drawn in a second."""
+
+    path: Path
+    images_per_second: float
+
+
+def draw_grid(
+    model: "GenerativeModel", path: Path, *, n: int = 64, cond: "Tensor | None" = None, seed: int = 0
+) -> WrittenGrid:
+    """Draws `n` images and writes them to `path` as one PNG.
+
+    Raises `GenzooError` for real-valued data, which have no picture, or where `path` cannot be written.
+    """
+    from genzoo.core.errors import GenzooError
+    from genzoo.core.random import seeded
+    from genzoo.data.image_grid import save_grid
+
+    if model.spec.levels is None:
+        raise GenzooError("real-valued data have no picture; draw them with model.sample in Python")
+    start = time.perf_counter()
+    images = model.sample(n, cond, generator=seeded(model.device, "sample", seed))
+    seconds = time.perf_counter() - start
+    save_grid(images, model.spec, path)
+    return WrittenGrid(path, n / seconds)
+
+
+def draw_pairs(
+    model: "GenerativeModel", split: "Split", path: Path, *, n: int = 32, seed: int = 0
+) -> WrittenGrid:
+    """Writes input, prediction and truth of `n` images of `split`, chosen by `seed`, to `path` as one PNG.
+
+    Four threes stand in a row. Raises `GenzooError` where the split has fewer images, or no input images.
+    """
+    import torch
+
+    from genzoo.core.errors import GenzooError
+    from genzoo.core.random import seeded
+    from genzoo.data.image_grid import save_triples
+    from genzoo.models.input_pictures import translation_picture
+
+    if n > len(split):
+        raise GenzooError(f"there are only {len(split)} input images: give --n at most {len(split)}")
+    chosen = torch.randperm(len(split), generator=seeded("cpu", "pairs", seed))[:n]
+    start = time.perf_counter()
+    triples = translation_picture(model, split, chosen, generator=seeded(model.device, "sample", seed))
+    seconds = time.perf_counter() - start
+    save_triples(triples, model.spec, path)
+    return WrittenGrid(path, n / seconds)
+
+
+def draw_variations(model: "GenerativeModel", split: "Split", path: Path, *, seed: int = 0) -> WrittenGrid:
+    """Writes eight images of `split`, each with seven samples under its vector beside it, to `path` as one PNG."""
+    import torch
+
+    from genzoo.core.random import seeded
+    from genzoo.data.image_grid import save_grid
+
+    images, cond = split.batch(torch.arange(min(8, len(split))))
+    assert cond is not None
+    vectors = cond.repeat_interleave(7, 0).to(model.device)
+    start = time.perf_counter()
+    drawn = model.sample(len(vectors), vectors, generator=seeded(model.device, "sample", seed)).cpu()
+    seconds = time.perf_counter() - start
+    rows = torch.cat([images[:, None].to(drawn), drawn.unflatten(0, (len(images), 7))], 1)
+    save_grid(rows.flatten(0, 1), model.spec, path, columns=8)
+    return WrittenGrid(path, len(vectors) / seconds)

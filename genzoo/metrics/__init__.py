@@ -1,0 +1,1 @@
+"""Pure functions of feature matrices: distances between sets of images, with intervals."""

@@ -1,0 +1,92 @@
+"""Of which classes samples are that were drawn without asking for one, and in which shares.
+
+A class is told by the 20 nearest training images in the features of a judge (`genzoo.metrics.probes`). Real images
+go through the same hands, so that classes which the judge mixes up count for neither side.
+
+    shift   sum_c |p_c - q_c| / 2     total variation distance of the shares of samples p and of real images q
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genzoo.core.errors import GenzooError
+from genzoo.metrics.estimate import REACH, Figure, bootstrap, in_halves
+from genzoo.metrics.probes import Labelled, nearest_classes
+
+DRAWS = 100
+"""Pairs of halves behind the interval of the shift."""
+WILSON = "95% over images, Wilson's"
+"""Interval of a share."""
+
+
+@dataclass(frozen=True)
+class ClassShares:
+    """The class of each sample, long `[m]`; shares of samples and of real images, float64 `[classes]`; their shift."""
+
+    found: Tensor
+    samples: Tensor
+    real: Tensor
+    shift: Figure
+
+    def to_json(self, names: Sequence[str]) -> dict[str, Any]:
+        """Plain values: the shift, and of each class in `names` its share, with that among real images as `floor`."""
+        n, m = self.shift.samples, self.shift.references
+        shares = {
+            name: _share(p, n) | {"floor": q, "samples": n, "references": m}
+            for name, p, q in zip(names, self.samples.tolist(), self.real.tolist(), strict=False)
+        }
+        return {"shift": self.shift.to_json(), "share_of": shares}
+
+
+def class_shares(
+    bank: Labelled,
+    samples: Tensor,
+    real: Tensor,
+    stand_in: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+) -> ClassShares:
+    """Shares among `samples` `[m, d]` beside those among `real` `[n, d]`, told by the training images of `bank`.
+
+    `stand_in` `[m, d]` are other real images, whose shift is the floor. `generator` (on the CPU) is for the interval.
+    Raises `GenzooError` for fewer than four images a side.
+    """
+    if min(map(len, (samples, real, stand_in))) < 4:
+        raise GenzooError("shares of classes need four or more samples and real images")
+    found = nearest_classes(bank, samples.to(bank.vectors))
+    p, q, r = (
+        torch.nn.functional.one_hot(classes, bank.classes).double()
+        for classes in (found, *(nearest_classes(bank, rows.to(bank.vectors)) for rows in (real, stand_in)))
+    )
+    low, high = bootstrap(_shift, q, p, draws=DRAWS, generator=generator)
+    shift = Figure(_shift(q, p), len(p), len(q), low, high, in_halves(DRAWS), _shift(q, r))
+    return ClassShares(found, p.mean(0), q.mean(0), shift)
+
+
+def by_class(images: Tensor, classes: Tensor, rows: int, columns: int) -> Tensor:
+    """The first `columns` of `images` `[m, c, h, w]` of each class below `rows`: `[rows, columns, c, h, w]`.
+
+    What a class lacks stays black.
+    """
+    picture = images.new_zeros(rows, columns, *images.shape[1:])
+    for row in range(rows):
+        chosen = images[classes == row][:columns]
+        picture[row, : len(chosen)] = chosen
+    return picture
+
+
+def _shift(real: Tensor, fake: Tensor) -> float:
+    """Of classes as rows of zeros and a one."""
+    return (real.mean(0) - fake.mean(0)).abs().sum().item() / 2
+
+
+def _share(p: float, n: int) -> dict[str, Any]:
+    """With Wilson's interval, which stays within 0 and 1 and is not of length 0 for a class never drawn."""
+    z2 = REACH**2
+    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
+    reach = REACH * (p * (1 - p) / n + z2 / (4 * n * n)) ** 0.5 / (1 + z2 / n)
+    return {"value": p, "low": middle - reach, "high": middle + reach, "interval": WILSON}

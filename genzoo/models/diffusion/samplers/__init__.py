@@ -1,0 +1,1 @@
+"""Samplers of every Gaussian path: solvers, time grids, guidance, inversion and imputation."""

@@ -1,0 +1,1 @@
+"""Two players: GANs and image-to-image."""

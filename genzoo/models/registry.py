@@ -1,0 +1,220 @@
+"""Every preset by its name, and run folders back into models.
+
+A run folder tells the types of its configuration by their names. They are looked for in the modules of genzoo, loaded
+as they are needed, and in those that a user has registered (`register`); a folder can name a type, never bring one.
+"""
+
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genzoo.core.config import Configurable, allow_types_of, from_json, type_names
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
+from genzoo.core.trainable import Trainable, TrainableConfig
+from genzoo.models.base import Encoder, EncoderConfig, GenerativeModel, ModelConfig
+from genzoo.models.names import PresetRow, add_encoder_row, add_model_row, encoder_rows, model_rows
+from genzoo.models.preset import FixedPreset, Recipe, build, named, overridden
+from genzoo.training.checkpoint import CONFIG, load_weights, read_config
+
+PARTS = ("genzoo.core", "genzoo.data", "genzoo.nn", "genzoo.objectives", "genzoo.models")
+"""Where configuration types are defined."""
+
+
+# --- presets ---------------------------------------------------------------------------------------------------
+
+
+def get_preset(name: str) -> Recipe:
+    """A generative model's recipe; raises `GenzooError` with the nearest name otherwise."""
+    return named(name, model_rows(), "preset").recipe()
+
+
+def get_encoder_preset(name: str) -> Recipe:
+    """An encoder's recipe; raises `GenzooError` with the nearest name otherwise."""
+    return named(name, encoder_rows(), "encoder").recipe()
+
+
+def every_preset() -> dict[str, Recipe]:
+    """The recipes of all generative models by name."""
+    return {name: row.recipe() for name, row in model_rows().items()}
+
+
+def every_encoder_preset() -> dict[str, Recipe]:
+    """The recipes of all encoders by name."""
+    return {name: row.recipe() for name, row in encoder_rows().items()}
+
+
+def create(
+    name: str, spec: DataSpec, size: str = "small", *, seed: int = 0, **overrides: Any
+) -> GenerativeModel:
+    """A model of a preset with random weights from `seed`; `overrides` are fields of the preset's configuration.
+
+    >>> create("pixelcnn", DataSpec((1, 8, 8), levels=17), "tiny", blocks=1).config.blocks
+    1
+
+    Raises `GenzooError` for an unknown preset, size or field.
+    """
+    model = build(overridden(name, get_preset(name).config(size, spec), overrides), spec, seed=seed)
+    assert isinstance(model, GenerativeModel)
+    return model
+
+
+def create_encoder(
+    name: str,
+    spec: DataSpec,
+    size: str = "small",
+    *,
+    kind: str | None = None,
+    seed: int = 0,
+    **overrides: Any,
+) -> Encoder:
+    """An encoder of a preset with random weights from `seed`; `overrides` are fields of the preset's configuration.
+
+    `kind` is that of the images (see `genzoo.data.augmentation_presets`) and decides how views differ; None guesses
+    by the spec.
+
+    >>> create_encoder("moco", DataSpec((1, 8, 8), levels=17), "tiny", momentum=0.9).config.momentum
+    0.9
+
+    Raises `GenzooError` for an unknown preset, size, kind or field, and for data that are no images.
+    """
+    config = overridden(name, get_encoder_preset(name).config(size, spec, kind), overrides)
+    encoder = build(config, spec, seed=seed)
+    assert isinstance(encoder, Encoder)
+    return encoder
+
+
+def list_models() -> dict[str, str]:
+    """Preset names with one-line descriptions."""
+    return {name: row.description for name, row in model_rows().items()}
+
+
+def list_encoders() -> dict[str, str]:
+    """Preset names with one-line descriptions."""
+    return {name: row.description for name, row in encoder_rows().items()}
+
+
+# --- presets from outside --------------------------------------------------------------------------------------
+
+
+def register(name: str, config: TrainableConfig, *, description: str = "", paper: str = "") -> None:
+    """Makes `config` a preset called `name`, and its types known to run folders: all commands then take it.
+
+    `config` is a `ModelConfig` or an `EncoderConfig`; its modules and those of its parts are trusted from now on.
+    Registering a name again replaces it. Raises `GenzooError` for a name of genzoo's own, and for another object.
+    """
+    if not isinstance(config, (ModelConfig, EncoderConfig)) or not is_dataclass(config):
+        raise GenzooError(
+            f"register takes a configuration, a dataclass of ModelConfig or EncoderConfig, got {config!r}"
+        )
+    known = (model_rows() | encoder_rows()).get(name)
+    if known is not None and not _is_registered(known):
+        raise GenzooError(f"{name!r} is a preset of genzoo's own: register yours under another name")
+    for module in {type(part).__module__ for part in _parts_of(config)}:
+        if not module.startswith("genzoo."):
+            allow_types_of(module)
+    row = PresetRow(name, description, paper, _Fixed(config))
+    (add_model_row if isinstance(config, ModelConfig) else add_encoder_row)(row)
+
+
+class _Fixed:
+    """A recipe of one configuration."""
+
+    def __init__(self, config: TrainableConfig) -> None:
+        self.config = config
+
+    def __call__(self) -> Recipe:
+        return FixedPreset(self.config)
+
+
+def _is_registered(row: PresetRow) -> bool:
+    return isinstance(row.recipe, _Fixed)
+
+
+def _parts_of(value: Any) -> Iterator[Any]:
+    """The configuration objects in `value`, itself first."""
+    if isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _parts_of(part)
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield value
+        for field in fields(value):
+            yield from _parts_of(getattr(value, field.name))
+
+
+# --- run folders -----------------------------------------------------------------------------------------------
+
+
+def load_model(path: str | Path, *, types: Iterable[type] = (), weights: str = "ema") -> Trainable:
+    """The model of a run folder, in evaluation mode on the CPU.
+
+    `types` are configuration classes beyond those that are known; `weights` is "ema" (what the trained model
+    held) or "raw" (the last weights without averaging). Opens only `config.json` and `model.safetensors`.
+    Raises `GenzooError` on anything that is missing, unreadable or does not fit.
+    """
+    path = Path(path)
+    model = build_model(read_config(path), path, types)
+    load_weights(model, path, weights)
+    return model.eval()
+
+
+load = load_model
+
+
+def load_generative(path: str | Path) -> GenerativeModel:
+    """`load_model` of a run that can draw; raises `GenzooError` for an encoder's, too."""
+    model = load_model(path)
+    if not isinstance(model, GenerativeModel):
+        raise GenzooError(f"{path} holds an encoder, which draws nothing: name the run of a generative model")
+    return model
+
+
+def build_model(content: Mapping[str, Any], path: Path, types: Iterable[type] = ()) -> Trainable:
+    """The untrained model that `config.json` describes; the global RNG is left as it was.
+
+    Raises `GenzooError` where it names unknown types or fields, or values that no model can be built from.
+    """
+    config = config_of(content, path, types)
+    with _explained(path), torch.random.fork_rng():
+        return config.build(from_json(content["spec"], [DataSpec]))
+
+
+def config_of(content: Mapping[str, Any], path: Path, types: Iterable[type] = ()) -> TrainableConfig:
+    """The configuration in the `config.json` of the run folder `path`; loads the modules that define its types.
+
+    Raises `GenzooError` where it names unknown types or fields, or is none.
+    """
+    types = list(types)
+    _load_types(type_names(content["config"]) - {kind.__name__ for kind in types}, content.get("preset"))
+    with _explained(path):
+        config = from_json(content["config"], types)
+        if not isinstance(config, TrainableConfig):
+            raise ValueError(f"its config is a {type(config).__name__}")
+        return config
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError) as error:
+        raise GenzooError(f"{path / CONFIG} describes no model of this zoo: {error}") from error
+
+
+def _load_types(names: set[str], preset: Any) -> None:
+    """Loads modules until all `names` are known: first those of the preset, then every one that may define some."""
+    row = (model_rows() | encoder_rows()).get(preset) if isinstance(preset, str) else None
+    if row is not None and names - Configurable.types().keys():
+        row.recipe()
+    for part in PARTS:
+        package = import_module(part)
+        for module in pkgutil.walk_packages(package.__path__, f"{part}."):
+            if not names - Configurable.types().keys():
+                return
+            import_module(module.name)

@@ -1,0 +1,1 @@
+"""Models over discrete codes."""

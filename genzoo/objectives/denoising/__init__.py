@@ -1,0 +1,1 @@
+"""Gaussian paths, and what a denoiser learns on them."""

@@ -1,0 +1,1 @@
+"""Estimators of log-likelihood that several families share."""

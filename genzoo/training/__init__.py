@@ -1,0 +1,1 @@
+"""The trainer: any model of the contract, until its budget is used up."""

@@ -1,0 +1,172 @@
+"""What a run tells while it goes: a bar on a terminal, plain lines elsewhere, and `metrics.jsonl`."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from genzoo.core.files import explained_errors, write_atomically
+from genzoo.training.processes import Processes
+from genzoo.training.step import StepResult
+
+LINE_SECONDS, LINE_SHARE, LINE_PATIENCE = 10.0, 0.1, 60.0
+
+
+class Reporter:
+    """Shows progress if `show`: a rich bar on a terminal, now and then a line elsewhere."""
+
+    def __init__(self, *, show: bool) -> None:
+        self.show = show
+        self.terminal = show and sys.stdout.isatty()
+        self.note = ""
+        """A few words that stay on the bar until others take their place."""
+        self._bar: Any = None
+        self._task: Any = None
+        self._line_at, self._line_share = time.monotonic(), 0.0
+
+    def start(self) -> None:
+        """Opens the bar."""
+        if self.terminal:
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+            columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, refresh_per_second=4)
+            self._task = self._bar.add_task("starting", total=1.0)
+            self._bar.start()
+
+    def update(self, step: int, fraction: float, meter: "Meter", speed: float, seconds_left: float) -> None:
+        """Tells the state after `step`: share of the budget used, losses (nats), images/s, seconds left."""
+        if not self.show:
+            return
+        figures = [
+            f"loss {meter.loss:.4g}",
+            *(f"{name} {value:.2f}" for name, value in meter.watched.items()),
+        ]
+        figures += [self.note] if self.note else []
+        text = f"step {step}  {'  '.join(figures)}  {speed:,.0f} images/s  {clock_text(seconds_left)} left"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=min(fraction, 1.0), description=text)
+        elif self._line_due(fraction):
+            print(f"{min(fraction, 1.0):4.0%}  {text}", flush=True)
+
+    def say(self, text: str) -> None:
+        """A message of one line."""
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False)
+        elif self.show:
+            print(text, flush=True)
+
+    def stop(self) -> None:
+        """Closes the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _line_due(self, fraction: float) -> bool:
+        """At most a line in ten seconds; each tenth of the run, and each minute of a long one."""
+        waited = time.monotonic() - self._line_at
+        if waited < LINE_SECONDS or (fraction - self._line_share < LINE_SHARE and waited < LINE_PATIENCE):
+            return False
+        self._line_at, self._line_share = time.monotonic(), fraction
+        return True
+
+
+def clock_text(seconds: float) -> str:
+    """A duration for people.
+
+    >>> clock_text(3725.4), clock_text(65)
+    ('1:02:05', '1:05')
+    """
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class MetricsLog:
+    """Appends rows to a file of JSON lines; with `path` None it keeps nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def start(self, step: int = 0) -> None:
+        """Forgets whatever an earlier run wrote after `step`, broken last lines included."""
+        if self.path is None:
+            return
+        kept = [row for row in self.rows() if row.get("step", math.inf) <= step] if step else []
+        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends one row; numbers that JSON cannot hold become null."""
+        if self.path is None:
+            return
+        with explained_errors(self.path), open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(_finite(row)) + "\n")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All whole rows."""
+        if self.path is None or not self.path.exists():
+            return []
+        found = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:  # a line that a kill cut short
+                continue
+        return [row for row in found if isinstance(row, dict)]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Meter:
+    """Sums of what happened since the last row of metrics, and figures that move slowly, to be shown.
+
+    `watched` are names of parts; by the last word of its name each of them has a slow figure in `watched`.
+    """
+
+    def __init__(self, watched: Sequence[str] = ()) -> None:
+        self.loss, self.last_speed = math.nan, 0.0
+        self.names, self.watched = tuple(watched), dict[str, float]()
+        self.clear()
+
+    def clear(self, last_speed: float = 0.0) -> None:
+        """Begins new sums; what is shown goes on."""
+        self.last_speed = last_speed
+        self.steps, self.seconds, self.norm, self.loss_sum = 0, 0.0, 0.0, 0.0
+        self.parts: dict[str, Tensor] = {}
+
+    def add(self, result: StepResult, seconds: float) -> None:
+        """One good step that took `seconds`."""
+        self.steps, self.seconds = self.steps + 1, self.seconds + seconds
+        self.loss_sum, self.norm = self.loss_sum + result.loss, self.norm + result.norm
+        # what is shown moves slowly, because the losses of single batches jump about
+        self.loss = _slowly(self.loss, result.loss)
+        for name in (n for n in self.names if n in result.parts):
+            shown = name.rpartition("/")[2]
+            self.watched[shown] = _slowly(self.watched.get(shown, math.nan), float(result.parts[name]))
+        for name, value in result.parts.items():
+            self.parts[name] = self.parts.get(name, 0.0) + value
+
+    def speed(self, batch_size: int) -> float:
+        """Images per second in training steps."""
+        return self.steps * batch_size / self.seconds if self.seconds > 0 else self.last_speed
+
+    def means(self, processes: Processes) -> dict[str, float]:
+        """Means per step and over the processes: "loss" and every part."""
+        names, scale = list(self.parts), self.steps * processes.count
+        sums = processes.sum([self.loss_sum, *(float(self.parts[k]) for k in names)])
+        return {k: v / scale for k, v in zip(["loss", *names], sums, strict=True)}
+
+
+def _slowly(old: float, new: float) -> float:
+    return new if math.isnan(old) else 0.95 * old + 0.05 * new

@@ -1,0 +1,136 @@
+"""The run folder while a run goes: who owns it, what is saved when, and how a run is taken up again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from genzoo.core.errors import GenzooError
+from genzoo.core.trainable import Trainable
+from genzoo.training import checkpoint
+from genzoo.training.loss_curve import save_curve
+from genzoo.training.optim import WeightAverage
+from genzoo.training.progress import MetricsLog
+from genzoo.training.step import Stepper
+from genzoo.training.validation import Best, Validator
+
+SAVE_SECONDS = 60.0
+
+
+class TrainingState:
+    """Everything that an exact resume needs. The rest is derived from the seed and the step.
+
+    `step` counts steps, the skipped ones among them `skipped`; `seconds` is the time used.
+    """
+
+    def __init__(
+        self, model: nn.Module, average: WeightAverage, stepper: Stepper, validator: Validator | None
+    ) -> None:
+        self.model, self.average, self.stepper, self.validator = model, average, stepper, validator
+        self.best = Best()
+        self.step, self.skipped, self.skipped_in_row = 0, 0, 0
+        self.seconds = 0.0
+        self.done: dict[str, float] = {}
+
+    def chosen(self) -> Mapping[str, Tensor]:
+        """The weights that the model shall hold in the end: the best on validation, else the average."""
+        return self.best.weights or self.average.model.state_dict()
+
+    def dump(self) -> dict[str, Any]:
+        """For `checkpoint.save_state`."""
+        return {
+            "step": self.step,
+            "skipped": self.skipped,
+            "skipped_in_row": self.skipped_in_row,
+            "seconds": self.seconds,
+            "done": self.done,
+            "val_images": None if self.validator is None else self.validator.images,
+            "model": self.model.state_dict(),
+            "average": self.average.model.state_dict(),
+            "best": self.best.state(),
+            "optimizers": {turn.name: turn.optimizer.state_dict() for turn in self.stepper.turns},
+        }
+
+    def restore(self, state: Mapping[str, Any], source: Path) -> None:
+        """The inverse of `dump`. Raises `GenzooError` for a state that does not fit this model."""
+        try:
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+            self.skipped, self.skipped_in_row = state["skipped"], state["skipped_in_row"]
+            self.done = dict(state["done"])
+            checkpoint.fit_weights(self.model, state["model"], source)
+            checkpoint.fit_weights(self.average.model, state["average"], source)
+            self.best.restore(state["best"])
+            for turn in self.stepper.turns:
+                turn.optimizer.load_state_dict(state["optimizers"][turn.name])
+            if self.validator is not None:
+                self.validator.images = state["val_images"]
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise GenzooError(f"{source} is not a state of this run ({error!r})") from error
+
+
+class RunFolder:
+    """Writes a run to `path`; with `path` None, or in a process that `writes` not, it does nothing.
+
+    Making one checks that the folder may be used. Raises `GenzooError` where it holds another run, or where
+    there is none to resume.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        model: Trainable,
+        facts: Mapping[str, Any],
+        *,
+        resume: bool,
+        writes: bool,
+    ) -> None:
+        if path is not None and resume:
+            checkpoint.check_same_run(path, model, facts)
+        elif path is not None and writes:
+            checkpoint.claim_folder(path)
+        self.source, self.path = path, path if writes else None
+        self.model, self.facts, self.resumes = model, facts, resume
+        self.log = MetricsLog(None if self.path is None else self.path / "metrics.jsonl")
+        self.saved_at = 0.0
+
+    @property
+    def samples(self) -> Path | None:
+        """Where sample grids go."""
+        return None if self.path is None else self.path / "samples"
+
+    def load(self, state: TrainingState) -> None:
+        """Takes up what was saved last."""
+        assert self.source is not None
+        state.restore(checkpoint.load_state(self.source), self.source / checkpoint.STATE)
+        self.saved_at = state.seconds
+
+    def open(self, state: TrainingState) -> None:
+        """Makes the folder whole before the first step.
+
+        `config.json`, which makes it a run, comes last: a kill leaves either no run or one that loads.
+        """
+        if self.path is None:
+            return
+        former = checkpoint.read_config(self.path) if self.resumes else {}
+        self.save(state)
+        checkpoint.save_config(self.model, self.path, {**former, **self.facts})
+        self.log.start(state.step)
+
+    def save(self, state: TrainingState) -> None:
+        """State and weights, each atomically."""
+        self.saved_at = state.seconds
+        if self.path is not None:
+            checkpoint.save_state(state.dump(), self.path)
+            checkpoint.save_weights(state.chosen(), self.path, raw=state.model.state_dict())
+
+    def save_due(self, state: TrainingState, every: int | None) -> bool:
+        """Whether a checkpoint is due: each `every` steps, or each minute where that is None."""
+        if every is not None:
+            return state.step % every == 0
+        return state.seconds - self.saved_at >= SAVE_SECONDS
+
+    def close(self) -> None:
+        """The loss curve."""
+        if self.path is not None:
+            save_curve(self.log.rows(), self.path / "loss.png")

@@ -1,0 +1,108 @@
+"""The trainer: any model of the contract, until its budget is used up, on whatever Accelerate finds.
+
+`accelerate launch` (GPUs) or `torchrun` (also CPUs) starts the same program in several processes; a step's
+global batch is the same then, and each process takes its share of it.
+"""
+
+import importlib.util
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from genzoo.core.errors import GenzooError
+from genzoo.core.random import private_rng
+from genzoo.core.trainable import Trainable
+from genzoo.data.split import Split, as_split, validate
+from genzoo.training.loop import Run, Start
+from genzoo.training.optim import Budget, check_training, keep_freed_memory
+from genzoo.training.options import RunOptions, RunPlan
+from genzoo.training.processes import Processes, StopSignals
+
+__all__ = ["Budget", "RunOptions", "Trainer"]
+
+
+class Trainer:
+    """Trains `model` in place by its `config.training`. Use one trainer for one `fit`.
+
+    `out` is the run folder (None writes nothing). After `fit`, `stopped_by` names the signal that ended the
+    run early (None if none did), `step` is the last step and `best_loss` the lowest validation loss.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        budget: Budget,
+        *,
+        seed: int = 0,
+        out: str | Path | None = None,
+        progress: bool = True,
+        options: RunOptions | None = None,
+    ) -> None:
+        self.model, self.budget, self.seed = model, budget, seed
+        self.out = None if out is None else Path(out)
+        self.progress, self.options = progress, options or RunOptions()
+        self.stopped_by: str | None = None
+        self.step = 0
+        self.best_loss: float | None = None
+        check_training(model.config.training)
+        if self.out is None and (self.options.resume or self.options.tracker):
+            raise GenzooError("resume and tracker need a run folder; give out= (--out)")
+
+    def fit(
+        self,
+        data: Split | Tensor | tuple[Tensor, Tensor],
+        val: Split | Tensor | tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """Trains until the budget is used up or SIGINT or SIGTERM arrives.
+
+        The model is in evaluation mode then and holds the averaged weights: of a model with one turn and
+        with `val` those that did best on it, else the last ones. Raises `GenzooError` for data that does not
+        fit the model, for a run folder that cannot be used, and after ten non-finite steps in a row.
+        """
+        start = Start(time.monotonic(), time.process_time())
+        train = as_split(data)
+        held_out = None if val is None else as_split(val)
+        for split in (train, held_out):
+            if split is not None:
+                validate(split, self.model.spec)
+        processes = self._processes()
+        if processes.device.type == "cpu":
+            keep_freed_memory()
+        self.model.to(processes.device)
+        with private_rng(processes.device), StopSignals() as signals:
+            plan = RunPlan(self.model, self.budget, self.seed, self.out, self.progress, self.options)
+            run = Run(plan, train, held_out, processes, start)
+            try:
+                run.train(signals)
+            finally:
+                self.stopped_by, self.step, self.best_loss = run.stopped_by, run.state.step, run.best_loss
+
+    def _processes(self) -> Processes:
+        from accelerate import Accelerator, DistributedDataParallelKwargs  # late: slow to import
+
+        tracker = self.options.tracker
+        if tracker and importlib.util.find_spec(tracker) is None:
+            raise GenzooError(f"the tracker {tracker} is not installed; pip install {tracker}")
+        # precision is set around each forward, see Stepper
+        # parameters may go unused in a step (an embedding of classes, say)
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        accelerator = Accelerator(
+            cpu=self._joins_on_cpu(),
+            mixed_precision="no",
+            log_with=tracker,
+            project_dir=self.out,
+            kwargs_handlers=[unused],
+        )
+        device = torch.device(self.options.device or accelerator.device)
+        if tracker:
+            accelerator.init_trackers("genzoo")
+        return Processes(accelerator, device)
+
+    def _joins_on_cpu(self) -> bool:
+        """Whether this is one of several processes without GPUs, which Accelerate must be told (gloo)."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return False
+        return self.options.device == "cpu" or not torch.accelerator.is_available()
