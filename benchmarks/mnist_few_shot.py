@@ -19,8 +19,8 @@ import genzoo
 from benchmarks import budget
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
-from genzoo.data.augmentation_presets import KINDS
 from genzoo.data.image_data import ImageData
+from genzoo.data.sources import image_kind_of
 from genzoo.data.split import Split
 from genzoo.evaluation.report.encoder_sections import EncoderCase, ProbeFigures, probe
 from genzoo.metrics.probes import Labelled, Share, effective_rank
@@ -62,7 +62,7 @@ def steps_for(name: str, data: ImageData, size: str, minutes: float) -> int:
 
 def trained(name: str, data: ImageData, size: str, steps: int, seed: int) -> tuple[Encoder, float]:
     """An encoder of a preset after `steps`, and the seconds of processor time that they took."""
-    kind = KINDS.get(data.name)
+    kind = image_kind_of(data.name)
     if name in MARGINS:
         encoder = genzoo.create_encoder(
             "margin", data.spec, size, kind=kind, seed=seed, objective=MARGINS[name]

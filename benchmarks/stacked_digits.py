@@ -21,7 +21,7 @@ import genzoo
 from benchmarks.gan_modes import LOSSES, with_loss
 from genzoo.data import stacked
 from genzoo.data.image_data import ImageData
-from genzoo.data.stacked import STACK_SIZES, stack_classes
+from genzoo.data.stacked_channels import STACK_SIZES, stack_classes
 from genzoo.evaluation.classifier import Classifier, fit_classifier
 from genzoo.metrics.modes import Coverage
 from genzoo.models.base import GenerativeModel

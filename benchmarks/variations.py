@@ -27,9 +27,9 @@ import genzoo
 from benchmarks.budget import fitted_seconds, steps_for
 from genzoo.core.errors import GenzooError
 from genzoo.core.random import seeded
-from genzoo.data.augmentation_presets import KINDS
 from genzoo.data.image_data import ImageData
 from genzoo.data.image_grid import save_grid
+from genzoo.data.sources import image_kind_of
 from genzoo.data.split import Split
 from genzoo.metrics.conditioning_metrics import Nearness, closeness, variation_auc
 from genzoo.metrics.probes import Labelled, knn_accuracy
@@ -72,7 +72,9 @@ class Case:
 
 def encoder_of(name: str, data: ImageData, args: argparse.Namespace, seed: int) -> Encoder:
     """An encoder of a preset after `--encoder-steps` on the training images; prints its row."""
-    encoder = genzoo.create_encoder(name, data.spec, args.encoder_size, kind=KINDS.get(data.name), seed=seed)
+    encoder = genzoo.create_encoder(
+        name, data.spec, args.encoder_size, kind=image_kind_of(data.name), seed=seed
+    )
     seconds = fitted_seconds(encoder, data.train, args.encoder_steps, seed)
     share = ""
     if data.train.labels is not None:

@@ -12,9 +12,10 @@ import time
 import genzoo
 from genzoo.core.errors import GenzooError
 from genzoo.core.random import seeded
-from genzoo.data.augmentation_presets import AUGMENTATIONS, KINDS, LIGHT, ground_of, on_ground
+from genzoo.data.augmentation_presets import AUGMENTATIONS, LIGHT, ground_of, on_ground
 from genzoo.data.augmentations import Augmentation, ColourJitter, RandomCrop, Then
 from genzoo.data.image_data import ImageData
+from genzoo.data.sources import image_kind_of
 from genzoo.metrics.probes import Labelled, few_shot_accuracy, knn_accuracy
 
 TRIED: dict[str, Augmentation] = {
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--size", default="small", help="of the preset")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    own = KINDS.get(args.data, "digits")
+    own = image_kind_of(args.data) or "digits"
     names = args.views.split(",") if args.views else ["digits", own, *TRIED]
     if unknown := [name for name in names if name not in ways]:
         parser.error(f"unknown views {unknown[0]!r}: choose from {', '.join(ways)}")

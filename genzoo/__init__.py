@@ -31,6 +31,7 @@ _HOMES = {
     "load": "genzoo.models.registry",
     "load_data": "genzoo.data.sources",
     "register": "genzoo.models.registry",
+    "register_data": "genzoo.data.sources",
     "to_diffusers": "genzoo.models.diffusers_format",
 }
 """Public name to the module that defines it."""

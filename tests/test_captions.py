@@ -12,7 +12,6 @@ from genzoo.core.errors import GenzooError
 from genzoo.core.text import TEXT_LENGTH, byte_codes
 from genzoo.data import load_data, validate
 from genzoo.data.captions import (
-    CLASS_NAMES,
     TEMPLATES,
     CaptionedSplit,
     caption,
@@ -22,8 +21,11 @@ from genzoo.data.captions import (
     number_name,
     read_captions,
 )
+from genzoo.data.sources import class_names_of, source_names
 from genzoo.data.split import TensorSplit
-from genzoo.data.stacked import stack_classes
+from genzoo.data.stacked_channels import stack_classes
+
+NAMED = {name: class_names_of(name) for name in source_names() if class_names_of(name)}
 
 
 def rng(seed=0):
@@ -42,9 +44,9 @@ def test_names_are_torchvisions_in_their_order():
     from torchvision.datasets import MNIST, FashionMNIST
 
     assert [name.lower() for name in FashionMNIST.classes] == [
-        n.lower() for n in CLASS_NAMES["fashion-mnist"]
+        n.lower() for n in class_names_of("fashion-mnist")
     ]
-    assert [name.partition(" - ")[2] for name in MNIST.classes] == list(CLASS_NAMES["mnist"])
+    assert [name.partition(" - ")[2] for name in MNIST.classes] == list(class_names_of("mnist"))
 
 
 def test_names_of_cifar10_are_those_of_its_own_files(genzoo_data):
@@ -55,7 +57,7 @@ def test_names_of_cifar10_are_those_of_its_own_files(genzoo_data):
 
     with tarfile.open(tar) as archive:
         folders = {Path(name).parts[-2] for name in archive.getnames() if name.endswith((".jpg", ".jpeg"))}
-    assert tuple(sorted(folders)) == CLASS_NAMES["cifar10"]
+    assert tuple(sorted(folders)) == class_names_of("cifar10")
 
 
 def test_every_class_of_a_source_has_one_name():
@@ -63,13 +65,13 @@ def test_every_class_of_a_source_has_one_name():
     names = class_names(data)
     assert len(set(names)) == len(names) == 1 + int(data.train.labels.max())
     assert [number_name(k) for k in range(10)] == list(names)
-    for source, of_source in CLASS_NAMES.items():
+    for source, of_source in NAMED.items():
         assert len(set(of_source)) == (1000 if source == "stacked-digits" else 10)
 
 
 def test_stacked_digits_are_called_by_their_channels():
     label = int(stack_classes(torch.tensor([[4, 0, 7]]), 10))
-    assert CLASS_NAMES["stacked-digits"][label] == "four zero seven"
+    assert class_names_of("stacked-digits")[label] == "four zero seven"
 
 
 def test_data_without_classes_have_no_names():
@@ -92,7 +94,7 @@ def test_captions_of_names(template, name, said):
 
 
 def test_every_template_says_the_name_and_no_caption_is_cut():
-    for source, names in CLASS_NAMES.items():
+    for source, names in NAMED.items():
         texts = [caption(template, name) for template in TEMPLATES for name in names]
         assert len(set(texts)) == len(texts)
         if source != "stacked-digits":

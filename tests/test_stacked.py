@@ -13,7 +13,7 @@ from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
 from genzoo.data import TensorSplit, load_data, source_names, stacked, validate
 from genzoo.data.image_data import ImageData, protocol
-from genzoo.data.stacked import stack_classes
+from genzoo.data.stacked_channels import stack_classes
 from genzoo.evaluation.classifier import fit_classifier
 from genzoo.objectives.adversarial import R1, R2, GradientPenalty, RelativisticPaired, Wasserstein
 

@@ -169,9 +169,9 @@ def _check_flags(name: str, flags: TrainFlags, rest: Sequence[str]) -> None:
 
 def _config_for(name: str, flags: TrainFlags, data: "ImageData") -> "TrainableConfig":
     """The preset's configuration for these data and the kind of their images."""
-    from genzoo.data.augmentation_presets import KINDS
+    from genzoo.data.sources import image_kind_of
 
-    return row_of(name).recipe().config(flags.size, data.spec, flags.views or KINDS.get(flags.data))
+    return row_of(name).recipe().config(flags.size, data.spec, flags.views or image_kind_of(flags.data))
 
 
 def _with_prior(config: "TrainableConfig") -> "TrainableConfig":

@@ -39,15 +39,6 @@ AUGMENTATIONS: Mapping[str, Augmentation] = {
 }
 """Names of kinds of data to what leaves them be; the last is SimCLR's for small images (Chen et al. 2020, B.9)."""
 
-KINDS: Mapping[str, str] = {
-    "digits": "small-digits",
-    "mnist": "digits",
-    "mnist-binary": "digits",
-    "fashion-mnist": "garments",
-    "cifar10": "photographs",
-}
-"""Sources to the kind of their images; a folder's kind is guessed by its spec, or given."""
-
 
 def augmentation_for(spec: DataSpec, kind: str | None = None) -> Augmentation:
     """The row `kind`, with what lies outside of an image at the centre of its darkest level.

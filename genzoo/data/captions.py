@@ -23,6 +23,7 @@ from genzoo.core.errors import GenzooError
 from genzoo.core.spec import Batch
 from genzoo.core.text import TEXT_LENGTH, byte_codes
 from genzoo.data.image_data import ImageData
+from genzoo.data.sources import class_names_of
 from genzoo.data.split import FolderSplit, LazyImages, Split
 
 TEMPLATES = (
@@ -41,30 +42,14 @@ CAPTION_FILES = ("captions.jsonl", "captions.csv")
 
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
-_CLOTHES = (
-    "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
-)  # fmt: skip
-
-_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-CLASS_NAMES: dict[str, tuple[str, ...]] = {
-    "digits": _DIGITS,
-    "mnist": _DIGITS,
-    "mnist-binary": _DIGITS,
-    "fashion-mnist": _CLOTHES,
-    "cifar10": _CIFAR10,
-    "stacked-digits": tuple(f"{a} {b} {c}" for a in _DIGITS for b in _DIGITS for c in _DIGITS),
-}
-"""Source to the names of its classes, in the order of their numbers."""
-
 
 def class_names(data: ImageData) -> tuple[str, ...]:
     """The names of the classes of `data`: the known ones, or the names of a folder's sub-folders (`_` as a blank).
 
     Raises `GenzooError` where there are none.
     """
-    if data.name in CLASS_NAMES:
-        return CLASS_NAMES[data.name]
+    if known := class_names_of(data.name):
+        return known
     folders = data.protocol.get("classes", ())
     if not folders:
         raise GenzooError(

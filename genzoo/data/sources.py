@@ -1,10 +1,11 @@
 """`load_data`: every source of images by its name."""
 
 import difflib
+import inspect
 import io
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +16,12 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
+from genzoo.data.arrays import from_images
 from genzoo.data.folder import load_folder
 from genzoo.data.image_data import SPLIT_SEED, ImageData, conditional_spec, permutation, protocol
 from genzoo.data.pairs import paired
 from genzoo.data.split import BinarisedSplit, Split, TensorSplit, binarise
-from genzoo.data.stacked import stacked
+from genzoo.data.stacked_channels import stacked
 from genzoo.data.toy import (
     BernoulliTemplates,
     Density,
@@ -32,7 +34,7 @@ from genzoo.data.toy import (
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10, MNIST
 
-Source = TypeVar("Source", "MNIST", "CIFAR10")
+TorchvisionSet = TypeVar("TorchvisionSet", "MNIST", "CIFAR10")
 
 BINARISATION_SEED = 0
 """Seed of the fixed draws of mnist-binary: this for test, plus 1 for val, plus 2 for train's `images`."""
@@ -54,12 +56,25 @@ _DIGIT_SHARES = (0.2, 0.1)  # of each class to test and to val
 
 @final
 @dataclass(frozen=True)
-class _Request:
-    """What the caller of `load_data` asked of a source that has a plain name."""
+class Request:
+    """What the caller of `load_data` asked of a source: where data sets lie, and the condition (None or "class")."""
 
     name: str
     root: Path
     cond: str | None
+
+
+@final
+@dataclass(frozen=True)
+class Source:
+    """A source of images by its name: how it is loaded, what its classes are called, of which kind its images are."""
+
+    name: str
+    load: Callable[[Request], ImageData]
+    class_names: tuple[str, ...] = ()
+    """In the order of their numbers; () where they have none."""
+    image_kind: str | None = None
+    """A row of `genzoo.data.augmentation_presets`; None: guessed by the spec."""
 
 
 @final
@@ -90,7 +105,7 @@ def load_data(
 
     `name` is digits (8x8, 17 levels, part of scikit-learn), stacked-digits (three of those as the channels of
     one, 1,000 classes), mnist, mnist-binary, fashion-mnist or cifar10 (torchvision's files below `root`, else
-    below $GENZOO_DATA, else ./data; downloaded where absent), `folder:PATH` or `toy:NAME`. `cond="class"` makes
+    below $GENZOO_DATA, else ./data; downloaded where absent), `folder:PATH`, `toy:NAME`, or a registered name. `cond="class"` makes
     a spec for class-conditional models; mask, downsample, grey, edges or folder:INPUTS one for models that
     predict images from input images, see `genzoo.data.pairs`.
     `image_size` (pixels) and `skip_bad_images` concern `folder:` only, see `load_folder`.
@@ -104,14 +119,60 @@ def load_data(
     if kind == "folder" and rest:
         return load_folder(rest, image_size=image_size, cond=cond, skip_bad_images=skip_bad_images)
     if kind == "toy" and colon and rest in TOYS:
-        loader: Callable[[_Request], ImageData] = _load_toy
-    elif name in _LOADERS:
-        loader = _LOADERS[name]
+        load: Callable[[Request], ImageData] = _load_toy
+    elif name in _SOURCES:
+        load = _SOURCES[name].load
     else:
         raise GenzooError(_unknown(name))
     if image_size is not None:
         raise GenzooError(f"--image-size goes with folder: only, {name} has a size of its own: leave it out")
-    return loader(_Request(name, Path(root or os.environ.get("GENZOO_DATA") or "data").expanduser(), cond))
+    return load(Request(name, Path(root or os.environ.get("GENZOO_DATA") or "data").expanduser(), cond))
+
+
+def register_data(
+    name: str,
+    load: Callable[..., Any],
+    *,
+    class_names: Sequence[str] = (),
+    image_kind: str | None = None,
+) -> None:
+    """Makes `load_data(name)` and `--data NAME` call `load`.
+
+    `load` is given those of `root` (a `Path`) and `cond` (None or "class") that it takes, and returns an `ImageData`,
+    three splits (train, val, test), or one set of images that is split here; `genzoo.data.from_images` tells what a
+    split or a set may be. `class_names` and `image_kind` are as in `Source`. Registering a name again replaces it.
+    Raises `GenzooError` for a name of genzoo's own or one with a colon.
+    """
+    if name in _OWN or ":" in name or not name:
+        raise GenzooError(f"data cannot be called {name!r}: take a name without a colon that is not taken")
+    _SOURCES[name] = Source(name, _Loader(load), tuple(class_names), image_kind)
+
+
+@final
+@dataclass(frozen=True)
+class _Loader:
+    """A user's function as the loader of a source."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, request: Request) -> ImageData:
+        offered = {"root": request.root, "cond": request.cond}
+        taken = inspect.signature(self.function).parameters.values()
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
+            found = self.function(**offered)
+        else:
+            found = self.function(**{p.name: offered[p.name] for p in taken if p.name in offered})
+        return found if isinstance(found, ImageData) else from_images(request.name, found, request.cond)
+
+
+def class_names_of(name: str) -> tuple[str, ...]:
+    """What the classes of the source `name` are called; () where they have no names."""
+    return _SOURCES[name].class_names if name in _SOURCES else ()
+
+
+def image_kind_of(name: str) -> str | None:
+    """The kind of the images of the source `name`, a row of `genzoo.data.augmentation_presets`; None: unknown."""
+    return _SOURCES[name].image_kind if name in _SOURCES else None
 
 
 def source_names() -> list[str]:
@@ -120,7 +181,7 @@ def source_names() -> list[str]:
     >>> "toy:gaussian" in source_names()
     True
     """
-    return [*_LOADERS, "folder:PATH", *(f"toy:{toy}" for toy in TOYS)]
+    return [*_SOURCES, "folder:PATH", *(f"toy:{toy}" for toy in TOYS)]
 
 
 def _unknown(name: str) -> str:
@@ -132,7 +193,7 @@ def _unknown(name: str) -> str:
     return f"unknown data {name!r}: did you mean {nearest!r}? (there are {', '.join(source_names())})"
 
 
-def _load_digits(request: _Request) -> ImageData:
+def _load_digits(request: Request) -> ImageData:
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()
@@ -141,7 +202,7 @@ def _load_digits(request: _Request) -> ImageData:
     return _image_data(request, (train, val, test), f"digits/test@seed={SPLIT_SEED}", levels=17)
 
 
-def _load_stacked_digits(request: _Request) -> ImageData:
+def _load_stacked_digits(request: Request) -> ImageData:
     return stacked(_load_digits(replace(request, name="digits", cond=None)), cond=request.cond)
 
 
@@ -159,19 +220,19 @@ def _stratified(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return train, val, test
 
 
-def _load_mnist(request: _Request) -> ImageData:
+def _load_mnist(request: Request) -> ImageData:
     from torchvision.datasets import MNIST
 
     return _load_plain(request, *_idx_files(request, MNIST))
 
 
-def _load_fashion_mnist(request: _Request) -> ImageData:
+def _load_fashion_mnist(request: Request) -> ImageData:
     from torchvision.datasets import FashionMNIST
 
     return _load_plain(request, *_idx_files(request, FashionMNIST))
 
 
-def _load_mnist_binary(request: _Request) -> ImageData:
+def _load_mnist_binary(request: Request) -> ImageData:
     from torchvision.datasets import MNIST
 
     full, test = _idx_files(request, MNIST)
@@ -190,7 +251,7 @@ def _load_mnist_binary(request: _Request) -> ImageData:
     return _image_data(request, splits, test_id, levels=2, more=more)
 
 
-def _load_cifar10(request: _Request) -> ImageData:
+def _load_cifar10(request: Request) -> ImageData:
     from torchvision.datasets import CIFAR10
 
     tars = [request.root / "cifar10-jpeg" / f"{part}.tar" for part in ("train", "test")]
@@ -203,13 +264,13 @@ def _load_cifar10(request: _Request) -> ImageData:
     return _load_plain(request, full, test)
 
 
-def _load_plain(request: _Request, full: _Labelled, test: _Labelled) -> ImageData:
+def _load_plain(request: Request, full: _Labelled, test: _Labelled) -> ImageData:
     train, val = _without_val(full)
     splits = (train.split(), val.split(), test.split())
     return _image_data(request, splits, f"{request.name}/test", levels=256)
 
 
-def _load_toy(request: _Request) -> ImageData:
+def _load_toy(request: Request) -> ImageData:
     truth = TOYS[request.name.partition(":")[2]]
     train, val, test = (
         TensorSplit(truth.sample(n, torch.Generator().manual_seed(_TOY_SEED + i)))
@@ -221,18 +282,29 @@ def _load_toy(request: _Request) -> ImageData:
     return ImageData(request.name, train, val, test, spec, about, truth)
 
 
-_LOADERS: dict[str, Callable[[_Request], ImageData]] = {
-    "digits": _load_digits,
-    "stacked-digits": _load_stacked_digits,
-    "mnist": _load_mnist,
-    "mnist-binary": _load_mnist_binary,
-    "fashion-mnist": _load_fashion_mnist,
-    "cifar10": _load_cifar10,
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_CLOTHES = (
+    "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_THREE_DIGITS = tuple(f"{a} {b} {c}" for a in _DIGITS for b in _DIGITS for c in _DIGITS)
+
+_SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        Source("digits", _load_digits, _DIGITS, "small-digits"),
+        Source("stacked-digits", _load_stacked_digits, _THREE_DIGITS),
+        Source("mnist", _load_mnist, _DIGITS, "digits"),
+        Source("mnist-binary", _load_mnist_binary, _DIGITS, "digits"),
+        Source("fashion-mnist", _load_fashion_mnist, _CLOTHES, "garments"),
+        Source("cifar10", _load_cifar10, _CIFAR10, "photographs"),
+    )
 }
+_OWN = frozenset(_SOURCES)
 
 
 def _image_data(
-    request: _Request,
+    request: Request,
     splits: tuple[Split, Split, Split],
     test_id: str,
     *,
@@ -250,7 +322,7 @@ def _without_val(full: _Labelled) -> tuple[_Labelled, _Labelled]:
     return full.part(np.sort(order[_VAL_IMAGES:])), full.part(np.sort(order[:_VAL_IMAGES]))
 
 
-def _idx_files(request: _Request, source: "type[MNIST]") -> tuple[_Labelled, _Labelled]:
+def _idx_files(request: Request, source: "type[MNIST]") -> tuple[_Labelled, _Labelled]:
     full, test = (_obtain(request, part, source) for part in (True, False))
     return _idx(full), _idx(test)
 
@@ -264,7 +336,7 @@ def _cifar(dataset: "CIFAR10") -> _Labelled:
     return _Labelled(images, torch.tensor(dataset.targets))
 
 
-def _obtain(request: _Request, train: bool, source: type[Source]) -> Source:
+def _obtain(request: Request, train: bool, source: type[TorchvisionSet]) -> TorchvisionSet:
     """torchvision's data set below the root; only where it is not found there is it downloaded."""
     try:
         return source(str(request.root), train=train, download=False)

@@ -158,11 +158,11 @@ def class_command(entry: Entry) -> list[str]:
 
 def class_names(entries: Sequence[Entry]) -> list[str]:
     """Names of the classes that rows show; their numbers where they have no names."""
-    from genzoo.data.captions import CLASS_NAMES
+    from genzoo.data.sources import class_names_of
 
     protocols = [entry.config.get("data") for entry in entries]
     stored = next((p["classes"] for p in protocols if isinstance(p, Mapping) and p.get("classes")), None)
-    names = list(stored or CLASS_NAMES.get(entries[0].data, ()))
+    names = list(stored or class_names_of(entries[0].data))
     return [str(names[i]) if i < len(names) else str(i) for i in range(MOST_CLASSES)]
 
 
