@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from genzoo.cli import parsing
+from genzoo.cli.imports import Imports, imported
 from genzoo.cli.shared import guarded
 from genzoo.models.names import encoder_rows, model_rows
 from genzoo.models.run_data import DataArguments
@@ -71,16 +72,18 @@ class CompareFlags:
     """Bake-off: count and leave out images that cannot be read."""
     device: str | None = None
     """Bake-off: such as cpu or cuda; else the fastest there is."""
+    import_: Imports = ()
+    """A module of your own that registers presets, data sources or metrics (`genzoo.register`); repeatable."""
 
 
-SHARED = ("names", "html", "json", "evaluate", "evaluate_images", "data")
+SHARED = ("import_", "names", "html", "json", "evaluate", "evaluate_images", "data")
 """Fields that a comparison of runs has too."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code, 130 where a bake-off was stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    flags = parsing.parse(CompareFlags, arguments, PROG)
+    flags = parsing.parse(CompareFlags, imported(arguments), PROG)
     code = [0]
 
     def work() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from genzoo.cli import parsing
+from genzoo.cli.imports import Imports, imported
 from genzoo.cli.shared import guarded, print_table
 from genzoo.evaluation.report.report_file import REPORT, add_to_report
 from genzoo.models.run_data import DataArguments, data_of_run
@@ -70,11 +71,13 @@ class EvaluateFlags:
     """Decides the subset, and what is random in a likelihood that is a bound or an estimate, or in a probe."""
     device: str | None = None
     """Such as cpu or cuda; else the CPU."""
+    import_: Imports = ()
+    """A module of your own that registers presets, data sources or metrics (`genzoo.register`); repeatable."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
-    flags = parsing.parse(EvaluateFlags, sys.argv[1:] if argv is None else argv, PROG)
+    flags = parsing.parse(EvaluateFlags, imported(sys.argv[1:] if argv is None else argv), PROG)
     return guarded(lambda: _evaluate(flags))
 
 

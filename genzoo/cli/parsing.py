@@ -65,7 +65,7 @@ def flags_of(kind: type, prefix: str = "--") -> list[str]:
     """
     flags = []
     for field in dataclasses.fields(kind):
-        name = prefix + field.name.replace("_", "-")
+        name = prefix + field.name.rstrip("_").replace("_", "-")
         kinds = (field.type, type(field.default), _made_by(field.default_factory))
         nested = next((k for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k)), None)
         flags += [name] if nested is None else flags_of(nested, name + ".")

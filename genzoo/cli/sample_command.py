@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from genzoo.cli import parsing
+from genzoo.cli.imports import Imports, imported
 from genzoo.cli.shared import class_condition, guarded
 from genzoo.evaluation.sample_grids import draw_grid, draw_pairs
 from genzoo.models.run_data import data_of_run
@@ -47,11 +48,13 @@ class SampleFlags:
     """The PNG file; else one in RUN/samples."""
     device: str | None = None
     """Such as cpu or cuda; else the CPU."""
+    import_: Imports = ()
+    """A module of your own that registers presets, data sources or metrics (`genzoo.register`); repeatable."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
-    flags = parsing.parse(SampleFlags, sys.argv[1:] if argv is None else argv, PROG)
+    flags = parsing.parse(SampleFlags, imported(sys.argv[1:] if argv is None else argv), PROG)
     return guarded(lambda: _sample(flags))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from genzoo.cli import parsing
+from genzoo.cli.imports import Imports, imported
 from genzoo.cli.shared import fresh_folder, guarded, is_main_process, print_table
 from genzoo.evaluation.report.measuring import likelihood_rows, measure, set_id
 from genzoo.evaluation.report.report_file import add_to_report
@@ -76,6 +77,8 @@ class TrainFlags:
     """Also log to TensorBoard or Weights & Biases."""
     progress: bool = True
     """Show progress."""
+    import_: Imports = ()
+    """A module of your own that registers presets, data sources or metrics (`genzoo.register`); repeatable."""
 
     def data_arguments(self) -> DataArguments:
         """The part that says which data."""
@@ -84,7 +87,7 @@ class TrainFlags:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = imported(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"}.isdisjoint(arguments):
         return guarded(lambda: _train(arguments))
     names = [argument for argument in arguments if argument not in ("-h", "--help")]

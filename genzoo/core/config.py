@@ -126,7 +126,9 @@ def _from_json(value: Any, known: dict[str, type]) -> Any:
     if "type" not in value:
         return fields
     if value["type"] not in known:
-        raise ValueError(f"unknown configuration type {value['type']!r}")
+        raise ValueError(
+            f"unknown configuration type {value['type']!r}; if it is your own, name its module with --import MODULE"
+        )
     kind = known[value["type"]]
     unknown = fields.keys() - {f.name for f in dataclasses.fields(kind)}
     if unknown:

@@ -13,21 +13,7 @@ from genzoo.core.errors import GenzooError
 from genzoo.core.log_likelihood import Likelihood
 from genzoo.core.trainable import Trainable
 from genzoo.models.base import GenerativeModel
-from genzoo.testing import (
-    input_checks as input_laws,
-)
-from genzoo.testing import (
-    learning_checks as learning_laws,
-)
-from genzoo.testing import (
-    likelihood_checks as likelihood_laws,
-)
-from genzoo.testing import (
-    sampling_checks as sampling_laws,
-)
-from genzoo.testing import (
-    turn_checks as turn_laws,
-)
+from genzoo.testing import input_checks, learning_checks, likelihood_checks, sampling_checks, turn_checks
 from genzoo.testing.probe import global_rng_kept
 
 Law = Callable[[Any], None]
@@ -108,7 +94,7 @@ class ConformanceError(AssertionError):
 
 def yield_checks(model: GenerativeModel) -> Iterator[Check]:
     """The checks that apply to `model`, by its spec, its turns and its declared kind of likelihood."""
-    for law in (*_laws_for_all(model), *_likelihood_laws(model), *_cond_laws(model)):
+    for law in (*_laws_for_all(model), *_likelihood_checks(model), *_cond_laws(model)):
         description = (law.__doc__ or "").strip().splitlines()[0]
         yield Check(law.__name__, description, law, model)
 
@@ -159,53 +145,53 @@ def _one_line(error: Exception) -> str:
 
 
 def _laws_for_all(model: GenerativeModel) -> Iterator[Law]:
-    yield sampling_laws.samples_fit_the_spec
-    yield sampling_laws.same_generator_same_results
+    yield sampling_checks.samples_fit_the_spec
+    yield sampling_checks.same_generator_same_results
     yield (
-        sampling_laws.samples_ignore_chance
+        sampling_checks.samples_ignore_chance
         if model.deterministic
-        else sampling_laws.different_seeds_different_samples
+        else sampling_checks.different_seeds_different_samples
     )
-    yield sampling_laws.global_rng_untouched
-    yield sampling_laws.evaluation_leaves_no_trace
-    yield turn_laws.loss_is_finite_per_image
-    yield turn_laws.gradients_stay_in_their_turn
-    yield turn_laws.turns_partition_parameters
-    yield learning_laws.save_and_load
+    yield sampling_checks.global_rng_untouched
+    yield sampling_checks.evaluation_leaves_no_trace
+    yield turn_checks.loss_is_finite_per_image
+    yield turn_checks.gradients_stay_in_their_turn
+    yield turn_checks.turns_partition_parameters
+    yield learning_checks.save_and_load
     yield (
-        learning_laws.overfits_eight
+        learning_checks.overfits_eight
         if len(model.turns) == 1
-        else learning_laws.alternating_losses_stay_finite
+        else learning_checks.alternating_losses_stay_finite
     )
-    yield input_laws.wrong_images_raise
+    yield input_checks.wrong_images_raise
 
 
-def _likelihood_laws(model: GenerativeModel) -> Iterator[Law]:
+def _likelihood_checks(model: GenerativeModel) -> Iterator[Law]:
     if model.likelihood is Likelihood.NONE:
-        yield likelihood_laws.no_likelihood_raises
+        yield likelihood_checks.no_likelihood_raises
         return
-    yield likelihood_laws.likelihood_is_as_declared
-    yield likelihood_laws.likelihood_ignores_neighbours
-    yield likelihood_laws.likelihood_ignores_mode
+    yield likelihood_checks.likelihood_is_as_declared
+    yield likelihood_checks.likelihood_ignores_neighbours
+    yield likelihood_checks.likelihood_ignores_mode
     if model.spec.levels is None:
         return
-    yield input_laws.values_out_of_range_raise
+    yield input_checks.values_out_of_range_raise
     if model.spec.levels <= 256:
-        yield likelihood_laws.integer_types_agree
-    yield likelihood_laws.enumeration_binary
-    yield likelihood_laws.enumeration_levels
-    yield likelihood_laws.enumeration_rgb
+        yield likelihood_checks.integer_types_agree
+    yield likelihood_checks.enumeration_binary
+    yield likelihood_checks.enumeration_levels
+    yield likelihood_checks.enumeration_rgb
     if model.likelihood is Likelihood.ESTIMATE:
-        yield likelihood_laws.estimate_sums_to_one
+        yield likelihood_checks.estimate_sums_to_one
     if model.likelihood is Likelihood.EXACT:
-        yield likelihood_laws.samples_follow_likelihood
+        yield likelihood_checks.samples_follow_likelihood
 
 
 def _cond_laws(model: GenerativeModel) -> Iterator[Law]:
     if model.spec.cond is None:
-        yield input_laws.cond_is_refused
+        yield input_checks.cond_is_refused
         return
-    yield learning_laws.cond_matters
-    yield input_laws.wrong_cond_raises
+    yield learning_checks.cond_matters
+    yield input_checks.wrong_cond_raises
     if model.spec.cond == "class" and model.likelihood is Likelihood.EXACT:
-        yield likelihood_laws.class_likelihoods_average
+        yield likelihood_checks.class_likelihoods_average
