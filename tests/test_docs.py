@@ -13,8 +13,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import genzoo
+from benchmarks.readme_pictures import LABELS, SAMPLES, families
 from genzoo.__main__ import main
 
 ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").exists())
@@ -70,6 +72,15 @@ def test_every_page_is_in_the_index():
     assert pages == set(re.findall(r"\]\((\w+\.md)\)", index))
 
 
+def test_the_picture_of_families_shows_the_recorded_grids():
+    """Left of the tiles are letters, which another version of Pillow may draw in another way."""
+    with Image.open(SAMPLES / "families.png") as shown:
+        made = families()
+        assert shown.size == made.size
+        box = (LABELS, 0, *made.size)
+        assert shown.convert("RGB").crop(box).tobytes() == made.crop(box).tobytes()
+
+
 # --- Python ----------------------------------------------------------------------------------------------------
 
 
@@ -78,9 +89,12 @@ def unknown_names(code):
     wrong = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "genzoo":
-            module = importlib.import_module(node.module)
+            try:
+                module = importlib.import_module(node.module)
+            except ModuleNotFoundError:
+                module = None
             wrong += [f"{node.module}.{a.name}" for a in node.names if not hasattr(module, a.name)]
-        elif isinstance(node, ast.Attribute) and ast.unparse(node).startswith("genzoo."):
+        elif isinstance(node, ast.Attribute) and re.fullmatch(r"genzoo(\.\w+)+", ast.unparse(node)):
             value = genzoo
             for name in ast.unparse(node).split(".")[1:]:
                 value = getattr(value, name, None)
@@ -140,8 +154,9 @@ def flags_in_help(*words):
 
 
 def commands(text):
-    """The words of each `genzoo ...` and `python -m genzoo...` in the shell blocks of a page."""
-    for line in "".join(blocks(text, "sh")).replace("\\\n", " ").splitlines():
+    """The words of each `genzoo ...` and `python -m genzoo...` in a page's shell blocks, or after a prompt."""
+    typed = re.findall(r"^\$ (.*)$", "".join(blocks(text, "console")), re.M)
+    for line in [*"".join(blocks(text, "sh")).replace("\\\n", " ").splitlines(), *typed]:
         words = shlex.split(line, comments=True)
         starts = [i for i, word in enumerate(words) if word == "genzoo" or word.startswith("genzoo.")]
         if starts:
@@ -166,7 +181,6 @@ def test_commands_have_these_flags(page):
 
 
 def test_the_rule_of_flags_can_fail():
-    text = (
-        "```sh\npython -m genzoo.train vae --latnets 3 --minutes 1  # --no\ngenzoo sample run --nn 3\n```\n"
-    )
+    text = "```sh\npython -m genzoo.train vae --latnets 3 --minutes 1  # --no\n```\n"
+    text += "```console\n$ genzoo sample run --nn 3\n64 images --n\n```\n"
     assert [unknown_flags(words) for words in commands(text)] == [["--latnets"], ["--nn"]]
