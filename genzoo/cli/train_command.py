@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from genzoo.cli import parsing
 from genzoo.cli.imports import Imports, imported
+from genzoo.cli.preset_help import print_preset_help
 from genzoo.cli.shared import fresh_folder, guarded, is_main_process, print_table
 from genzoo.evaluation.report.measuring import likelihood_rows, measure, set_id
 from genzoo.evaluation.report.report_file import add_to_report
@@ -110,8 +111,8 @@ def _help_on(preset: str) -> None:
     row = row_of(preset)
     # an encoder's views follow the data: here those of grey images
     config = row.recipe().config("small", DataSpec((1, 28, 28)))
-    parts = {"run": TrainFlags(), "config": config}
-    parsing.print_help(parts, f"{PROG} {preset}", f"{row.description}.\n\nDefaults are those of size small.")
+    text = f"{row.description}.\n\nDefaults are those of size small."
+    print_preset_help(TrainFlags(), config, f"{PROG} {preset}", text)
 
 
 def row_of(name: str) -> PresetRow:
