@@ -25,7 +25,7 @@ from genzoo.encoders.probes import Collapse, Labelled, knn_accuracy
 from genzoo.networks.backbones import ResNetConfig
 from genzoo.objectives.contrastive import PairObjective
 
-BATCH = 128
+BATCH = 64
 STEPS, MORE_STEPS = 60, {"inpainting": 150}  # pixels teach classes slowest
 LEAST_RANK, RANK_SHARE = 9.0, 0.5
 LEAST_STD = 1 / 20
