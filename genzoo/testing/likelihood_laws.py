@@ -160,7 +160,7 @@ def samples_follow_likelihood(model: GenerativeModel) -> None:
 
 def _require_total(model: GenerativeModel, spec: DataSpec) -> None:
     sibling, images = _sibling(model, spec), _all_images(spec)
-    for seed in (0, 1) if spec.levels == 2 else (0,):
+    for seed in (0, 1) if spec.levels == 2 and model.spec.cond is not None else (0,):
         total = _total(sibling, images, _fixed_cond(sibling, seed), enough=_below_one)
         if sibling.likelihood is Likelihood.EXACT:
             require(
