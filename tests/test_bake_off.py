@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,6 @@ from genzoo.training.checkpoint import load_state, save_state
 
 ROOT = Path(__file__).parent.parent
 TERMS = Terms("digits", {"steps": 6}, size="tiny")
-pytestmark = pytest.mark.timeout(1500)
 
 
 def run(*argv):
@@ -48,10 +48,11 @@ def wait_for(happened, process):
         time.sleep(0.2)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_bake_off_survives_a_stop_and_a_failing_entrant(tmp_path, capsys, monkeypatch):
     """Stopped within its first entrant, it goes on with that very run; one that cannot train is shown as failed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GENZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     argv = ["compare", "--data", "digits", "--steps", "40", "--size", "tiny", "vae", "image-to-image"]
     argv += ["--evaluate-images", "40", "--out", "bake"]
@@ -86,6 +87,23 @@ def test_a_bake_off_survives_a_stop_and_a_failing_entrant(tmp_path, capsys, monk
         "name"
     ] == "image-to-image"
     assert "failed: image-to-image in training" in capsys.readouterr().out
+
+
+def test_entrants_that_fail_are_shown_and_the_others_go_on(tmp_path, monkeypatch):
+    """Both are refused by the train command in processes of their own, over a size that does not exist."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    comparison = quick(tmp_path / "bake", replace(TERMS, size="huge")).run(["vae", "gan"])
+    found = entrants(tmp_path / "bake")
+    for name, failure in zip(("vae", "gan"), comparison.failures, strict=True):
+        command = (
+            f"genzoo train {name} --data digits --seed 0 --size huge --steps 6 --out {tmp_path}/bake/{name}"
+        )
+        assert found[name]["status"] == FAILED and found[name]["commands"] == [command]
+        assert (failure.name, failure.stage, failure.command) == (name, "training", command)
+        assert "huge" in failure.message and "tiny" in failure.message
+        assert failure.message in (tmp_path / "bake" / "logs" / f"{name}.log").read_text()
+        assert found[name]["cpu_seconds"] > 0
+    assert comparison.entries == []
 
 
 # --- what needs no training --------------------------------------------------------------------------------------

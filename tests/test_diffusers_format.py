@@ -147,7 +147,10 @@ def test_a_bare_unet_is_taken_for_ddpms(tmp_path):
 
 # --- models out, and back ------------------------------------------------------------------------------------
 
-UNET_CLASS, OWN_CLASS = ["diffusers", "UNet2DModel"], ["genzoo.models.diffusers_format", "DiffusersDenoiser"]
+UNET_CLASS, OWN_CLASS = (
+    ["diffusers", "UNet2DModel"],
+    ["genzoo.models.diffusion.diffusers_format", "DiffusersDenoiser"],
+)
 
 
 def expected_output(model, pipeline, x, timesteps):

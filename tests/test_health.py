@@ -101,6 +101,7 @@ def test_the_noised_generator_has_a_section_of_its_own(digits):
     assert "another model" in found.rows["what is judged"] and "nats" in found.rows["gap (BDMC)"]
 
 
+@pytest.mark.slow
 def test_the_noised_generator_from_the_command_line(tmp_path, capsys):
     built().save(tmp_path)
     assert (
