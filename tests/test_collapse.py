@@ -26,7 +26,7 @@ from genzoo.objectives.contrastive import PairObjective
 
 ENCODERS = every_encoder_preset()
 
-BATCH = 128
+BATCH = 64
 STEPS, MORE_STEPS = 60, {"inpainting": 150}  # pixels teach classes slowest
 LEAST_RANK, RANK_SHARE = 9.0, 0.5
 LEAST_STD = 1 / 20

@@ -10,6 +10,7 @@ from genzoo.core.log_likelihood import Likelihood
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.data import load_data
 from genzoo.models.registry import create, every_preset, list_models
+from genzoo.objectives.likelihood.ode import OdeProtocol, RungeKutta4
 from genzoo.testing import yield_checks
 
 DESCRIPTIONS = list_models()
