@@ -21,6 +21,8 @@ from genzoo.contract import (
     NoLikelihood,
     check_images,
 )
+from genzoo.data import TensorSplit
+from genzoo.data.image_data import ImageData, protocol
 from genzoo.evaluation.baselines import IndependentPixels
 from genzoo.evaluation.outliers import (
     OutlierScores,
@@ -33,6 +35,7 @@ from genzoo.evaluation.outliers import (
     typicality_of_groups,
     typicality_threshold,
 )
+from genzoo.sections import Case, outliers_section
 
 
 def seeded(seed):
@@ -170,6 +173,29 @@ def test_which_score_finds_which_strangers():
     assert found["likelihood"] > 0.99 and found["typicality"] > 0.95
     same = separation(inside, outlier_scores(model, model.sample(200), entropy=entropy))
     assert all(0.4 < value < 0.6 for value in same.values())
+
+
+def test_a_report_measures_typicality_from_validation_images():
+    """H is the mean bits of the model's own validation images, by hand; AUROC is that of |bits - H|."""
+    spec = DataSpec((1, 4, 4), 4)
+    model = Independent(spec, [0.0, 1.0, 2.0, 3.0])
+    shares = [[1.0, 1.0, 2.0, 4.0], [1.0, 1.0, 3.0, 3.0], [1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 1.0, 2.0]]
+    splits = [
+        TensorSplit(torch.multinomial(torch.tensor(p), 40 * 16, True, generator=seeded(n)).view(40, 1, 4, 4))
+        for n, p in enumerate(shares)
+    ]
+    train, val, test, strange = splits
+    about = protocol("own", (train, val, test), "own/test")
+    own = ImageData("own", train, val, test, spec, about)
+    other = ImageData("other", train, val, strange, spec, about)
+    content = outliers_section(Case(model, own, "test"), other, "other").content
+    bits = [model.log_likelihood(split.images).bits_per_dim for split in (val, test, strange)]
+    entropy = bits[0].mean().item()
+    assert content["entropy"] == pytest.approx(entropy, rel=1e-12)
+    inside, outside = ((b - entropy).abs() for b in bits[1:])
+    assert content["auroc"]["typicality"] == pytest.approx(auroc(inside, outside), abs=1e-12)
+    moved = [(b - entropy - 0.05).abs() for b in bits[1:]]
+    assert abs(auroc(*moved) - auroc(inside, outside)) > 0.005  # it would show
 
 
 def test_the_ratio_cancels_what_the_background_knows():

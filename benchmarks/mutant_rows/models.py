@@ -131,6 +131,14 @@ ROWS = (
         why="negatives are keys of former images: the query's own key is its positive (He et al. 2020)",
     ),
     Mutant(
+        name="SwAV's queue filled before the assignment",
+        file="encoders/multi_crop.py",
+        old="stored = self.queue.rows().to(z)\n        self.queue.push(directions(z.flatten(0, 1)))",
+        new="self.queue.push(directions(z.flatten(0, 1)))\n        stored = self.queue.rows().to(z)",
+        tests=("tests/test_momentum_encoders.py",),
+        why="former embeddings take part, a batch's own ones once (Caron et al. 2020, section 3)",
+    ),
+    Mutant(
         name="DINO's centre moved before the loss",
         file="encoders/multi_crop.py",
         old="total = config.objective(scores, teacher.chunk(len(large)), self.centre.value)\n"
