@@ -10,21 +10,14 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from genzoo.contract import (
-    Batch,
-    DataSpec,
-    GenerativeModel,
-    GenzooError,
-    Likelihood,
-    LogLikelihood,
-    Loss,
-    NoLikelihood,
-    check_images,
-)
+from genzoo.core.errors import GenzooError, NoLikelihood
+from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.spec import Batch, DataSpec, check_images
+from genzoo.core.trainable import Loss
 from genzoo.data import TensorSplit
 from genzoo.data.image_data import ImageData, protocol
 from genzoo.evaluation.baselines import IndependentPixels
-from genzoo.evaluation.outliers import (
+from genzoo.evaluation.ood import (
     OutlierScores,
     auroc,
     auroc_stderr,
@@ -35,7 +28,8 @@ from genzoo.evaluation.outliers import (
     typicality_of_groups,
     typicality_threshold,
 )
-from genzoo.sections import Case, outliers_section
+from genzoo.evaluation.report.sections import Case, outliers_section
+from genzoo.models.base import GenerativeModel
 
 
 def seeded(seed):
