@@ -171,6 +171,7 @@ def test_bound_over_classes_is_the_log_mean():
         (Cyclical(4, 0.5), 1.0, [1.2, 3.4]),
         (FreeBits(0.5), 0.3, [2.5, 2.5]),  # means 2.0 and 0.3, the latter lifted to 0.5
         (FreeBits(0.1), 0.3, [2.3, 2.3]),
+        (FreeBits(2.5), 0.3, [5.0, 5.0]),  # of a KL of 1 and 3 it is the mean that is lifted
         (Capacity(3.0, 10.0, 0.5), 0.25, [3.0, 19.0]),  # C = 1.5
         (Capacity(3.0, 10.0, 0.5), 0.9, [18.0, 4.0]),
         (Balanced(0.4), 0.5, [1.2, 3.4]),

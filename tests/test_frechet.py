@@ -162,6 +162,17 @@ def test_standard_error_is_the_deviation_over_repetitions(n, m, d):
     assert np.mean([frechet_stderr(*p) for p in pairs]) == pytest.approx(deviation, rel=0.2)
 
 
+def test_standard_error_of_one_feature_in_closed_form():
+    """(mu_a - mu_b)^2 + (s_a - s_b)^2: a row x of a moves it by 2 (mu_a - mu_b) x + (1 - s_b / s_a) (x - mu_a)^2."""
+    a, b = normal(60, 1, seed=31), 0.5 * normal(45, 1, seed=32) + 1.5
+    variance = 0.0
+    for x, y in ((a, b), (b, a)):
+        centred, ratio = x - x.mean(), (y.std() / x.std()).item()
+        moves = 2 * (x.mean() - y.mean()) * centred + (1 - ratio) * centred**2
+        variance += moves.var().item() / len(x)
+    assert frechet_stderr(a, b) == pytest.approx(variance**0.5, rel=1e-9)
+
+
 def test_standard_error_with_fewer_rows_than_features():
     a, b = correlated(30, 6, seed=10), correlated(40, 6, seed=11)
     rotation, _ = torch.linalg.qr(normal(64, 64, seed=12))

@@ -108,6 +108,17 @@ def test_moco_moves_its_copy_first_and_queues_keys_afterwards():
     torch.testing.assert_close(encoder.queue.rows()[:2], key[2:])  # the oldest two left
 
 
+def test_a_mocos_negatives_are_keys_of_former_images():
+    """In training too: a query's own key is its positive and no negative, so that the first loss is 0."""
+    rule = QueuedInfoNCE(0.3)
+    encoder = built(moco(objective=rule, momentum=1.0)).train()
+    assert encoder.loss(Batch(images(4)), generator=rng(1)).total.tolist() == [0.0] * 4
+    former = encoder.queue.rows()
+    found = encoder.loss(Batch(images(5)), generator=rng(2)).total
+    first, second = views(Noise(), centres(images(5)), 2, rng(2))
+    torch.testing.assert_close(found, rule(embedding(encoder, first), encoder.copy(second), former))
+
+
 def test_a_mocos_gradients_are_the_queries_alone():
     encoder = built(moco())
     encoder.train()
@@ -152,6 +163,13 @@ def test_swavs_queue_takes_part_in_the_assignment():
     assert not torch.allclose(found, without.loss(batch, generator=rng()).total)
 
 
+def test_swavs_queue_holds_former_images_only():
+    """In training the first batch is assigned alone: its own embeddings join afterwards."""
+    queued, without = built(swav(queue=16)).train(), built(swav()).train()
+    found, expected = (e.loss(Batch(images(6)), generator=rng()).total for e in (queued, without))
+    assert torch.equal(found, expected) and len(queued.queue) == 12
+
+
 def test_prototypes_in_use():
     one = torch.tensor([[9.0, 0, 0], [9, 0, 0]])
     torch.testing.assert_close(clusters_in_use([one, one], 0.1), torch.ones(2))
@@ -189,6 +207,17 @@ def test_dinos_teacher_and_centre_follow():
         torch.testing.assert_close(now[name], 0.9 * before[name] + 0.1 * weight)
     scores = encoder.teacher(views(Noise(), centres(images(6)), 2, rng(1)).flatten(0, 1))
     torch.testing.assert_close(encoder.centre.value, 0.1 * scores.mean(0))
+
+
+def test_dinos_centre_is_that_of_former_batches():
+    """It moves after the loss: the first batch is not centred by itself."""
+    rule = CrossView(CentredSoftmax(0.1), 0.3)
+    encoder = built(dino(objective=rule, momentum=1.0)).train()
+    student, large = encoder._student(), views(Noise(), centres(images(6)), 2, rng(1))
+    state = {name: value.clone() for name, value in encoder.state_dict().items()}
+    expected = rule(student(large.flatten(0, 1)).chunk(2), encoder.teacher(large.flatten(0, 1)).chunk(2))
+    encoder.load_state_dict(state)  # running statistics of the projection moved
+    torch.testing.assert_close(encoder.loss(Batch(images(6)), generator=rng(1)).total, expected)
 
 
 # --- configurations ------------------------------------------------------------------------------------------------

@@ -165,6 +165,29 @@ def test_which_score_finds_which_strangers():
     assert all(0.4 < value < 0.6 for value in same.values())
 
 
+def test_a_report_measures_typicality_from_validation_images():
+    """H is the mean bits of the model's own validation images, by hand; AUROC is that of |bits - H|."""
+    spec = DataSpec((1, 4, 4), 4)
+    model = Independent(spec, [0.0, 1.0, 2.0, 3.0])
+    shares = [[1.0, 1.0, 2.0, 4.0], [1.0, 1.0, 3.0, 3.0], [1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 1.0, 2.0]]
+    splits = [
+        TensorSplit(torch.multinomial(torch.tensor(p), 40 * 16, True, generator=seeded(n)).view(40, 1, 4, 4))
+        for n, p in enumerate(shares)
+    ]
+    train, val, test, strange = splits
+    about = protocol("own", (train, val, test), "own/test")
+    own = ImageData("own", train, val, test, spec, about)
+    other = ImageData("other", train, val, strange, spec, about)
+    content = outliers_section(Case(model, own, "test"), other, "other").content
+    bits = [model.log_likelihood(split.images).bits_per_dim for split in (val, test, strange)]
+    entropy = bits[0].mean().item()
+    assert content["entropy"] == pytest.approx(entropy, rel=1e-12)
+    inside, outside = ((b - entropy).abs() for b in bits[1:])
+    assert content["auroc"]["typicality"] == pytest.approx(auroc(inside, outside), abs=1e-12)
+    moved = [(b - entropy - 0.05).abs() for b in bits[1:]]
+    assert abs(auroc(*moved) - auroc(inside, outside)) > 0.005  # it would show
+
+
 def test_the_ratio_cancels_what_the_background_knows():
     """A model of pairs of equal pixels against independent ones: shuffled pixels are strange, dim ones are not."""
 

@@ -98,6 +98,8 @@ def test_average_follows_the_recurrence_and_its_horizon():
         average.update(model, step)
         decay = 1 - 1 / (1 + 0.05 * step)
         expected = decay * expected + (1 - decay) * step
+        if step <= 3:  # later an early mistake has faded
+            torch.testing.assert_close(average.model.gain.detach(), expected)
     torch.testing.assert_close(average.model.gain.detach(), expected, rtol=1e-4, atol=0)
     # of weights that grow linearly the average lags by the share of the run s / (1 + s)
     assert average.model.gain[0].item() == pytest.approx(2000 / 1.05, rel=1e-3)
