@@ -14,6 +14,8 @@ from genzoo.core.errors import GenzooError, NoLikelihood
 from genzoo.core.log_likelihood import Likelihood, LogLikelihood
 from genzoo.core.spec import Batch, DataSpec, check_images
 from genzoo.core.trainable import Loss
+from genzoo.data.image_data import ImageData, protocol
+from genzoo.data.split import TensorSplit
 from genzoo.evaluation.baselines import IndependentPixels
 from genzoo.evaluation.ood import (
     OutlierScores,
@@ -24,6 +26,7 @@ from genzoo.evaluation.ood import (
     typicality_of_groups,
     typicality_threshold,
 )
+from genzoo.evaluation.report.sections import Case, outliers_section
 from genzoo.metrics.roc import auroc, auroc_stderr
 from genzoo.models.base import GenerativeModel
 

@@ -6,7 +6,7 @@ ROWS = (
     # --- output distributions
     Mutant(
         name="logistic mixture without the tail of the last level",
-        file="distributions.py",
+        file="objectives/pixels.py",
         old="torch.where(last, zero, log_below)",
         new="log_below",
         tests=("tests/test_distributions.py",),
@@ -14,7 +14,7 @@ ROWS = (
     ),
     Mutant(
         name="logistic bins of half width",
-        file="distributions.py",
+        file="objectives/pixels.py",
         old="torch.log(-torch.expm1(-2 * half_bin * inverse_scale))",
         new="torch.log(-torch.expm1(-half_bin * inverse_scale))",
         tests=("tests/test_distributions.py",),
@@ -22,7 +22,7 @@ ROWS = (
     ),
     Mutant(
         name="Gaussian's last level from the lower edge",
-        file="distributions.py",
+        file="objectives/pixels.py",
         old="torch.where(last | ((offset > 0) & ~first), -1.0, 1.0)",
         new="torch.where((offset > 0) & ~first, -1.0, 1.0)",
         tests=("tests/test_distributions.py",),
@@ -31,7 +31,7 @@ ROWS = (
     # --- dequantisation
     Mutant(
         name="dequantisation without the factor of the range",
-        file="likelihood/dequantisation.py",
+        file="objectives/dequantisation.py",
         old="math.log(levels / 2)",
         new="math.log(levels)",
         tests=("tests/test_ode_likelihood.py",),
@@ -39,7 +39,7 @@ ROWS = (
     ),
     Mutant(
         name="truncated normal without its mass",
-        file="likelihood/dequantisation.py",
+        file="objectives/dequantisation.py",
         old="math.log(mass * self.sigma)",
         new="math.log(self.sigma)",
         tests=("tests/test_ode_likelihood.py",),
@@ -47,7 +47,7 @@ ROWS = (
     ),
     Mutant(
         name="bins centred at their lower edge",
-        file="likelihood/dequantisation.py",
+        file="objectives/dequantisation.py",
         old="((2 * images.to(torch.float64) + 1) / levels - 1)",
         new="((2 * images.to(torch.float64)) / levels - 1)",
         tests=("tests/test_diffusion_bound.py", "tests/test_ode_likelihood.py"),
@@ -56,7 +56,7 @@ ROWS = (
     # --- annealed importance sampling
     Mutant(
         name="HMC with twice the kinetic energy",
-        file="likelihood/annealing.py",
+        file="objectives/likelihood/annealing.py",
         old="kinetic = 0.5 * (velocity",
         new="kinetic = (velocity",
         tests=("tests/test_ais.py",),
@@ -64,7 +64,7 @@ ROWS = (
     ),
     Mutant(
         name="leapfrog with half of a drift",
-        file="likelihood/annealing.py",
+        file="objectives/likelihood/annealing.py",
         old="z = z + eps * velocity",
         new="z = z + 0.5 * eps * velocity",
         tests=("tests/test_ais.py",),
@@ -72,7 +72,7 @@ ROWS = (
     ),
     Mutant(
         name="upper bound by the mean of weights",
-        file="likelihood/annealing.py",
+        file="objectives/likelihood/annealing.py",
         old="-importance_weighted_bound(-reverse)",
         new="importance_weighted_bound(reverse)",
         tests=("tests/test_ais.py",),
@@ -80,7 +80,7 @@ ROWS = (
     ),
     Mutant(
         name="bin centres taken for levels from -1 to 1",
-        file="likelihood/decoder.py",
+        file="objectives/likelihood/decoder.py",
         old="return levels / (levels - 1)",
         new="return 1.0",
         tests=("tests/test_decoder_likelihood.py",),
@@ -89,7 +89,7 @@ ROWS = (
     # --- probability-flow ODE
     Mutant(
         name="ODE likelihood without the scale of the first time",
-        file="likelihood/ode.py",
+        file="objectives/likelihood/ode.py",
         old="density.nats + x.shape[1:].numel() * alpha.log()",
         new="density.nats",
         tests=("tests/test_ode_likelihood.py",),
@@ -97,7 +97,7 @@ ROWS = (
     ),
     Mutant(
         name="Hutchinson's sum over probes",
-        file="likelihood/divergence.py",
+        file="objectives/likelihood/divergence.py",
         old="(2 * bits - 1).to(x) / math.sqrt(self.probes)",
         new="(2 * bits - 1).to(x)",
         tests=("tests/test_ode_likelihood.py",),
@@ -106,7 +106,7 @@ ROWS = (
     # --- variational bound of diffusion
     Mutant(
         name="bound's prior term doubled",
-        file="likelihood/diffusion_bound.py",
+        file="objectives/likelihood/diffusion_bound.py",
         old="return 0.5 * (alpha / sigma * x.double())",
         new="return (alpha / sigma * x.double())",
         tests=("tests/test_diffusion_bound.py",),
@@ -114,7 +114,7 @@ ROWS = (
     ),
     Mutant(
         name="bound's diffusion term without 1 + SNR",
-        file="likelihood/diffusion_bound.py",
+        file="objectives/likelihood/diffusion_bound.py",
         old="0.5 * (high - low) * y.exp()",
         new="0.5 * (high - low)",
         tests=("tests/test_diffusion_bound.py",),
@@ -122,7 +122,7 @@ ROWS = (
     ),
     Mutant(
         name="discrete bound at the start of each step",
-        file="likelihood/diffusion_bound.py",
+        file="objectives/likelihood/diffusion_bound.py",
         old="_Weighted(t[i + 1], 0.5",
         new="_Weighted(t[i], 0.5",
         tests=("tests/test_diffusion_bound.py",),
@@ -130,7 +130,7 @@ ROWS = (
     ),
     Mutant(
         name="bound's decoder with twice the precision",
-        file="likelihood/diffusion_bound.py",
+        file="objectives/likelihood/diffusion_bound.py",
         old="(-0.5 * offset**2).log_softmax(-1)",
         new="(-(offset**2)).log_softmax(-1)",
         tests=("tests/test_diffusion_bound.py",),

@@ -6,7 +6,7 @@ ROWS = (
     # --- Fréchet distance
     Mutant(
         name="Fréchet distance with one half of the shared trace",
-        file="evaluation/frechet.py",
+        file="metrics/frechet.py",
         old="traces - 2 * shared",
         new="traces - shared",
         tests=("tests/test_frechet.py",),
@@ -14,7 +14,7 @@ ROWS = (
     ),
     Mutant(
         name="influence on the Fréchet distance with half of its mean term",
-        file="evaluation/frechet.py",
+        file="metrics/frechet.py",
         old="return 2 * centred @ (mean - mean_y)",
         new="return centred @ (mean - mean_y)",
         tests=("tests/test_frechet.py",),
@@ -22,7 +22,7 @@ ROWS = (
     ),
     Mutant(
         name="bias of the Fréchet distance with half of its covariance part",
-        file="evaluation/frechet.py",
+        file="metrics/frechet.py",
         old="(d + d * (d + 1) / 4)",
         new="(d + d * (d + 1) / 8)",
         tests=("tests/test_frechet.py",),
@@ -31,7 +31,7 @@ ROWS = (
     # --- kernels
     Mutant(
         name="cubic kernel without the number of features",
-        file="evaluation/kernels.py",
+        file="metrics/kernels.py",
         old="torch.addmm(one, x, y.T, alpha=1 / x.shape[1])",
         new="torch.addmm(one, x, y.T)",
         tests=("tests/test_kernels.py",),
@@ -39,7 +39,7 @@ ROWS = (
     ),
     Mutant(
         name="Gaussian kernel of the other convention",
-        file="evaluation/kernels.py",
+        file="metrics/kernels.py",
         old="mul_(-0.5 / self.bandwidth**2)",
         new="mul_(-1 / self.bandwidth**2)",
         tests=("tests/test_kernels.py",),
@@ -47,7 +47,7 @@ ROWS = (
     ),
     Mutant(
         name="MMD over n pairs a row",
-        file="evaluation/kernels.py",
+        file="metrics/kernels.py",
         old="means = rows / (n - 1)",
         new="means = rows / n",
         tests=("tests/test_kernels.py",),
@@ -55,7 +55,7 @@ ROWS = (
     ),
     Mutant(
         name="MMD's error with half of the cross term",
-        file="evaluation/kernels.py",
+        file="metrics/kernels.py",
         old="+ 4 * s_xy / (n * m)",
         new="+ 2 * s_xy / (n * m)",
         tests=("tests/test_kernels.py",),
@@ -64,7 +64,7 @@ ROWS = (
     # --- neighbours
     Mutant(
         name="recall by the balls of real points",
-        file="evaluation/neighbours.py",
+        file="metrics/neighbours.py",
         old="(block <= others).any(1)",
         new="(block <= closed).any(1)",
         tests=("tests/test_neighbours.py",),
@@ -72,7 +72,7 @@ ROWS = (
     ),
     Mutant(
         name="density with the neighbours of precision",
-        file="evaluation/neighbours.py",
+        file="metrics/neighbours.py",
         old="_open(radii[:, k_density - 1])",
         new="_open(radii[:, k - 1])",
         tests=("tests/test_neighbours.py",),
@@ -80,7 +80,7 @@ ROWS = (
     ),
     Mutant(
         name="points that are their own neighbours",
-        file="evaluation/neighbours.py",
+        file="metrics/neighbours.py",
         old="block.scatter_(1, only[rows, None], torch.inf)",
         new="block",
         tests=("tests/test_neighbours.py", "tests/test_memorisation.py"),
@@ -88,7 +88,7 @@ ROWS = (
     ),
     Mutant(
         name="expected coverage with replacement",
-        file="evaluation/neighbours.py",
+        file="metrics/neighbours.py",
         old="(n_real - j) / (n_real + n_fake - j)",
         new="(n_real - j) / (n_real + n_fake)",
         tests=("tests/test_neighbours.py",),
@@ -97,7 +97,7 @@ ROWS = (
     # --- diversity, copies, densities
     Mutant(
         name="Vendi score of rows that are not unit vectors",
-        file="evaluation/diversity.py",
+        file="metrics/diversity.py",
         old="rows / rows.square().sum(1, keepdim=True).sqrt()",
         new="rows / rows.square().sum(1, keepdim=True)",
         tests=("tests/test_diversity.py",),
@@ -105,7 +105,7 @@ ROWS = (
     ),
     Mutant(
         name="sliced Wasserstein distance without its root",
-        file="evaluation/diversity.py",
+        file="metrics/diversity.py",
         old="(total / projections) ** (1 / p)",
         new="(total / projections)",
         tests=("tests/test_diversity.py",),
@@ -113,7 +113,7 @@ ROWS = (
     ),
     Mutant(
         name="rank test without ties",
-        file="evaluation/memorisation.py",
+        file="metrics/memorisation.py",
         old="(m + n + 1 - tied)",
         new="(m + n + 1)",
         tests=("tests/test_memorisation.py",),
@@ -121,7 +121,7 @@ ROWS = (
     ),
     Mutant(
         name="C_T's cells summed without their spread",
-        file="evaluation/memorisation.py",
+        file="metrics/memorisation.py",
         old="math.fsum(w * w for w in weights)",
         new="math.fsum(weights)",
         tests=("tests/test_memorisation.py",),
@@ -129,7 +129,7 @@ ROWS = (
     ),
     Mutant(
         name="authenticity of near copies",
-        file="evaluation/memorisation.py",
+        file="metrics/memorisation.py",
         old="found.distances[:, 0] > own * (1 + SURFACE)",
         new="found.distances[:, 0] * 2 > own * (1 + SURFACE)",
         tests=("tests/test_memorisation.py",),
@@ -137,7 +137,7 @@ ROWS = (
     ),
     Mutant(
         name="FLD's fit with the origin among the samples",
-        file="evaluation/likelihood_divergence.py",
+        file="metrics/likelihood_divergence.py",
         old="offsets[:-1] -= math.log(len(log_s) - 1)",
         new="offsets -= math.log(len(log_s) - 1)",
         tests=("tests/test_likelihood_divergence.py",),
@@ -145,7 +145,7 @@ ROWS = (
     ),
     Mutant(
         name="interval around the mean of halves",
-        file="evaluation/figures.py",
+        file="metrics/estimate.py",
         old="metric(real, fake) + found.quantile(tails) - found.mean()",
         new="found.quantile(tails)",
         tests=("tests/test_figures.py",),
@@ -153,7 +153,7 @@ ROWS = (
     ),
     Mutant(
         name="Wilson's interval without its last term",
-        file="evaluation/class_shares.py",
+        file="metrics/class_shares.py",
         old="(p * (1 - p) / n + z2 / (4 * n * n))",
         new="(p * (1 - p) / n)",
         tests=("tests/test_class_shares.py",),
@@ -170,7 +170,7 @@ ROWS = (
     # --- outliers
     Mutant(
         name="typicality around another entropy",
-        file="evaluation/outliers.py",
+        file="evaluation/ood.py",
         old="typicality(likelihood, entropy), min(kinds)",
         new="typicality(likelihood, entropy + 0.05), min(kinds)",
         tests=("tests/test_outliers.py",),
@@ -178,7 +178,7 @@ ROWS = (
     ),
     Mutant(
         name="typicality of reports around the entropy of another split",
-        file="sections.py",
+        file="evaluation/report/sections.py",
         old='measure(case.model, case.data, "val", seed=case.seed, max_images=most).bits_per_dim',
         new='measure(case.model, case.data, "val", seed=case.seed, max_images=most).bits_per_dim + 0.05',
         tests=("tests/test_outliers.py",),
@@ -186,7 +186,7 @@ ROWS = (
     ),
     Mutant(
         name="complexity added",
-        file="evaluation/outliers.py",
+        file="evaluation/ood.py",
         old="likelihood - code, typicality",
         new="likelihood + code, typicality",
         tests=("tests/test_outliers.py",),
@@ -194,7 +194,7 @@ ROWS = (
     ),
     Mutant(
         name="AUROC that counts ties as wrong",
-        file="evaluation/outliers.py",
+        file="metrics/roc.py",
         old="at_most = torch.searchsorted(order, values, right=True)",
         new="at_most = torch.searchsorted(order, values)",
         tests=("tests/test_outliers.py",),
@@ -203,7 +203,7 @@ ROWS = (
     # --- probes
     Mutant(
         name="votes that grow with distance",
-        file="encoders/probes.py",
+        file="metrics/probes.py",
         old="((nearest - 1) / temperature).exp()",
         new="((1 - nearest) / temperature).exp()",
         tests=("tests/test_probes.py",),
@@ -211,7 +211,7 @@ ROWS = (
     ),
     Mutant(
         name="uniformity with half of the exponent",
-        file="encoders/probes.py",
+        file="metrics/probes.py",
         old="(2 * t * (part @ rows.T - 1)).exp()",
         new="(t * (part @ rows.T - 1)).exp()",
         tests=("tests/test_probes.py",),
@@ -219,7 +219,7 @@ ROWS = (
     ),
     Mutant(
         name="effective rank around 0",
-        file="encoders/probes.py",
+        file="metrics/probes.py",
         old="torch.linalg.svdvals(rows - rows.mean(0))",
         new="torch.linalg.svdvals(rows)",
         tests=("tests/test_probes.py",),
@@ -227,7 +227,7 @@ ROWS = (
     ),
     Mutant(
         name="class means as sums",
-        file="encoders/probes.py",
+        file="metrics/probes.py",
         old="(sums / counts.clamp(min=1)[:, None])",
         new="sums",
         tests=("tests/test_probes.py",),
@@ -244,7 +244,7 @@ ROWS = (
     ),
     Mutant(
         name="CPU-seconds of the last row only",
-        file="evaluation/cost.py",
+        file="training/machine.py",
         old='last["cpu_seconds"] * share',
         new='last["cpu_seconds"]',
         tests=("tests/test_cost.py", "genzoo/evaluation/cost.py"),

@@ -47,7 +47,7 @@ ROWS = (
     # --- denoising: paths, targets, weights, times
     Mutant(
         name="weight of the target's error without the square",
-        file="objectives/denoising.py",
+        file="objectives/denoising/weighting.py",
         old="(path.alpha / _det(path, target)) ** 2",
         new="(path.alpha / _det(path, target))",
         tests=("tests/test_denoising.py",),
@@ -55,7 +55,7 @@ ROWS = (
     ),
     Mutant(
         name="min-SNR of the inverse SNR",
-        file="objectives/denoising.py",
+        file="objectives/denoising/weighting.py",
         old="(self.gamma * (path.sigma / path.alpha) ** 2).clamp(max=1)",
         new="(self.gamma * (path.alpha / path.sigma) ** 2).clamp(max=1)",
         tests=("tests/test_denoising.py",),
@@ -63,7 +63,7 @@ ROWS = (
     ),
     Mutant(
         name="EDM's weight without 1",
-        file="objectives/denoising.py",
+        file="objectives/denoising/weighting.py",
         old="return 1 + (path.sigma / (path.alpha * self.sigma_data)) ** 2",
         new="return (path.sigma / (path.alpha * self.sigma_data)) ** 2",
         tests=("tests/test_denoising.py",),
@@ -71,7 +71,7 @@ ROWS = (
     ),
     Mutant(
         name="ELBO weight with a sum of slopes",
-        file="objectives/denoising.py",
+        file="objectives/denoising/weighting.py",
         old="path.d_sigma / path.sigma - path.d_alpha / path.alpha",
         new="path.d_sigma / path.sigma + path.d_alpha / path.alpha",
         tests=("tests/test_denoising.py",),
@@ -79,7 +79,7 @@ ROWS = (
     ),
     Mutant(
         name="sigmoid weight turned around",
-        file="objectives/denoising.py",
+        file="objectives/denoising/weighting.py",
         old="torch.sigmoid(self.shift - log_snr)",
         new="torch.sigmoid(self.shift + log_snr)",
         tests=("tests/test_denoising.py",),
@@ -87,7 +87,7 @@ ROWS = (
     ),
     Mutant(
         name="data and noise of a prediction with the other determinant",
-        file="paths.py",
+        file="objectives/denoising/paths.py",
         old="det = path.alpha * b - path.sigma * a",
         new="det = path.alpha * b + path.sigma * a",
         tests=("tests/test_paths.py",),
@@ -95,7 +95,7 @@ ROWS = (
     ),
     Mutant(
         name="cosine path without its offset's share of the angle",
-        file="paths.py",
+        file="objectives/denoising/paths.py",
         old="speed = self.last / (1 + self.offset) * math.pi / 2",
         new="speed = self.last * math.pi / 2",
         tests=("tests/test_paths.py",),
@@ -103,7 +103,7 @@ ROWS = (
     ),
     Mutant(
         name="DDPM's states with half of the slope missing",
-        file="paths.py",
+        file="objectives/denoising/paths.py",
         old="d_late = 0.5 * torch.sigmoid(-log_snr) * slope",
         new="d_late = torch.sigmoid(-log_snr) * slope",
         tests=("tests/test_paths.py",),
@@ -111,7 +111,7 @@ ROWS = (
     ),
     Mutant(
         name="EDM's target with the noise added",
-        file="paths.py",
+        file="objectives/denoising/paths.py",
         old="(self.sigma_data * deviation), -signal / deviation",
         new="(self.sigma_data * deviation), signal / deviation",
         tests=("tests/test_paths.py",),
@@ -119,7 +119,7 @@ ROWS = (
     ),
     Mutant(
         name="uniform log-SNR times with twice the weight",
-        file="objectives/times.py",
+        file="objectives/denoising/times.py",
         old="slope = 2 * (at.d_sigma / at.sigma - at.d_alpha / at.alpha)",
         new="slope = at.d_sigma / at.sigma - at.d_alpha / at.alpha",
         tests=("tests/test_times.py",),
@@ -127,7 +127,7 @@ ROWS = (
     ),
     Mutant(
         name="learned times by second moments",
-        file="objectives/times.py",
+        file="objectives/denoising/times.py",
         old="roots = self.second_moments.double().sqrt()",
         new="roots = self.second_moments.double()",
         tests=("tests/test_times.py",),
@@ -135,7 +135,7 @@ ROWS = (
     ),
     Mutant(
         name="log-normal noise levels at half of the logarithm",
-        file="objectives/times.py",
+        file="objectives/denoising/times.py",
         old="path.time_of(-2 * log_sigma)",
         new="path.time_of(-log_sigma)",
         tests=("tests/test_times.py",),
@@ -143,7 +143,7 @@ ROWS = (
     ),
     Mutant(
         name="posterior of the levels with twice the precision",
-        file="objectives/levels.py",
+        file="objectives/denoising/levels.py",
         old="mul_(-0.5 * precision[..., None])",
         new="mul_(-precision[..., None])",
         tests=("tests/test_levels.py",),
@@ -151,7 +151,7 @@ ROWS = (
     ),
     Mutant(
         name="second half step from the start of the first",
-        file="objectives/shortcut.py",
+        file="objectives/denoising/shortcut_objective.py",
         old="times - half, asked)",
         new="times, asked)",
         tests=("tests/test_shortcut.py",),
@@ -159,7 +159,7 @@ ROWS = (
     ),
     Mutant(
         name="optimal transport at the highest cost",
-        file="couplings.py",
+        file="objectives/denoising/couplings.py",
         old="maximize=True",
         new="maximize=False",
         tests=("tests/test_couplings.py",),
@@ -208,7 +208,7 @@ ROWS = (
     ),
     Mutant(
         name="VQGAN's balance upside down",
-        file="models/vqgan.py",
+        file="models/vq/vqgan.py",
         old="(norms[0] / (norms[1] + DELTA))",
         new="(norms[1] / (norms[0] + DELTA))",
         tests=("tests/test_vqgan.py",),
@@ -250,7 +250,7 @@ ROWS = (
     # --- with classes
     Mutant(
         name="SupCon without the other positives",
-        file="objectives/labelled.py",
+        file="objectives/supervised.py",
         old="masked_logsumexp(logits, positive | negative)[:, None]",
         new="masked_logsumexp(logits, negative)[:, None]",
         tests=("tests/test_labelled.py",),
@@ -258,7 +258,7 @@ ROWS = (
     ),
     Mutant(
         name="N-pair without log(1 + .)",
-        file="objectives/labelled.py",
+        file="objectives/supervised.py",
         old="F.softplus(others - products)",
         new="(others - products)",
         tests=("tests/test_labelled.py",),
@@ -266,7 +266,7 @@ ROWS = (
     ),
     Mutant(
         name="margin weighed by the wrong counts",
-        file="objectives/labelled.py",
+        file="objectives/supervised.py",
         old="counts = positive.sum().clamp(min=1), negative.sum().clamp(min=1)",
         new="counts = negative.sum().clamp(min=1), positive.sum().clamp(min=1)",
         tests=("tests/test_labelled.py",),
@@ -274,7 +274,7 @@ ROWS = (
     ),
     Mutant(
         name="triplets with near and far swapped",
-        file="objectives/labelled.py",
+        file="objectives/supervised.py",
         old="distances[anchor, near] - distances[anchor, far]",
         new="distances[anchor, far] - distances[anchor, near]",
         tests=("tests/test_labelled.py",),
@@ -315,7 +315,7 @@ ROWS = (
     ),
     Mutant(
         name="CLIP over captions alone",
-        file="objectives/two_towers.py",
+        file="objectives/image_text.py",
         old="logits.log_softmax(1) + logits.T.log_softmax(1)",
         new="2 * logits.log_softmax(1)",
         tests=("tests/test_two_towers.py",),
@@ -323,7 +323,7 @@ ROWS = (
     ),
     Mutant(
         name="CLIP's scale bounded by its logarithm",
-        file="objectives/two_towers.py",
+        file="objectives/image_text.py",
         old="clamp_(max=math.log(self.largest))",
         new="clamp_(max=self.largest)",
         tests=("tests/test_two_towers.py",),

@@ -5,7 +5,7 @@ from benchmarks.mutant_rows.mutant import Mutant
 ROWS = (
     Mutant(
         name="horizon of the weight average off by a step",
-        file="optim.py",
+        file="training/optim.py",
         old="weight = 1 / (1 + self.share * step)",
         new="weight = 1 / (1 + self.share * (step - 1))",
         tests=("tests/test_optim.py", "tests/test_trainer.py"),
@@ -13,7 +13,7 @@ ROWS = (
     ),
     Mutant(
         name="Muon's step by the short side",
-        file="optim.py",
+        file="training/optim.py",
         old="scale = 0.2 * max(matrix.shape) ** 0.5",
         new="scale = 0.2 * min(matrix.shape) ** 0.5",
         tests=("tests/test_optim.py",),
@@ -21,7 +21,7 @@ ROWS = (
     ),
     Mutant(
         name="Muon without Nesterov's look ahead",
-        file="optim.py",
+        file="training/optim.py",
         old="matrix = p.grad.lerp(average, momentum).flatten(1)",
         new="matrix = average.flatten(1)",
         tests=("tests/test_optim.py",),
@@ -29,7 +29,7 @@ ROWS = (
     ),
     Mutant(
         name="Muon's weight decay without the rate",
-        file="optim.py",
+        file="training/optim.py",
         old='p.mul_(1 - rate * group["weight_decay"])',
         new='p.mul_(1 - group["weight_decay"])',
         tests=("tests/test_optim.py",),
@@ -37,7 +37,7 @@ ROWS = (
     ),
     Mutant(
         name="warm-up that starts at 0",
-        file="optim.py",
+        file="training/optim.py",
         old="(step + 1) / max(config.warmup_steps, 1)",
         new="step / max(config.warmup_steps, 1)",
         tests=("tests/test_optim.py", "tests/test_trainer.py"),
@@ -45,7 +45,7 @@ ROWS = (
     ),
     Mutant(
         name="micro-batches weighed alike",
-        file="step.py",
+        file="training/step.py",
         old="value = loss.total.float().sum() * scale",
         new="value = loss.total.float().mean() / len(chunks)",
         tests=("tests/test_trainer.py",),
@@ -53,7 +53,7 @@ ROWS = (
     ),
     Mutant(
         name="same order of images in every epoch",
-        file="runtime.py",
+        file="training/processes.py",
         old='seeded("cpu", "order", self.seed, epoch)',
         new='seeded("cpu", "order", self.seed)',
         tests=("tests/test_trainer.py",),
@@ -61,7 +61,7 @@ ROWS = (
     ),
     Mutant(
         name="best weights at a tie replaced",
-        file="validation.py",
+        file="training/validation.py",
         old="if not loss < self.loss:",
         new="if loss > self.loss:",
         tests=("tests/test_trainer.py",),
@@ -110,7 +110,7 @@ ROWS = (
     ),
     Mutant(
         name="values of pixels scaled to less than 1",
-        file="networks/embeddings.py",
+        file="nn/embeddings.py",
         old="(2 / (self.levels - 1))",
         new="(2 / self.levels)",
         tests=("tests/test_autoregressive.py", "tests/test_vqvae.py"),
