@@ -6,7 +6,7 @@ ROWS = (
     # --- autoregressive order
     Mutant(
         name="lower level of the PixelCNN one row ahead",
-        file="networks/gated_pixelcnn.py",
+        file="nn/gated_pixelcnn.py",
         old="self.down(F.pad(x, (1, 1, 1, 0)))",
         new="self.down(F.pad(x, (1, 1, 0, 1)))",
         tests=("tests/test_autoregressive.py",),
@@ -14,7 +14,7 @@ ROWS = (
     ),
     Mutant(
         name="head in which a sub-pixel sees itself",
-        file="networks/subpixel_head.py",
+        file="nn/subpixel_head.py",
         old="tril(-1 if strict else 0)",
         new="tril(0)",
         tests=("tests/test_autoregressive.py",),
@@ -22,7 +22,7 @@ ROWS = (
     ),
     Mutant(
         name="attention that sees later tokens",
-        file="networks/causal_transformer.py",
+        file="nn/causal_transformer.py",
         old="is_causal=cache is None",
         new="is_causal=False",
         tests=("tests/test_autoregressive.py",),
@@ -30,7 +30,7 @@ ROWS = (
     ),
     Mutant(
         name="tokens made of the group to the right",
-        file="networks/causal_transformer.py",
+        file="nn/causal_transformer.py",
         old="NEIGHBOURS = ((0, -1), (0, -2),",
         new="NEIGHBOURS = ((0, -1), (0, 1),",
         tests=("tests/test_autoregressive.py",),
@@ -38,7 +38,7 @@ ROWS = (
     ),
     Mutant(
         name="padded pixels charged",
-        file="models/autoregressive.py",
+        file="models/autoregressive/pixel_models.py",
         old="log_probs.masked_fill(~self.groups.inside.to(groups.device), 0).sum((1, 2, 3))",
         new="log_probs.sum((1, 2, 3))",
         tests=("tests/test_autoregressive.py",),
@@ -47,7 +47,7 @@ ROWS = (
     # --- latent variables
     Mutant(
         name="VAE's importance weights upside down",
-        file="models/vae.py",
+        file="models/vae/vector_vae.py",
         old="return q.repeated(k).log_prob(z) - p.repeated(k).log_prob(z)",
         new="return p.repeated(k).log_prob(z) - q.repeated(k).log_prob(z)",
         tests=("tests/test_vae.py", "tests/test_linear_vae.py"),
@@ -55,7 +55,7 @@ ROWS = (
     ),
     Mutant(
         name="VAE's imputation without the proposal",
-        file="models/vae.py",
+        file="models/vae/vector_vae.py",
         old="return reconstruction + p.log_prob(z) - q.log_prob(z)",
         new="return reconstruction + p.log_prob(z)",
         tests=("tests/test_vae.py",),
@@ -63,7 +63,7 @@ ROWS = (
     ),
     Mutant(
         name="hierarchical VAE's KL turned around",
-        file="models/hvae.py",
+        file="models/vae/hierarchical_vae.py",
         old="gaussian_kl(q, p).flatten(1).sum(1)",
         new="gaussian_kl(p, q).flatten(1).sum(1)",
         tests=("tests/test_hvae.py",),
@@ -71,7 +71,7 @@ ROWS = (
     ),
     Mutant(
         name="mixture prior with weights that do not sum to 1",
-        file="networks/latent_priors.py",
+        file="nn/latent_priors.py",
         old="logits.to(self.mean.dtype).log_softmax(1)",
         new="logits.to(self.mean.dtype)",
         tests=("tests/test_vae.py", "tests/test_hvae.py"),
@@ -80,7 +80,7 @@ ROWS = (
     # --- codes
     Mutant(
         name="no gradient through the codes",
-        file="networks/quantisers.py",
+        file="nn/quantisers.py",
         old="return features + (values - features).detach()",
         new="return features.detach() + (values - features)",
         tests=("tests/test_quantisers.py",),
@@ -88,7 +88,7 @@ ROWS = (
     ),
     Mutant(
         name="codebook whose counts follow at once",
-        file="networks/quantisers.py",
+        file="nn/quantisers.py",
         old="self.counts.lerp_(counts, 1 - self.decay)",
         new="self.counts.lerp_(counts, self.decay)",
         tests=("tests/test_quantisers.py",),
@@ -96,7 +96,7 @@ ROWS = (
     ),
     Mutant(
         name="finite scalar quantisation off by half a level",
-        file="networks/quantisers.py",
+        file="nn/quantisers.py",
         old="0.5 * (sizes % 2 == 0)",
         new="0.5 * (sizes % 2 == 1)",
         tests=("tests/test_quantisers.py",),
@@ -104,7 +104,7 @@ ROWS = (
     ),
     Mutant(
         name="prior of codes that sums to more than 1",
-        file="models/vqvae.py",
+        file="models/vq/vqvae.py",
         old="FLOOR / self.quantiser.codes",
         new="FLOOR",
         tests=("tests/test_vqvae.py",),
@@ -113,7 +113,7 @@ ROWS = (
     # --- a GAN's latents
     Mutant(
         name="truncated normal that is not symmetric",
-        file="models/gan.py",
+        file="models/gan/generator_model.py",
         old="* (2 * inside - 1)",
         new="* inside",
         tests=("tests/test_gan.py",),
@@ -122,7 +122,7 @@ ROWS = (
     # --- what encoders remember
     Mutant(
         name="MoCo's queue filled before the loss",
-        file="encoders/momentum.py",
+        file="models/encoders/moco.py",
         old="total = self.config.objective(query, key, self.queue.rows())\n"
         "        self.queue.push(directions(key.float()))",
         new="self.queue.push(directions(key.float()))\n"
@@ -132,7 +132,7 @@ ROWS = (
     ),
     Mutant(
         name="SwAV's queue filled before the assignment",
-        file="encoders/multi_crop.py",
+        file="models/encoders/multi_crop.py",
         old="stored = self.queue.rows().to(z)\n        self.queue.push(directions(z.flatten(0, 1)))",
         new="self.queue.push(directions(z.flatten(0, 1)))\n        stored = self.queue.rows().to(z)",
         tests=("tests/test_momentum_encoders.py",),
@@ -140,7 +140,7 @@ ROWS = (
     ),
     Mutant(
         name="DINO's centre moved before the loss",
-        file="encoders/multi_crop.py",
+        file="models/encoders/multi_crop.py",
         old="total = config.objective(scores, teacher.chunk(len(large)), self.centre.value)\n"
         "        self.centre.update(teacher)",
         new="self.centre.update(teacher)\n"
@@ -150,7 +150,7 @@ ROWS = (
     ),
     Mutant(
         name="queue's oldest row lost from sight",
-        file="networks/momentum.py",
+        file="nn/momentum_copy.py",
         old="start = int(self.seen) if len(self) == len(self.stored) else 0",
         new="start = 0",
         tests=("tests/test_momentum.py",),
@@ -158,7 +158,7 @@ ROWS = (
     ),
     Mutant(
         name="momentum copy that follows at once",
-        file="networks/momentum.py",
+        file="nn/momentum_copy.py",
         old="theirs.values()], 1 - momentum)",
         new="theirs.values()], momentum)",
         tests=("tests/test_momentum.py",),
@@ -167,7 +167,7 @@ ROWS = (
     # --- samplers
     Mutant(
         name="Heun with the slope of one end",
-        file="samplers/solvers.py",
+        file="models/diffusion/samplers/solvers.py",
         old="velocity_of(guess, at_s)",
         new="velocity_of(guess, at_t)",
         tests=("tests/test_samplers.py",),
@@ -175,7 +175,7 @@ ROWS = (
     ),
     Mutant(
         name="DPM-Solver++ with the ratio of steps upside down",
-        file="samplers/solvers.py",
+        file="models/diffusion/samplers/solvers.py",
         old="* 0.5 * length / length_before",
         new="* 0.5 * length_before / length",
         tests=("tests/test_samplers.py",),
@@ -183,7 +183,7 @@ ROWS = (
     ),
     Mutant(
         name="DDIM with eta in place of its square",
-        file="samplers/solvers.py",
+        file="models/diffusion/samplers/solvers.py",
         old="self.eta**2 * (1 -",
         new="self.eta * (1 -",
         tests=("tests/test_samplers.py",),
@@ -191,7 +191,7 @@ ROWS = (
     ),
     Mutant(
         name="ancestral noise without the square",
-        file="samplers/solvers.py",
+        file="models/diffusion/samplers/solvers.py",
         old="(1 - kept**2).sqrt() * normal_noise",
         new="(1 - kept).sqrt() * normal_noise",
         tests=("tests/test_samplers.py",),
@@ -199,7 +199,7 @@ ROWS = (
     ),
     Mutant(
         name="multistep solver without its corrector",
-        file="samplers/solvers.py",
+        file="models/diffusion/samplers/solvers.py",
         old="_arc([node, *nodes], nodes[0].angle, angle)",
         new="_arc(nodes, nodes[0].angle, angle)",
         tests=("tests/test_samplers.py",),
@@ -207,7 +207,7 @@ ROWS = (
     ),
     Mutant(
         name="guidance one unit too strong",
-        file="samplers/guidance.py",
+        file="models/diffusion/samplers/guidance.py",
         old="torch.where(inside, scale - 1.0, 0.0)",
         new="torch.where(inside, scale, 0.0)",
         tests=("tests/test_guidance_and_editing.py",),
@@ -215,7 +215,7 @@ ROWS = (
     ),
     Mutant(
         name="renoising that forgets the noise there is",
-        file="samplers/editing.py",
+        file="models/diffusion/samplers/editing.py",
         old="(at_t.sigma**2 - (share * at_s.sigma) ** 2)",
         new="(at_t.sigma**2 - at_s.sigma**2)",
         tests=("tests/test_guidance_and_editing.py",),

@@ -74,7 +74,7 @@ PRESETS = (
     PresetRow(
         "pixel-transformer",
         "Causal transformer over raster pixels, exact likelihood",
-        "[Parmar et al. 2018](https://arxiv.org/abs/1802.05751)",
+        "[Chen et al. 2020](https://proceedings.mlr.press/v119/chen20s.html)",
         _pixel_transformer,
     ),
 )

@@ -185,7 +185,7 @@ PRESETS = (
     PresetRow(
         "shortcut",
         "Shortcut model: a flow that knows how far it steps, draws in one to four network calls; ODE",
-        "[Frans et al. 2025](https://arxiv.org/abs/2410.12557)",
+        "[Frans et al. 2024](https://arxiv.org/abs/2410.12557)",
         _shortcut,
     ),
 )

@@ -204,13 +204,13 @@ PRESETS = (
     PresetRow(
         "n-pair",
         "N-pair: each pair of a class against all other classes at once; needs labels",
-        "Sohn 2016",
+        "[Sohn 2016](https://papers.nips.cc/paper/2016/hash/6b180037abbebea991d8b1232f8a8ca9-Abstract.html)",
         _n_pair,
     ),
     PresetRow(
         "margin",
         "Pairs pulled together or pushed beyond a margin, both kinds weighing the same; needs labels",
-        "Hadsell et al. 2006",
+        "[Hadsell et al. 2006](https://doi.org/10.1109/CVPR.2006.100)",
         _margin,
     ),
     PresetRow(

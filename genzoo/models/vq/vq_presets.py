@@ -115,7 +115,7 @@ PRESETS = (
     PresetRow(
         "vq-transformer",
         "VQ-VAE, then a causal transformer over its codes, in one run",
-        "[van den Oord et al. 2017](https://arxiv.org/abs/1711.00937)",
+        "[Esser et al. 2021](https://arxiv.org/abs/2012.09841)",
         _vq_transformer,
     ),
     PresetRow(
