@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
-from abc import ABC
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Protocol
 
@@ -209,7 +209,8 @@ def test_no_concrete_class_has_subclasses():
 
 def test_the_rule_of_classes_can_fail():
     class Abstract(ABC):
-        pass
+        @abstractmethod
+        def f(self): ...
 
     class Final(Abstract):
         pass

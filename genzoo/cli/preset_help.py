@@ -6,6 +6,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
+from itertools import pairwise
 from types import UnionType
 from typing import Annotated, Any, get_type_hints
 
@@ -96,7 +97,7 @@ def attribute_texts(cls: type) -> dict[str, str]:
         except (OSError, TypeError, IndentationError):
             continue
         lines = getattr(body, "body", [])
-        for line, after in zip(lines, lines[1:], strict=False):
+        for line, after in pairwise(lines):
             text = after.value if isinstance(after, ast.Expr) else None
             if not isinstance(line, ast.AnnAssign) or not isinstance(line.target, ast.Name):
                 continue

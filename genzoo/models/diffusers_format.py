@@ -138,8 +138,8 @@ def _beta_fields(path: GaussianPath, steps: int) -> dict[str, Any]:
 class DiffusersDenoiser(ModelMixin, ConfigMixin):
     """A model of genzoo as the network of a pipeline, for all that a plain `UNet2DModel` cannot hold.
 
-    `sample_size` and `in_channels` are what `DDPMPipeline` asks for; `genzoo` is what `genzoo.training.checkpoint.describe`
-    tells of the model, which is rebuilt from it.
+    `sample_size` and `in_channels` are what `DDPMPipeline` asks for; `genzoo` is what
+    `genzoo.training.checkpoint.describe` tells of the model, which is rebuilt from it.
     """
 
     @register_to_config

@@ -354,8 +354,8 @@ class Diffusion(GenerativeModel):
     ) -> Tensor:
         """`images` `[n, ...]` with the pixels where `missing` (bool, broadcastable) is True drawn anew.
 
-        By RePaint, see `genzoo.models.diffusion.samplers.editing.impute`: the more `steps` and `resamplings`, the better the new
-        pixels fit the known; the network is called steps * resamplings times.
+        By RePaint, see `genzoo.models.diffusion.samplers.editing.impute`: the more `steps` and `resamplings`, the
+        better the new pixels fit the known; the network is called steps * resamplings times.
         """
         check_images(images, self.spec)
         check_condition(cond, self.spec, len(images))

@@ -4,7 +4,7 @@
     discriminator  loss of logits D(real, y), D(fake, y), plus penalties on its slope, each paid every so often
     generator      loss of logits, through D
     sample         G(z, y); truncated z trade variety for quality               (Marchesi 2017; Brock et al. 2019)
-    log_likelihood none: the images of G lie on a surface of measure zero. `genzoo.objectives.likelihood.decoder.decoder_likelihood`
+    log_likelihood none: the images of G lie on a surface of measure zero. `genzoo.objectives.likelihood.decoder`
                    estimates that of G plus discretised noise, which is another model
 
 The default is in the manner of R3GAN (Huang et al. 2024): relativistic loss, R1 and R2, no normalisation. Small data
@@ -242,7 +242,7 @@ class GAN(GenerativeModel):
         """Raises `NoLikelihood`: what exists instead is the likelihood of the generator plus noise."""
         raise NoLikelihood(
             "a GAN gives images no probability: its samples lie on a surface without volume; genzoo evaluate "
-            "--noised 20 (genzoo.objectives.likelihood.decoder.decoder_likelihood) estimates that of its generator plus discretised noise"
+            "--noised 20 (genzoo.objectives.likelihood.decoder) estimates that of its generator plus discretised noise"
         )
 
 

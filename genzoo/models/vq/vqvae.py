@@ -5,8 +5,8 @@
 z(x) is the encoder's code, P(x|z) an output distribution over integers, so the right-hand side is the length of
 a two-part code: first the codes, then the image given them. `log_likelihood` adds the codes near z(x) to the sum.
 On its own the model has a simple prior, independent positions with the frequencies seen in training (each class its
-own, where the condition is one); a `LatentModel` (`genzoo.models.vq.latent_model`) puts any model of the zoo in its place.
-Quantisers: a codebook or FSQ.
+own, where the condition is one); a `LatentModel` (`genzoo.models.vq.latent_model`) puts any model of the
+zoo in its place. Quantisers: a codebook or FSQ.
 """
 
 from collections.abc import Callable
