@@ -15,7 +15,7 @@ TEST_ID = "digits/test@seed=0"
 
 def figure(value, reach=0.1, *, samples=500, references=300, higher=False, floor=None):
     return {
-        "value": value, "low": value - reach, "high": value + reach, "interval": "95%: halves", "floor": floor,
+        "value": value, "low": value - reach, "high": value + reach, "interval": "95%: halves", "reference": floor,
         "samples": samples, "references": references, "higher_is_better": higher,
     }  # fmt: skip
 
@@ -24,7 +24,9 @@ def quality(frechet, *, identity="abc", **more):
     judge = {"name": "own encoder", "identity": identity, "width": 64}
     figures = {"frechet": figure(frechet, floor=0.5, **more), "recall": figure(0.5, higher=True, **more)}
     return {
-        "quality": {TEST_ID: {"judge": judge, "figures": figures, "samples": 500, "seed": 0, "seconds": 1.0}}
+        "quality": {
+            TEST_ID: {"extractor": judge, "figures": figures, "samples": 500, "seed": 0, "seconds": 1.0}
+        }
     }
 
 

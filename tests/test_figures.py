@@ -1,4 +1,4 @@
-"""Figures with intervals and floors: what is refused, what intervals cover, and which rows a floor compares."""
+"""Estimates with intervals and reference values: what is refused, what intervals cover, what a reference compares."""
 
 import json
 import math
@@ -8,8 +8,8 @@ import torch
 
 from genzoo.core.errors import GenzooError
 from genzoo.metrics.diversity import sliced_wasserstein, vendi_score
-from genzoo.metrics.estimate import Figure, bootstrap, check_features, floor_of
-from genzoo.metrics.frechet import frechet_distance, frechet_extrapolated, frechet_floor
+from genzoo.metrics.estimate import Estimate, bootstrap, check_features, reference_value
+from genzoo.metrics.frechet import frechet_distance, frechet_extrapolated, frechet_reference
 from genzoo.metrics.kernels import gaussian_mmd, kid
 from genzoo.metrics.likelihood_divergence import feature_likelihood_divergence
 from genzoo.metrics.memorisation import authenticity, data_copying
@@ -29,29 +29,33 @@ def mean_distance(a, b):
 
 
 def test_figures_travel_as_json():
-    figure = Figure(1.5, 100, 200, low=1.0, high=2.0, interval="halves", floor=0.25, higher_is_better=True)
-    assert Figure.from_json(json.loads(json.dumps(figure.to_json()))) == figure
-    assert set(figure.to_json()) >= {"value", "samples", "references", "low", "high", "interval", "floor"}
+    figure = Estimate(
+        1.5, 100, 200, low=1.0, high=2.0, interval="halves", reference=0.25, higher_is_better=True
+    )
+    assert Estimate.from_json(json.loads(json.dumps(figure.to_json()))) == figure
+    assert set(figure.to_json()) >= {"value", "samples", "references", "low", "high", "interval", "reference"}
     with pytest.raises(GenzooError, match=r"unknown \['valeu'\], fields missing \['value'\]"):
-        Figure.from_json({"valeu": 1.0, "samples": 2, "references": 2})
+        Estimate.from_json({"valeu": 1.0, "samples": 2, "references": 2})
 
 
 def test_figures_in_a_table():
-    assert str(Figure(0.123456, 10, 10)) == "0.1235"
-    assert str(Figure(0.5, 10, 10, low=0.4, high=0.6, floor=0.0123456)) == "0.5 [0.4, 0.6] (real 0.0123)"
+    assert str(Estimate(0.123456, 10, 10)) == "0.1235"
+    assert (
+        str(Estimate(0.5, 10, 10, low=0.4, high=0.6, reference=0.0123456)) == "0.5 [0.4, 0.6] (real 0.0123)"
+    )
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"value": math.nan}, "value is nan"),
-        ({"value": 1.0, "floor": math.inf}, "floor is inf"),
+        ({"value": 1.0, "reference": math.inf}, "reference is inf"),
         ({"value": 1.0, "low": 0.5}, "two ends"),
     ],
 )
 def test_no_figure_without_a_number(fields, words):
     with pytest.raises(GenzooError, match=words):
-        Figure(samples=2, references=2, **fields)
+        Estimate(samples=2, references=2, **fields)
 
 
 GOOD = torch.ones(5, 3)
@@ -105,7 +109,7 @@ def test_real_features_that_do_not_vary_tell_nothing(metric):
     constant, varied = torch.ones(60, 3), normal(60, 3, seed=0)
     with pytest.raises(GenzooError, match="features are equal"):
         metric(constant, varied)
-    metric(varied, constant)  # a generator of one image is judged like any other
+    metric(varied, constant)  # a generator of one image is evaluated like any other
 
 
 def test_rows_of_good_features_pass():
@@ -159,10 +163,10 @@ def test_intervals_leave_the_global_generator_alone_and_refuse_few_rows():
 
 
 @pytest.mark.parametrize(("m", "n", "sizes"), [(50, 10, (40, 10)), (50, 25, (25, 25)), (51, 80, (26, 25))])
-def test_a_floor_compares_disjoint_parts(m, n, sizes):
+def test_a_reference_value_compares_disjoint_parts(m, n, sizes):
     real = torch.arange(m)[:, None].double()
     seen = []
-    floor_of(lambda a, b: seen.append((a, b)) or 0.0, real, n, seeded(), draws=3)
+    reference_value(lambda a, b: seen.append((a, b)) or 0.0, real, n, seeded(), draws=3)
     assert len(seen) == 3 and not torch.equal(seen[0][1], seen[1][1])
     for a, b in seen:
         assert (len(a), len(b)) == sizes
@@ -170,12 +174,12 @@ def test_a_floor_compares_disjoint_parts(m, n, sizes):
         assert not torch.equal(b.flatten(), torch.arange(len(b)).double())
 
 
-def test_a_floor_is_the_bias():
+def test_a_reference_value_is_the_bias():
     real = normal(4000, 10, seed=0)
-    floor = floor_of(frechet_distance, real, 500, seeded(), draws=20)
-    assert floor == pytest.approx(frechet_floor(10, 500, 3500), rel=0.15)
-    with pytest.raises(GenzooError, match="a floor needs four or more real images"):
-        floor_of(frechet_distance, real[:3], 2)
+    floor = reference_value(frechet_distance, real, 500, seeded(), draws=20)
+    assert floor == pytest.approx(frechet_reference(10, 500, 3500), rel=0.15)
+    with pytest.raises(GenzooError, match="a reference value needs four or more real images"):
+        reference_value(frechet_distance, real[:3], 2)
 
 
 def test_vendi_tells_mistakes_too():

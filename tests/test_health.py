@@ -10,7 +10,7 @@ from genzoo.cli.evaluate_command import main as evaluate
 from genzoo.cli.train_command import main as train
 from genzoo.core.config import TrainConfig
 from genzoo.core.spec import Batch, DataSpec
-from genzoo.evaluation.report.sections import Case, modes_rows, noised_section
+from genzoo.evaluation.report.sections import Case, ais_section, modes_rows
 from genzoo.metrics.modes import Modes
 from genzoo.models.base import counts_modes
 from genzoo.models.gan.generator_model import GANConfig
@@ -93,29 +93,28 @@ def test_evaluate_says_what_there_is_instead(run, capsys):
     assert modes["modes"] == 10 and f"{modes['covered']} of 10" in text
 
 
-def test_the_noised_generator_has_a_section_of_its_own(digits):
+def test_the_generator_plus_noise_has_a_section_of_its_own(digits):
     quick = Annealing(chains=2, steps=4, hmc=HMC(leapfrog_steps=2, pilot_transitions=4))
-    found = noised_section(Case(built(), digits, "test"), images=2, annealing=quick)
-    assert found.section == "noised_generator" and found.content["images"] == 2
+    found = ais_section(Case(built(), digits, "test"), images=2, annealing=quick)
+    assert found.section == "ais" and found.content["images"] == 2
     assert found.content["details"]["scale"] > 0 and found.content["kind"] == "LOWER_BOUND"
-    assert "another model" in found.rows["what is judged"] and "nats" in found.rows["gap (BDMC)"]
+    assert "another model" in found.rows["what is evaluated"] and "nats" in found.rows["gap (BDMC)"]
 
 
 @pytest.mark.slow
-def test_the_noised_generator_from_the_command_line(tmp_path, capsys):
+def test_the_generator_plus_noise_from_the_command_line(tmp_path, capsys):
     built().save(tmp_path)
     assert (
-        evaluate([str(tmp_path), "--data", "digits", "--noised", "1", "--ais-steps", "3", "--samples", "0"])
-        == 0
+        evaluate([str(tmp_path), "--data", "digits", "--ais", "1", "--ais-steps", "3", "--samples", "0"]) == 0
     )
-    (noised,) = json.loads((tmp_path / "report.json").read_text())["noised_generator"].values()
-    assert noised["images"] == 1 and noised["details"]["steps"] == 3 and "another" in capsys.readouterr().out
+    (found,) = json.loads((tmp_path / "report.json").read_text())["ais"].values()
+    assert found["images"] == 1 and found["details"]["steps"] == 3 and "another" in capsys.readouterr().out
 
 
 def test_noise_is_for_generators(tmp_path, capsys, digits):
     genzoo.create("pixelcnn", digits.spec, "tiny").save(tmp_path)
     with pytest.raises(SystemExit):
-        evaluate([str(tmp_path), "--data", "digits", "--max-images", "5", "--noised", "2", "--samples", "0"])
+        evaluate([str(tmp_path), "--data", "digits", "--max-images", "5", "--ais", "2", "--samples", "0"])
     assert "leave it out" in capsys.readouterr().err
     assert not (tmp_path / "report.json").exists()
 

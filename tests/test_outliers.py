@@ -11,22 +11,22 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from genzoo.core.errors import GenzooError, NoLikelihood
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import Batch, DataSpec, check_images
 from genzoo.core.trainable import Loss
 from genzoo.data.image_data import ImageData, protocol
 from genzoo.data.split import TensorSplit
 from genzoo.evaluation.baselines import IndependentPixels
 from genzoo.evaluation.ood import (
-    OutlierScores,
+    OODScores,
     code_bits,
-    outlier_scores,
+    ood_scores,
     separation,
     separation_stderr,
     typicality_of_groups,
     typicality_threshold,
 )
-from genzoo.evaluation.report.sections import Case, outliers_section
+from genzoo.evaluation.report.sections import Case, ood_section
 from genzoo.metrics.roc import auroc, auroc_stderr
 from genzoo.models.base import GenerativeModel
 
@@ -38,7 +38,7 @@ def seeded(seed):
 class Independent(GenerativeModel):
     """Independent pixels with P(v) proportional to exp(weights[v]): its likelihood is known by hand."""
 
-    def __init__(self, spec, weights, kind=Likelihood.EXACT):
+    def __init__(self, spec, weights, kind=LikelihoodKind.EXACT):
         super().__init__()
         self.spec, self.kind, self.calls = spec, kind, []
         self.weights = torch.nn.Parameter(torch.as_tensor(weights, dtype=torch.float64))
@@ -56,7 +56,7 @@ class Independent(GenerativeModel):
         return drawn.view(n, *self.spec.shape).to(torch.uint8)
 
     def log_likelihood(self, images, cond=None, *, generator=None):
-        if self.kind is Likelihood.NONE:
+        if self.kind is LikelihoodKind.NONE:
             raise NoLikelihood("none here")
         self.calls.append(len(images))
         nats = self.weights.log_softmax(0)[check_images(images, self.spec).long()].flatten(1).sum(1)
@@ -141,13 +141,13 @@ def test_scores_by_hand():
     spec = DataSpec((1, 4, 4), 4)
     model = Independent(spec, [0.0, 1.0, 2.0, 3.0]).train()
     images = torch.randint(4, (11, *spec.shape), dtype=torch.uint8, generator=seeded(1))
-    scores = outlier_scores(model, images, entropy=1.5, chunk=4)
+    scores = ood_scores(model, images, entropy=1.5, chunk=4)
     p = np.exp([0, 1, 2, 3]) / np.exp([0, 1, 2, 3]).sum()
     bits = -np.log2(p)[images.numpy()].reshape(11, -1).sum(1) / 16
     np.testing.assert_allclose(scores.likelihood.numpy(), bits)
     np.testing.assert_allclose(scores.complexity.numpy(), bits - code_bits(images, spec).numpy() / 16)
     np.testing.assert_allclose(scores.typicality.numpy(), np.abs(bits - 1.5))
-    assert model.calls == [4, 4, 3] and model.training and scores.kind is Likelihood.EXACT
+    assert model.calls == [4, 4, 3] and model.training and scores.kind is LikelihoodKind.EXACT
     assert list(scores.named()) == ["likelihood", "complexity", "typicality"]
 
 
@@ -160,11 +160,11 @@ def test_which_score_finds_which_strangers():
     noise = model.sample(200)
     flat = torch.full((50, 1, 8, 8), 3, dtype=torch.uint8)
     uniform = torch.randint(4, (50, 1, 8, 8), dtype=torch.uint8, generator=seeded(2))
-    inside, simple, wild = (outlier_scores(model, x, entropy=entropy) for x in (noise, flat, uniform))
+    inside, simple, wild = (ood_scores(model, x, entropy=entropy) for x in (noise, flat, uniform))
     assert separation(inside, simple) == {"likelihood": 0.0, "complexity": 1.0, "typicality": 1.0}
     found = separation(inside, wild)
     assert found["likelihood"] > 0.99 and found["typicality"] > 0.95
-    same = separation(inside, outlier_scores(model, model.sample(200), entropy=entropy))
+    same = separation(inside, ood_scores(model, model.sample(200), entropy=entropy))
     assert all(0.4 < value < 0.6 for value in same.values())
 
 
@@ -181,7 +181,7 @@ def test_a_report_measures_typicality_from_validation_images():
     about = protocol("own", (train, val, test), "own/test")
     own = ImageData("own", train, val, test, spec, about)
     other = ImageData("other", train, val, strange, spec, about)
-    content = outliers_section(Case(model, own, "test"), other, "other").content
+    content = ood_section(Case(model, own, "test"), other, "other").content
     bits = [model.log_likelihood(split.images).bits_per_dim for split in (val, test, strange)]
     entropy = bits[0].mean().item()
     assert content["entropy"] == pytest.approx(entropy, rel=1e-12)
@@ -214,8 +214,7 @@ def test_the_ratio_cancels_what_the_background_knows():
     shuffled = own[..., torch.randperm(8, generator=seeded(9)), :].flatten(1)
     shuffled = shuffled[:, torch.randperm(64, generator=seeded(9))].view_as(own)
     a, b, c = (
-        outlier_scores(model, x, entropy=1.0, chunk=70, background=background)
-        for x in (own, shuffled, brighter)
+        ood_scores(model, x, entropy=1.0, chunk=70, background=background) for x in (own, shuffled, brighter)
     )
     by_hand = background.log_likelihood(own).nats - model.log_likelihood(own).nats
     np.testing.assert_allclose(a.ratio.numpy(), by_hand.numpy() / (64 * math.log(2)))
@@ -260,9 +259,9 @@ def test_mistakes_are_named():
     spec = DataSpec((1, 2, 2), 4)
     images = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
     with pytest.raises(NoLikelihood):
-        outlier_scores(Independent(spec, [0.0] * 4, Likelihood.NONE), images, entropy=1.0)
+        ood_scores(Independent(spec, [0.0] * 4, LikelihoodKind.NONE), images, entropy=1.0)
     with pytest.raises(GenzooError, match="shape"):
-        outlier_scores(Independent(spec, [0.0] * 4), images[..., :1], entropy=1.0)
+        ood_scores(Independent(spec, [0.0] * 4), images[..., :1], entropy=1.0)
     with pytest.raises(GenzooError, match="lossless code"):
         code_bits(torch.zeros(2, 3), DataSpec((3,), None))
     with pytest.raises(GenzooError, match="reference images"):
@@ -271,5 +270,5 @@ def test_mistakes_are_named():
 
 def test_no_images_no_scores():
     model = Independent(DataSpec((1, 2, 2), 4), [0.0] * 4)
-    scores = outlier_scores(model, torch.zeros(0, 1, 2, 2, dtype=torch.uint8), entropy=1.0)
-    assert isinstance(scores, OutlierScores) and all(len(v) == 0 for v in scores.named().values())
+    scores = ood_scores(model, torch.zeros(0, 1, 2, 2, dtype=torch.uint8), entropy=1.0)
+    assert isinstance(scores, OODScores) and all(len(v) == 0 for v in scores.named().values())

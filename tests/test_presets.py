@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.data import load_data
 from genzoo.models.registry import create, every_preset, list_models
@@ -30,7 +30,7 @@ def test_tiny_models_work_on_any_image(name, shape, levels):
     batch = Batch(images, torch.zeros(2, spec.cond_size) if spec.cond else None)
     losses = [model.loss(batch, turn).total for turn in model.turns]
     assert all(loss.shape == (2,) and loss.isfinite().all() for loss in losses)
-    if model.likelihood is not Likelihood.EXACT:
+    if model.likelihood is not LikelihoodKind.EXACT:
         return
     # a fresh model's last layer is zero: a uniform distribution, but for the logistics' own shape
     (loss,) = losses

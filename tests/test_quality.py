@@ -19,7 +19,7 @@ from genzoo.data import TensorSplit
 from genzoo.evaluation import accuracy_score
 from genzoo.evaluation.classifier import STEPS, fit_classifier
 from genzoo.evaluation.drawing import draw_for
-from genzoo.evaluation.features.extractor import Judge, judge_named
+from genzoo.evaluation.features.extractor import Extractor, extractor_named
 from genzoo.evaluation.features.feature_space import FeatureSpace, pixel_space
 from genzoo.evaluation.report.quality_sections import PICTURE, Inquiry, quality_sections
 from genzoo.evaluation.report.sections import Case
@@ -127,7 +127,7 @@ def images_of(side):
 # --- figures of samples whose quality is known -----------------------------------------------------------------
 
 
-PIXELS = judge_named("pixels")
+PIXELS = extractor_named("pixels")
 
 
 def sections_of(samples, data, saved, *, judge=PIXELS, split="test", samples_asked=None, **options):
@@ -151,16 +151,16 @@ def test_real_images_are_as_good_as_real_images(digits, saved):
     n = len(digits.test)
     for figure in figures.values():
         assert figure["samples"] == n and figure["references"] == n
-        assert figure["floor"] is not None
+        assert figure["reference"] is not None
     for name in ("frechet", "frechet_train", "sliced_wasserstein"):
-        assert figures[name]["value"] < 2 * figures[name]["floor"]
+        assert figures[name]["value"] < 2 * figures[name]["reference"]
     for name in ("precision", "recall", "density", "coverage"):
-        assert figures[name]["value"] == pytest.approx(figures[name]["floor"], abs=0.1)
+        assert figures[name]["value"] == pytest.approx(figures[name]["reference"], abs=0.1)
     # drawn with replacement, so that there are fewer different ones
     different = round(n * (1 - 1 / 2.718281828))
     assert figures["coverage"]["value"] > expected_coverage(n, different) - 0.1
     assert figures["coverage"]["floor"] == pytest.approx(expected_coverage(n, n), abs=0.03)
-    assert quality["judge"]["name"] == "pixel components" and quality["judge"]["width"] == 64
+    assert quality["extractor"]["name"] == "pixel components" and quality["extractor"]["width"] == 64
     assert quality["samples"] == n and quality["seed"] == 0 and quality["seconds"] > 0
 
 
@@ -168,7 +168,7 @@ def test_bad_samples_are_worse_in_every_figure(digits, saved):
     noise = torch.randint(17, (300, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     figures = figures_of(noise, digits, saved)[0]["figures"]
     for name in FIGURES - {"vendi"}:  # diversity is what noise does not lack
-        value, floor = figures[name]["value"], figures[name]["floor"]
+        value, floor = figures[name]["value"], figures[name]["reference"]
         assert value < floor if figures[name]["higher_is_better"] else value > floor, name
         assert figures[name]["low"] <= value <= figures[name]["high"]
 
@@ -193,7 +193,7 @@ def test_copies_of_training_images_are_found(digits, saved):
 def test_enough_images_have_an_extrapolated_distance(digits, saved):
     """Of 16 features, which 128 images suffice for: unlike the distance itself it has no bias."""
     space = replace(pixel_space(digits.train), width=16)
-    narrow = Judge(lambda data: replace(space, embed=lambda x: pixel_features(space, x)))
+    narrow = Extractor(lambda data: replace(space, embed=lambda x: pixel_features(space, x)))
     figures = figures_of(digits.val.images, digits, saved, judge=narrow)[0]["figures"]
     assert abs(figures["frechet_infinity"]["value"]) < figures["frechet"]["value"]
     assert figures["frechet_infinity"]["low"] < 0 < figures["frechet_infinity"]["high"]
@@ -221,10 +221,10 @@ def test_few_samples_are_told(digits, saved):
 
 
 def test_judges_without_sense_are_one_line(digits, saved):
-    broken = Judge(lambda data: replace(pixel_space(data.train), scale=float("nan")))
+    broken = Extractor(lambda data: replace(pixel_space(data.train), scale=float("nan")))
     with pytest.raises(GenzooError, match="NaN or infinite"):
         figures_of(digits.val.images, digits, saved, judge=broken)
-    constant = Judge(lambda data: replace(pixel_space(data.train), scale=0.0))
+    constant = Extractor(lambda data: replace(pixel_space(data.train), scale=0.0))
     with pytest.raises(GenzooError, match="sees no difference"):
         figures_of(digits.val.images, digits, saved, judge=constant)
     with pytest.raises(GenzooError, match="nothing was trained on"):
@@ -275,21 +275,21 @@ def test_the_command_judges_samples(tmp_path, cache, capsys):
     quality, memorisation = report["quality"][test_id], report["memorisation"][test_id]
     assert set(quality["figures"]) == FIGURES and set(memorisation["figures"]) == {"authenticity", "ct"}
     assert quality["samples"] == 60 and quality["figures"]["frechet"]["references"] == 359
-    assert quality["judge"]["name"] == "own encoder" and len(quality["judge"]["identity"]) == 16
+    assert quality["extractor"]["name"] == "own encoder" and len(quality["extractor"]["identity"]) == 16
     for words in (
-        "training the judge",
+        "training the feature extractor",
         "Fréchet",
         "KID",
         "authenticity",
-        quality["judge"]["identity"],
+        quality["extractor"]["identity"],
         "real ",
     ):
         assert words in out
     assert Image.open(memorisation["picture"]).size == (8 * 65 + 1, 8 * 65 + 1)
     assert run("evaluate", folder, "--samples", 60) == 0
-    assert "training the judge" not in capsys.readouterr().out
+    assert "training the feature extractor" not in capsys.readouterr().out
     again = json.loads((folder / "report.json").read_text())["quality"][test_id]
-    assert again["figures"] == quality["figures"] and again["judge"] == quality["judge"]
+    assert again["figures"] == quality["figures"] and again["extractor"] == quality["extractor"]
 
 
 def test_nothing_is_drawn_where_nobody_wants_it(tmp_path, cache, capsys):
@@ -302,7 +302,7 @@ def test_nothing_is_drawn_where_nobody_wants_it(tmp_path, cache, capsys):
 def test_samples_alone_leave_the_rest_of_the_report(tmp_path, cache):
     folder = saved_run(tmp_path / "vae", "vae")
     (folder / "report.json").write_text(json.dumps({"likelihood": {"a": 1}, "cost": {"b": 2}}))
-    asked = ("--samples", 30, "--judge", "random", "--max-images", 50)
+    asked = ("--samples", 30, "--features", "random", "--max-images", 50)
     assert run("evaluate", folder, "--samples-only", *asked) == 0
     report = json.loads((folder / "report.json").read_text())
     assert report["likelihood"] == {"a": 1} and report["cost"] == {"b": 2}
@@ -325,25 +325,29 @@ def test_classes_and_vectors(tmp_path, cache, encoder, monkeypatch):
     fitting_classifiers_in(20, monkeypatch)
     for cond in ("class", f"encoder:{encoder}"):
         folder = saved_run(tmp_path / cond[:5], "gan", cond)
-        assert run("evaluate", folder, "--samples", 30, "--judge", "random", "--max-images", 50) == 0
+        assert run("evaluate", folder, "--samples", 30, "--features", "random", "--max-images", 50) == 0
         (quality,) = json.loads((folder / "report.json").read_text())["quality"].values()
         assert quality["samples"] == 30 and quality["figures"]["frechet"]["references"] == 50
         assert ("classes" if cond == "class" else "test images") in quality["conditions"]
-        assert quality["judge"]["name"] == "random convolutions"
+        assert quality["extractor"]["name"] == "random convolutions"
 
 
 def test_the_encoder_of_the_condition_is_refused(tmp_path, cache, encoder, capsys):
     folder = saved_run(tmp_path / "gan", "gan", f"encoder:{encoder}")
-    assert run("evaluate", folder, "--samples", 20, "--max-images", 20, "--judge", f"encoder:{encoder}") == 2
+    assert (
+        run("evaluate", folder, "--samples", 20, "--max-images", 20, "--features", f"encoder:{encoder}") == 2
+    )
     error = capsys.readouterr().err
     assert "learned to please it" in error and error.count("\n") == 1
     assert not (folder / "report.json").exists()
 
 
 @pytest.mark.parametrize(("argv", "words"), [
-    (["--samples", "1"], "at least 2"), (["--samples", "-3"], "at least 2"), (["--judge", "nobody"], "--judge takes"),
-    (["--samples", "0", "--samples-only"], "nothing to judge"), (["--noised", "9", "--samples-only"], "leaves alone"),
-    (["--samples", "0", "--judge", "pixels"], "nothing to judge"), (["--judge", "encoder:nowhere"], "no run folder"),
+    (["--samples", "1"], "at least 2"), (["--samples", "-3"], "at least 2"),
+    (["--features", "nobody"], "--features takes"),
+    (["--samples", "0", "--samples-only"], "nothing to evaluate"), (["--ais", "9", "--samples-only"], "leaves alone"),
+    (["--samples", "0", "--features", "pixels"], "nothing to evaluate"),
+    (["--features", "encoder:nowhere"], "no run folder"),
     (["--split", "train", "--samples", "20"], "nothing was trained on"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(tmp_path, cache, capsys, argv, words):
@@ -391,11 +395,11 @@ def test_samples_of_classes_are_held_against_what_was_asked(saved, steps, right,
     figures = {}
     for shift in (0, 1):
         model = OfClasses(data.spec).drawing(data.train, shift)
-        inquiry = Inquiry(Judge(lambda data: pixel_space(data.train)), 300)
+        inquiry = Inquiry(Extractor(lambda data: pixel_space(data.train)), 300)
         quality, _ = quality_sections(Case(model, data, "test"), inquiry, saved)
         figures[shift] = quality.content["figures"]
         assert "accuracy score" in " ".join(quality.rows)
     asked, other = figures[0]["class_accuracy"], figures[1]["class_accuracy"]
-    assert asked["value"] > right > 1 - right > other["value"] and asked["floor"] > right - 0.02
+    assert asked["value"] > right > 1 - right > other["value"] and asked["reference"] > right - 0.02
     taught, mistaught = figures[0]["accuracy_score"], figures[1]["accuracy_score"]
-    assert abs(taught["value"] - taught["floor"]) < 0.1 and mistaught["value"] < 0.1
+    assert abs(taught["value"] - taught["reference"]) < 0.1 and mistaught["value"] < 0.1

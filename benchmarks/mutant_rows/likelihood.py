@@ -93,7 +93,7 @@ ROWS = (
         old="density.nats + x.shape[1:].numel() * alpha.log()",
         new="density.nats",
         tests=("tests/test_ode_likelihood.py",),
-        why="log p(x) = log p_first(alpha x) + D log alpha",
+        why="log p(x) = log p_t_min(alpha x) + D log alpha",
     ),
     Mutant(
         name="Hutchinson's sum over probes",
@@ -134,7 +134,7 @@ ROWS = (
         old="(-0.5 * offset**2).log_softmax(-1)",
         new="(-(offset**2)).log_softmax(-1)",
         tests=("tests/test_diffusion_bound.py",),
-        why="P(k | x_first) ~ exp(-(x_first - alpha x_k)^2 / (2 sigma^2))",
+        why="P(k | x_t_min) ~ exp(-(x_t_min - alpha x_k)^2 / (2 sigma^2))",
     ),
     # --- baselines and codes
     Mutant(

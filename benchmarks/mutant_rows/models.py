@@ -105,7 +105,7 @@ ROWS = (
     Mutant(
         name="prior of codes that sums to more than 1",
         file="models/vq/vqvae.py",
-        old="FLOOR / self.quantiser.codes",
+        old="FLOOR / self.quantiser.codebook_size",
         new="FLOOR",
         tests=("tests/test_vqvae.py",),
         why="the floor is an equal part for each code",

@@ -1,6 +1,6 @@
 """`python -m genzoo.evaluate RUN [flags]`: how likely a trained model finds images it has not seen, and what it draws.
 
-Samples are judged in the features of an encoder that had no part in the model, and searched for copies of training
+Samples are evaluated in the features of an encoder that had no part in the model, and searched for copies of training
 images. Of models with latents it also tells what these hold, in figures and pictures; of those without a likelihood,
 which modes of the data their samples hit. Of an encoder it tells what its vectors are good for and how they lie.
 """
@@ -52,17 +52,18 @@ class EvaluateFlags:
     """End each measurement of likelihoods after this time, with the images, in random order, that were measured by
     then."""
     samples: int | None = None
-    """Samples to draw and judge, else 2,000 or as many as there are images to judge them by; 0: none. Drawing ends
-    after five minutes with what there is by then."""
+    """Samples to draw and evaluate, else 2,000 or as many as there are images to compare them with; 0: none. Drawing
+    ends after five minutes with what there is by then."""
     samples_only: bool = False
-    """Judge samples and draw pictures; likelihoods and costs in the report stay as they are."""
-    judge: str | None = None
-    """In whose features samples are judged: encoder:RUN, pixels, random, inception or dinov2; else a small encoder that
-    is trained on the training images once and kept in $GENZOO_CACHE or ~/.cache/genzoo."""
-    outliers: str | None = None
-    """Also: how well the model tells these other data (mnist, folder:PATH ...) from its own."""
-    noised: int | None = None
-    """Of a model without likelihood: that of its generator plus noise, estimated on this many images (slow)."""
+    """Evaluate samples and draw pictures; likelihoods and costs in the report stay as they are."""
+    features: str | None = None
+    """Feature extractor of FID-like metrics: encoder:RUN, pixels, random, inception or dinov2; else a small encoder
+    that is trained on the training images once and cached in $GENZOO_CACHE or ~/.cache/genzoo."""
+    ood: str | None = None
+    """Out-of-distribution (OOD) detection: also the AUROC against these other data (mnist, folder:PATH ...)."""
+    ais: int | None = None
+    """Of a model without likelihood: log-likelihood under its generator plus Gaussian observation noise, by annealed
+    importance sampling (Wu et al. 2017) on this many images (slow)."""
     ais_steps: int = 500
     """Temperatures of that estimate: more, and the bound is closer and slower."""
     fine_tune: int | None = None
@@ -100,7 +101,7 @@ def _evaluate_encoder(encoder: "Encoder", flags: EvaluateFlags) -> None:
     from genzoo.evaluation.fine_tuning import FineTuning
     from genzoo.evaluation.report.encoder_sections import EncoderCase, encoder_sections
 
-    generative = ("outliers", "noised", "samples", "judge", "max_seconds", "samples_only")
+    generative = ("ood", "ais", "samples", "features", "max_seconds", "samples_only")
     _refuse(flags, generative, "for models that draw images, this is an encoder")
     how = None if flags.fine_tune is None else FineTuning(flags.fine_tune)
     data = load_for(encoder, flags)
@@ -124,35 +125,33 @@ def _refuse(flags: EvaluateFlags, names: Sequence[str], reason: str) -> None:
 def _evaluate_generative(model: "GenerativeModel", flags: EvaluateFlags) -> None:
     from genzoo.evaluation.report.sections import (
         Case,
+        ais_section,
         illustrations_section,
-        noised_section,
-        outliers_section,
+        ood_section,
     )
 
     _refuse(flags, ("fine_tune",), "for encoders, this is a generative model")
     if flags.samples_only:
-        about_likelihoods = ("max_seconds", "outliers", "noised")
+        about_likelihoods = ("max_seconds", "ood", "ais")
         _refuse(flags, about_likelihoods, "about likelihoods, which --samples-only leaves alone")
     inquiry = _inquiry(flags)
     data = load_for(model, flags)
-    strange = None if flags.outliers is None else load_for(model, replace(flags, data=flags.outliers))
+    strange = None if flags.ood is None else load_for(model, replace(flags, data=flags.ood))
     case = Case(model, data, flags.split, flags.seed, flags.max_images, flags.max_seconds)
-    judged, why_not = _quality(case, inquiry, flags)  # first: a judge that is refused is refused at once
-    noised = (
-        None
-        if flags.noised is None
-        else noised_section(case, images=flags.noised, annealing=_annealing(flags))
-    )
+    quality, why_not = _quality(
+        case, inquiry, flags
+    )  # first: a feature extractor that is refused is refused at once
+    ais = None if flags.ais is None else ais_section(case, images=flags.ais, annealing=_annealing(flags))
     pictures = illustrations_section(case, flags.run)
     sections, remarks = ([], {}) if flags.samples_only else own_sections(case, flags)
-    sections, remarks = sections + judged + ([] if pictures is None else [pictures]), remarks | why_not
+    sections, remarks = sections + quality + ([] if pictures is None else [pictures]), remarks | why_not
     if strange is not None:
-        sections.append(outliers_section(case, strange, flags.outliers or ""))
+        sections.append(ood_section(case, strange, flags.ood or ""))
     rows = remarks | {name: value for section in sections for name, value in section.rows.items()}
     print_table(f"{flags.run} on {data.name}", rows)
-    if noised is not None:
-        print_table("its generator plus noise", noised.rows)
-        sections.append(noised)
+    if ais is not None:
+        print_table("its generator plus noise", ais.rows)
+        sections.append(ais)
     _keep(sections, flags.run)
 
 
@@ -186,16 +185,16 @@ def own_sections(case: "Case", flags: EvaluateFlags) -> tuple[list["Section"], d
 def _inquiry(flags: EvaluateFlags) -> "Inquiry | None":
     """What is asked of samples; None where nothing is. Raises `GenzooError` for flags that say nothing sensible."""
     from genzoo.core.errors import GenzooError
-    from genzoo.evaluation.features.extractor import judge_named
+    from genzoo.evaluation.features.extractor import extractor_named
     from genzoo.evaluation.report.quality_sections import Inquiry
 
     if flags.samples is not None and (flags.samples < 0 or flags.samples == 1):
         raise GenzooError(f"--samples must be 0 (none) or at least 2, got {flags.samples}")
     if flags.samples == 0 and flags.samples_only:
-        raise GenzooError("--samples-only has nothing to judge with --samples 0; leave one of them out")
-    if flags.samples == 0 and flags.judge is not None:
-        raise GenzooError("--judge has nothing to judge with --samples 0; leave one of them out")
-    return None if flags.samples == 0 else Inquiry(judge_named(flags.judge), flags.samples)
+        raise GenzooError("--samples-only has nothing to evaluate with --samples 0; leave one of them out")
+    if flags.samples == 0 and flags.features is not None:
+        raise GenzooError("--features has nothing to evaluate with --samples 0; leave one of them out")
+    return None if flags.samples == 0 else Inquiry(extractor_named(flags.features), flags.samples)
 
 
 def _quality(
@@ -210,7 +209,7 @@ def _quality(
     try:
         return quality_sections(case, inquiry, flags.run), {}
     except GenzooError as reason:
-        if flags.samples is not None or flags.judge is not None:
+        if flags.samples is not None or flags.features is not None:
             raise
         return [], {"sample quality": f"none: {reason}"}
 
@@ -233,7 +232,7 @@ def _keep(sections: Sequence["Section"], run: Path) -> None:
 
 
 def load_for(model: "Trainable", flags: EvaluateFlags) -> "ImageData":
-    """The data to be judged: the run's own unless the flags name others.
+    """The data to be evaluated: the run's own unless the flags name others.
 
     Raises `GenzooError` where neither says which, or where they do not fit the model.
     """

@@ -106,9 +106,9 @@ def load_data(
     `name` is digits (8x8, 17 levels, part of scikit-learn), stacked-digits (three of those as the channels of
     one, 1,000 classes), mnist, mnist-binary, fashion-mnist or cifar10 (torchvision's files below `root`, else
     below $GENZOO_DATA, else ./data; downloaded where absent), `folder:PATH`, `toy:NAME`, or a registered name.
-    `cond="class"` makes a spec for class-conditional models; mask, downsample, grey, edges or folder:INPUTS one for models that
-    predict images from input images, see `genzoo.data.pairs`.
-    `image_size` (pixels) and `skip_bad_images` concern `folder:` only, see `load_folder`.
+    `cond="class"` makes a spec for class-conditional models; mask, downsample, grey, edges or folder:INPUTS one for
+    models that predict images from input images, see `genzoo.data.pairs`. `image_size` (pixels) and `skip_bad_images`
+    concern `folder:` only, see `load_folder`.
 
     Raises `GenzooError` for an unknown name, data that cannot be had, or options that do not fit the source.
     """

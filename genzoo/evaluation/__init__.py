@@ -1,1 +1,1 @@
-"""Judging trained models: likelihood with its error, kind and protocol."""
+"""Evaluating trained models: likelihood with its error, kind and protocol."""

@@ -1,7 +1,7 @@
 """Of which classes samples are that were drawn without asking for one, and in which shares.
 
-A class is told by the 20 nearest training images in the features of a judge (`genzoo.metrics.probes`). Real images
-go through the same hands, so that classes which the judge mixes up count for neither side.
+A class is told by the 20 nearest training images in the features of an extractor (`genzoo.metrics.probes`). Real images
+go through the same hands, so that classes which the feature extractor mixes up count for neither side.
 
     shift   sum_c |p_c - q_c| / 2     total variation distance of the shares of samples p and of real images q
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
-from genzoo.metrics.estimate import REACH, Figure, bootstrap, in_halves
+from genzoo.metrics.estimate import REACH, Estimate, bootstrap, in_halves
 from genzoo.metrics.probes import Labelled, nearest_classes
 
 DRAWS = 100
@@ -30,13 +30,14 @@ class ClassShares:
     found: Tensor
     samples: Tensor
     real: Tensor
-    shift: Figure
+    shift: Estimate
 
     def to_json(self, names: Sequence[str]) -> dict[str, Any]:
-        """Plain values: the shift, and of each class in `names` its share, with that among real images as `floor`."""
+        """Plain values: the shift, and of each class in `names` its share, with that among real images as
+        `reference`."""
         n, m = self.shift.samples, self.shift.references
         shares = {
-            name: _share(p, n) | {"floor": q, "samples": n, "references": m}
+            name: _share(p, n) | {"reference": q, "samples": n, "references": m}
             for name, p, q in zip(names, self.samples.tolist(), self.real.tolist(), strict=False)
         }
         return {"shift": self.shift.to_json(), "share_of": shares}
@@ -52,8 +53,8 @@ def class_shares(
 ) -> ClassShares:
     """Shares among `samples` `[m, d]` beside those among `real` `[n, d]`, told by the training images of `bank`.
 
-    `stand_in` `[m, d]` are other real images, whose shift is the floor. `generator` (on the CPU) is for the interval.
-    Raises `GenzooError` for fewer than four images a side.
+    `stand_in` `[m, d]` are other real images, whose shift is the reference. `generator` (on the CPU) is for the
+    interval. Raises `GenzooError` for fewer than four images a side.
     """
     if min(map(len, (samples, real, stand_in))) < 4:
         raise GenzooError("shares of classes need four or more samples and real images")
@@ -63,7 +64,7 @@ def class_shares(
         for classes in (found, *(nearest_classes(bank, rows.to(bank.vectors)) for rows in (real, stand_in)))
     )
     low, high = bootstrap(_shift, q, p, draws=DRAWS, generator=generator)
-    shift = Figure(_shift(q, p), len(p), len(q), low, high, in_halves(DRAWS), _shift(q, r))
+    shift = Estimate(_shift(q, p), len(p), len(q), low, high, in_halves(DRAWS), _shift(q, r))
     return ClassShares(found, p.mean(0), q.mean(0), shift)
 
 

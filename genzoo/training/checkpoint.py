@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from genzoo.core.config import to_json
 from genzoo.core.errors import GenzooError
 from genzoo.core.files import write_atomically
+from genzoo.core.legacy import upgrade, upgrade_tensors
 from genzoo.core.trainable import Trainable
 
 FORMAT = 1
@@ -76,7 +77,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if not (path / CONFIG).is_file():
         raise GenzooError(f"{path} is not a run folder: it holds no {CONFIG}")
     try:
-        content = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        content = upgrade(json.loads((path / CONFIG).read_text(encoding="utf-8")))
     except (ValueError, OSError) as error:
         raise GenzooError(f"{path / CONFIG} cannot be read as JSON ({error})") from error
     if not isinstance(content, dict) or not {"format", "spec", "config"} <= content.keys():
@@ -105,7 +106,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise GenzooError(f"{path} is missing: the run has no checkpoint yet")
     try:
-        return load_file(path)
+        return upgrade_tensors(load_file(path))
     except (SafetensorError, OSError) as error:
         raise GenzooError(f"{path} is damaged or truncated ({error}); save the model again") from error
 
@@ -146,7 +147,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
         state = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise ValueError("it holds no dictionary")
-        return state
+        return upgrade_tensors(state)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         reason = str(error).split("\n")[0]
         raise GenzooError(f"{file} is damaged, this run cannot be resumed ({reason})") from error

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from genzoo.core.errors import GenzooError, NoLikelihood
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.legacy import upgrade_report
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import DataSpec
 from genzoo.evaluation.comparison.costs import Cost
 from genzoo.evaluation.comparison.recipes import train_command
 from genzoo.evaluation.comparison.reported import (
-    LikelihoodFigure,
+    LikelihoodEstimate,
     Quality,
     Reported,
     baselines_of,
@@ -50,12 +51,12 @@ class Entry:
     parameters: int
     reason: str | None
     """Why the family has no likelihood; None where it has one."""
-    likelihood: LikelihoodFigure | None
-    noised: LikelihoodFigure | None
+    likelihood: LikelihoodEstimate | None
+    ais: LikelihoodEstimate | None
     quality: Quality | None
     memorisation: Quality | None
     cost: Cost | None
-    baselines: Mapping[str, LikelihoodFigure]
+    baselines: Mapping[str, LikelihoodEstimate]
     """What classical methods and codecs say of the test images."""
     others: Mapping[str, Mapping[str, Reported]] = field(default_factory=dict)
     """Further sections (classification, modes ...) as flat figures."""
@@ -125,7 +126,7 @@ def read_entry(run: Path, name: str | None = None) -> Entry:
         parameters=sum(p.numel() for p in model.parameters()),
         reason=_no_likelihood(model),
         likelihood=likelihood_of(*_section(report, "likelihood", own)),
-        noised=likelihood_of(*_section(report, "noised_generator", own)),
+        ais=likelihood_of(*_section(report, "ais", own)),
         quality=quality_of(*quality),
         memorisation=quality_of(*memorisation),
         cost=Cost.of(cost) if cost else None,
@@ -178,7 +179,7 @@ def _read_report(run: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = upgrade_report(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise GenzooError(f"{path} cannot be read as JSON ({error}); run: genzoo evaluate {run}") from error
     if not isinstance(report, dict):
@@ -224,7 +225,7 @@ def _contents(report: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _no_likelihood(model: GenerativeModel) -> str | None:
     """Why the model gives images no probability; None where it does."""
-    if model.likelihood is not Likelihood.NONE:
+    if model.likelihood is not LikelihoodKind.NONE:
         return None
     image = torch.zeros(1, *model.spec.shape, dtype=torch.uint8)
     try:

@@ -32,8 +32,8 @@ def overview(entries: Sequence[Entry]) -> Table:
 def quality_table(entries: Sequence[Entry]) -> Table:
     """All figures of samples."""
     columns = [quality_column(entries, name) for name in figure_names(entries)]
-    judges = [f"{e.quality.judge} {e.quality.identity[:12]}" if e.quality else "" for e in entries]
-    return Table("Sample quality", [*columns, text_column("judge", judges)])
+    extractors = [f"{e.quality.extractor} {e.quality.identity[:12]}" if e.quality else "" for e in entries]
+    return Table("Sample quality", [*columns, text_column("feature extractor", extractors)])
 
 
 def likelihood_table(entries: Sequence[Entry]) -> Table:
@@ -53,10 +53,13 @@ def with_likelihood(entries: Sequence[Entry]) -> list[Entry]:
 def memorisation_table(entries: Sequence[Entry]) -> Table:
     """Whether samples are copies of training images, by all figures that were measured."""
 
-    def judged(entry: Entry) -> Quality | None:
+    def quality_of_memorisation(entry: Entry) -> Quality | None:
         return entry.memorisation
 
-    columns = [quality_column(entries, name, judged) for name in figure_names(entries, judged)]
+    columns = [
+        quality_column(entries, name, quality_of_memorisation)
+        for name in figure_names(entries, quality_of_memorisation)
+    ]
     return Table("Memorisation", columns)
 
 

@@ -25,7 +25,7 @@ from genzoo.evaluation.comparison.page_pictures import (
 )
 from genzoo.evaluation.comparison.reported import Reported
 from genzoo.evaluation.comparison.tables import Table, compact, figure_names
-from genzoo.metrics.estimate import readable
+from genzoo.metrics.estimate import display_name
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
     content: dict[str, Any] = {
         "comparison": comparison, "entries": entries, "colours": COLOURS,
         "names": [e.name for e in entries], "own_likelihood": overview.with_likelihood(entries),
-        "rows": table_rows, "readable": readable, "compact": compact, "noised": [e for e in entries if e.noised],
+        "rows": table_rows, "display_name": display_name, "compact": compact, "ais": [e for e in entries if e.ais],
     }  # fmt: skip
     if not entries:
         return content
@@ -97,7 +97,8 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "remarks": overview.remarks(entries), "charts": charts(entries, figure_names(entries)),
         "samples": _with_reference(comparison, sample_pictures(entries)), "classes": class_pictures(entries),
         "class_names": class_names(entries), "neighbours": neighbour_pictures(entries), "work": work_pictures(entries),
-        "floors": _floors(entries), "baselines": next((e.baselines for e in entries if e.baselines), {}),
+        "reference_values": _reference_values(entries),
+        "baselines": next((e.baselines for e in entries if e.baselines), {}),
     }  # fmt: skip
 
 
@@ -114,12 +115,12 @@ def _with_reference(comparison: Comparison, samples: Sequence[Picture]) -> list[
     return [real, *samples]
 
 
-def _floors(entries: Sequence[Entry]) -> list[tuple[str, Reported]]:
-    """Figures of sample quality with the floor that real images have, one of each."""
+def _reference_values(entries: Sequence[Entry]) -> list[tuple[str, Reported]]:
+    """Figures of sample quality with the reference value that real images have, one of each."""
     found: dict[str, Reported] = {}
     for entry in entries:
         for name, figure in (entry.quality.figures if entry.quality else {}).items():
-            if figure.floor is not None:
+            if figure.reference is not None:
                 found.setdefault(name, figure)
     return list(found.items())
 

@@ -1,4 +1,4 @@
-"""Figures as reports hold them: read with patience, since reports are written by other versions and by hand.
+"""Lenient parsing of report.json (older versions, missing fields).
 
 What is missing or malformed is None, never an error and never a number.
 """
@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 
 NO_FIGURES = (
-    "seed", "seconds", "samples", "references", "width", "protocol", "details", "judge", "missing", "asked", "images",
+    "seed", "seconds", "samples", "references", "width", "protocol", "details", "judge", "extractor", "missing",
+    "asked", "images",
     "classes", "scale", "sampling_seconds", "input",
 )  # fmt: skip
 """Keys of a report whose numbers are no figures of the model."""
@@ -19,7 +20,7 @@ NO_FIGURES = (
 
 @dataclass(frozen=True)
 class Reported:
-    """A measured figure; `low` to `high` is its interval, `floor` what real images get against real images.
+    """A measured figure; `low` to `high` is its interval, `reference` what real images get against real images.
 
     `samples` and `references` count the images it was measured on. `value` is NaN where it was not finite.
     """
@@ -28,7 +29,7 @@ class Reported:
     low: float | None = None
     high: float | None = None
     interval: str | None = None
-    floor: float | None = None
+    reference: float | None = None
     samples: int | None = None
     references: int | None = None
     higher_is_better: bool | None = None
@@ -40,7 +41,7 @@ class Reported:
             return Reported(float(content))
         if not isinstance(content, Mapping) or not isinstance(content.get("value"), (int, float)):
             return None
-        numbers = {key: number(content.get(key)) for key in ("low", "high", "floor")}
+        numbers = {key: number(content.get(key)) for key in ("low", "high", "reference")}
         counts = {key: count(content.get(key)) for key in ("samples", "references")}
         better, how = content.get("higher_is_better"), content.get("interval")
         return Reported(
@@ -53,14 +54,14 @@ class Reported:
 
 
 @dataclass(frozen=True)
-class LikelihoodFigure:
+class LikelihoodEstimate:
     """Bits/dim and nats of a set of images (`test_id`), their kind, and how they were computed."""
 
     test_id: str
     bits: float
     stderr: float | None
     nats: float
-    kind: Likelihood
+    kind: LikelihoodKind
     images: int
     protocol: str
     conditional: bool
@@ -71,22 +72,23 @@ class LikelihoodFigure:
 
 @dataclass(frozen=True)
 class Quality:
-    """Figures of samples against the images `set_id`, in the features of one judge: their quality, or memorisation."""
+    """Figures of samples against the images `set_id`, in the features of one extractor: their quality, or
+    memorisation."""
 
     set_id: str
-    judge: str
+    extractor: str
     identity: str
     figures: Mapping[str, Reported]
     missing: Mapping[str, str]
     """Figures that could not be measured, and why."""
     remark: str
-    """What must be known of the judge; "" for nothing."""
+    """What must be known of the feature extractor; "" for nothing."""
     seed: int | None
 
     def group(self, figure: Reported) -> str:
         """What two figures must share to be ranked together."""
         sizes = f"{_many(figure.samples)} samples against {_many(figure.references)} images"
-        return f"{self.set_id}, judge {self.judge} {self.identity[:12]}, {sizes}"
+        return f"{self.set_id}, features of {self.extractor} {self.identity[:12]}, {sizes}"
 
 
 def flat_figures(content: Mapping[str, Any], prefix: str = "") -> dict[str, Reported]:
@@ -118,22 +120,22 @@ def _with_error(figure: Reported | None, stderr: Any) -> Reported | None:
     return replace(figure, low=figure.value - 1.96 * error, high=figure.value + 1.96 * error, interval=how)
 
 
-def likelihood_of(test_id: str, content: Mapping[str, Any]) -> LikelihoodFigure | None:
+def likelihood_of(test_id: str, content: Mapping[str, Any]) -> LikelihoodEstimate | None:
     """A likelihood from its section of a report; None where there is none."""
     bits, kind = number(content.get("bits_per_dim")), str(content.get("kind"))
-    if bits is None or kind not in Likelihood.__members__:
+    if bits is None or kind not in LikelihoodKind.__members__:
         return None
     details = content.get("details")
     details = details if isinstance(details, Mapping) else {}
     gap = content.get("generalisation_gap")
-    return LikelihoodFigure(
+    return LikelihoodEstimate(
         test_id, bits, number(content.get("bits_per_dim_stderr")), number(content.get("nats")) or math.nan,
-        Likelihood[kind], count(content.get("images")) or 0, protocol_text(details),
+        LikelihoodKind[kind], count(content.get("images")) or 0, protocol_text(details),
         bool(details.get("conditional")), _gap(gap), number(content.get("images_per_second")), details,
     )  # fmt: skip
 
 
-def baselines_of(test_id: str, content: Mapping[str, Any]) -> dict[str, LikelihoodFigure]:
+def baselines_of(test_id: str, content: Mapping[str, Any]) -> dict[str, LikelihoodEstimate]:
     """The baselines of a report by their names."""
     figures = content.get("figures")
     figures = figures if isinstance(figures, Mapping) else {}
@@ -171,7 +173,7 @@ def quality_of(set_id: str, content: Mapping[str, Any]) -> Quality | None:
     named = isinstance(raw, Mapping)
     figures = {key: Reported.of(value) for key, value in raw.items()} if named else flat_figures(content)
     found = {key: figure for key, figure in figures.items() if figure is not None}
-    judge = content.get("judge")
+    judge = content.get("extractor", content.get("judge"))
     judge = judge if isinstance(judge, Mapping) else {}
     name, identity = str(judge.get("name", "unknown")), str(judge.get("identity", "unknown"))
     missing = content.get("missing")

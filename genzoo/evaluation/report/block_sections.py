@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.random import seeded
 from genzoo.data.pairs import PairedSplit
 from genzoo.evaluation.baselines import codec_baselines, fitted_baselines
@@ -43,9 +43,9 @@ def baselines_section(case: Case) -> Section | None:
         _images(data.split(name), most, seeded("cpu", "baselines", case.seed, name))
         for name, most in (("train", FIT_IMAGES), ("val", CHOICE_IMAGES))
     )
-    judged = _images(data.split(case.split), case.max_images, _order(case))
-    few = judged[torch.randperm(len(judged), generator=_order(case))[:CODED_IMAGES]]
-    reports = {b.name: b.report(judged) for b in fitted_baselines(train, val, spec)}
+    evaluated = _images(data.split(case.split), case.max_images, _order(case))
+    few = evaluated[torch.randperm(len(evaluated), generator=_order(case))[:CODED_IMAGES]]
+    reports = {b.name: b.report(evaluated) for b in fitted_baselines(train, val, spec)}
     reports |= {b.name: b.report(few) for b in codec_baselines(spec)}
     content = {
         "test_id": case.name,
@@ -78,11 +78,11 @@ def _order(case: Case) -> torch.Generator:
 def classification_section(case: Case) -> Section | None:
     """How well a class-conditional model with a likelihood classifies; None for all others.
 
-    The prior of classes is that of the training labels; nothing is fitted on the images judged.
+    The prior of classes is that of the training labels; nothing is fitted on the images evaluated.
     """
     model, split = case.model, case.data.split(case.split)
     labelled = split.labels is not None and split.labels.ndim == 1
-    if model.spec.cond != "class" or model.likelihood is Likelihood.NONE or not labelled:
+    if model.spec.cond != "class" or model.likelihood is LikelihoodKind.NONE or not labelled:
         return None
     most = min(case.max_images or CLASSIFIED_IMAGES, CLASSIFIED_IMAGES)
     order = torch.randperm(len(split), generator=_order(case))[:most]
@@ -102,7 +102,7 @@ def classification_rows(found: Classification) -> dict[str, str]:
     """For a table."""
     kind = found.kind.name.lower().replace("_", " ")
     return {
-        "classifies": f"{with_error(found.accuracy, found.accuracy_stderr, 4)} right "
+        "accuracy": f"{with_error(found.accuracy, found.accuracy_stderr, 4)} "
         f"({found.images} images, {found.classes} classes, by {kind} likelihoods)",
         "-log p(class | image)": f"{with_error(found.nll, found.nll_stderr, 3)} nats",
         "calibration error": f"{found.calibration_error:.3f}, at a mean confidence of {found.confidence:.3f}",

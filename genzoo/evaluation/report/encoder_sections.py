@@ -1,6 +1,7 @@
 """The sections of an encoder's evaluation: what its vectors are good for, how they fill their space, and a map of them.
 
-In the manner of `genzoo.evaluation.report.sections`: one question each, answered in figures for `report.json`, table rows and pictures.
+In the manner of `genzoo.evaluation.report.sections`: one question each, answered in figures for `report.json`, table
+rows and pictures.
 """
 
 from dataclasses import asdict, dataclass
@@ -50,7 +51,7 @@ COLLAPSED = "YES: its vectors lie (nearly) in a point or on a line, so all image
 
 @dataclass(frozen=True)
 class EncoderCase:
-    """An encoder, the images it is judged on (`split` is test or val), and how.
+    """An encoder, the images it is evaluated on (`split` is test or val), and how.
 
     `bank_images` bounds the training images that probes learn from. Vectors are computed when they are first asked for,
     and once. Raises `GenzooError` for the training split, which would be probed by its own images.
@@ -65,20 +66,22 @@ class EncoderCase:
 
     def __post_init__(self) -> None:
         if self.split == "train":
-            raise GenzooError("an encoder is probed by its training images: judge --split test or val")
+            raise GenzooError("an encoder is probed by its training images: take --split test or val")
         if self.max_images is not None and self.max_images < 2:
-            raise GenzooError(f"an encoder is judged on 2 images or more, got --max-images {self.max_images}")
+            raise GenzooError(
+                f"an encoder is evaluated on 2 images or more, got --max-images {self.max_images}"
+            )
 
     @property
     def name(self) -> str:
-        """What the judged images are called in reports."""
+        """What the evaluated images are called in reports."""
         return set_id(self.data, self.split)
 
     @property
     def labelled(self) -> bool:
         """Whether the images have classes."""
         return all(
-            classes_of(split) is not None for split in (self.data.train, self._held_split, self.judged)
+            classes_of(split) is not None for split in (self.data.train, self._held_split, self.evaluated)
         )
 
     def generator(self, purpose: str) -> torch.Generator:
@@ -87,14 +90,14 @@ class EncoderCase:
 
     @cached_property
     def queries(self) -> Tensor:
-        """Vectors `[n, width]` of the judged images."""
-        return embed(self.encoder, self.judged, self.chosen)
+        """Vectors `[n, width]` of the evaluated images."""
+        return embed(self.encoder, self.evaluated, self.chosen)
 
     @cached_property
     def parts(self) -> tuple[Labelled, Labelled, Labelled]:
-        """Training vectors, held-out ones (for choices, and examples) and the judged ones, with classes.
+        """Training vectors, held-out ones (for choices, and examples) and the evaluated ones, with classes.
 
-        Held out is the validation split, cut from the training images; where that is judged itself, a tenth of the
+        Held out is the validation split, cut from the training images; where that is evaluated itself, a tenth of the
         training split.
         """
         train = self.data.train
@@ -103,15 +106,15 @@ class EncoderCase:
         held = order[:away] if away else subset(len(self.data.val), MOST_HELD, self.generator("held"))
         bank = order[away:][: self.bank_images]
         return self._with_classes(train, bank), self._with_classes(self._held_split, held), Labelled(
-            self.queries, _classes(self.judged, self.chosen)
+            self.queries, _classes(self.evaluated, self.chosen)
         )  # fmt: skip
 
     def _with_classes(self, split: "Split", indices: Tensor) -> Labelled:
         return Labelled(embed(self.encoder, split, indices), _classes(split, indices))
 
     @property
-    def judged(self) -> "Split":
-        """The split that holds the judged images."""
+    def evaluated(self) -> "Split":
+        """The split that holds the evaluated images."""
         return self.data.split(self.split)
 
     @property
@@ -120,8 +123,8 @@ class EncoderCase:
 
     @property
     def chosen(self) -> Tensor:
-        """Which images of `judged`, long `[n]`."""
-        return subset(len(self.judged), self.max_images, self.generator("evaluate"))
+        """Which images of `evaluated`, long `[n]`."""
+        return subset(len(self.evaluated), self.max_images, self.generator("evaluate"))
 
 
 def embed(encoder: "Encoder", split: "Split", indices: Tensor) -> Tensor:
@@ -181,7 +184,7 @@ class ProbeFigures:
 
 
 def probe(bank: Labelled, held: Labelled, queries: Labelled, *, examples: int, seed: int = 0) -> ProbeFigures:
-    """Judges `queries` by training vectors `bank` and by `held`, which choices are made on and examples come from.
+    """Classifies `queries` by training vectors `bank` and by `held`, which choices are made on and examples come from.
 
     The `seed` decides the examples. Raises `GenzooError` where a class has fewer held-out images than `examples`.
     """
@@ -219,9 +222,9 @@ def probe_rows(figures: ProbeFigures) -> dict[str, str]:
 
 
 def _set_rows(case: EncoderCase, bank: int) -> dict[str, str]:
-    size, judged = case.data.protocol["sizes"][case.split], len(case.queries)
-    part = "" if judged == size else f" of {size}"
-    return {f"{case.split} set": f"{case.name} ({judged}{part} images, {bank} to learn from)"}
+    size, evaluated = case.data.protocol["sizes"][case.split], len(case.queries)
+    part = "" if evaluated == size else f" of {size}"
+    return {f"{case.split} set": f"{case.name} ({evaluated}{part} images, {bank} to learn from)"}
 
 
 def percent(share: Share) -> str:
@@ -248,8 +251,8 @@ def fine_tuning_section(case: EncoderCase, how: FineTuning) -> Section:
         backbone, encoder.width, case.data.train, encoder.spec, how,
         generator=case.generator("fine-tuning"),
     )  # fmt: skip
-    predicted = [model.predict(case.judged.batch(part).images) for part in case.chosen.split(CHUNK)]
-    share = accuracy(torch.cat(predicted), _classes(case.judged, case.chosen))
+    predicted = [model.predict(case.evaluated.batch(part).images) for part in case.chosen.split(CHUNK)]
+    share = accuracy(torch.cat(predicted), _classes(case.evaluated, case.chosen))
     content = {**asdict(how), **share._asdict(), "images": len(case.chosen)}
     return Section("fine_tuning", case.name, content, {f"fine-tuned, {how.steps} steps": percent(share)})
 
@@ -258,7 +261,7 @@ def fine_tuning_section(case: EncoderCase, how: FineTuning) -> Section:
 
 
 def space_section(case: EncoderCase) -> Section:
-    """Effective rank, spread, uniformity and alignment; says so where the encoder has collapsed."""
+    """Effective rank, dispersion, uniformity and alignment; says so where the encoder has collapsed."""
     vectors = case.queries
     collapse, few = Collapse.of(vectors), vectors[:SPREAD_IMAGES]
     content: dict[str, Any] = {
@@ -273,7 +276,7 @@ def space_rows(collapse: Collapse, content: dict[str, Any]) -> dict[str, str]:
     rows = {
         "effective rank": f"{collapse.effective_rank:.1f} of {collapse.width}",
         "deviation per dimension": f"{collapse.std:.3g} on average, {collapse.least_std:.2g} at least",
-        "spread": f"{collapse.spread:.3f}",
+        "dispersion": f"{collapse.dispersion:.3f}",
         "uniformity": f"{content['uniformity']:.2f}",
     }
     kinds = {"views": content["alignment"], "images of a class": content["class_alignment"]}
@@ -294,7 +297,7 @@ def view_alignment(case: EncoderCase) -> float | None:
     if not isinstance(augmentation, Augmentation):
         return None
     scale, generator = Scale(spec), case.generator("views")
-    x = scale.centres(case.judged.batch(case.chosen[:PAIRS]).images)
+    x = scale.centres(case.evaluated.batch(case.chosen[:PAIRS]).images)
     views = [augmentation(x, generator) for _ in range(2)]
     if any(view.shape != x.shape for view in views):
         return None
@@ -310,7 +313,7 @@ def class_alignment(case: EncoderCase) -> float | None:
     """
     if not case.labelled:
         return None
-    labels = _classes(case.judged, case.chosen)
+    labels = _classes(case.evaluated, case.chosen)
     order = torch.randperm(len(labels), generator=case.generator("pairs"))
     order = order[labels[order].sort(stable=True).indices]  # class by class, in random order
     first, second = order[:-1], order[1:]
@@ -319,8 +322,8 @@ def class_alignment(case: EncoderCase) -> float | None:
 
 
 def map_section(case: EncoderCase, folder: Path) -> Section:
-    """A picture of the judged images' vectors in the plane."""
-    labels = classes_of(case.judged)
+    """A picture of the evaluated images' vectors in the plane."""
+    labels = classes_of(case.evaluated)
     chosen = None if labels is None else labels[case.chosen]
     path = folder / MAP
     save_embedding_map(case.queries, chosen, path, title=case.name, generator=case.generator("map"))

@@ -1,8 +1,8 @@
 """The sections of an evaluation that look at samples: how good they are, and whether they are copies.
 
-In the manner of `genzoo.evaluation.report.sections`. Samples are drawn once and seen in the features of one judge, which had no part in
-making them; judged against the split's images, and against training images in the same number, which a model that
-copies comes nearer to.
+In the manner of `genzoo.evaluation.report.sections`. Samples are drawn once and seen in the features of one extractor,
+which had no part in making them; evaluated against the split's images, and against training images in the same number,
+which a model that copies comes nearer to.
 """
 
 import time
@@ -23,13 +23,13 @@ from genzoo.data.split import LazyImages, TensorSplit
 from genzoo.evaluation.accuracy_score import class_figures
 from genzoo.evaluation.copies_picture import neighbours_picture, save_neighbours
 from genzoo.evaluation.drawing import Drawn, draw_for
-from genzoo.evaluation.features.extractor import Judge, refuse_helper
+from genzoo.evaluation.features.extractor import Extractor, refuse_conditioning_encoder
 from genzoo.evaluation.features.feature_space import CHUNK, FeatureSpace
 from genzoo.evaluation.likelihood import subset
 from genzoo.evaluation.report.report_file import BY_CLASS, JUDGED, MOST_CLASSES, PER_CLASS
 from genzoo.evaluation.report.sections import Case, Section
 from genzoo.metrics.class_shares import by_class, class_shares
-from genzoo.metrics.estimate import Figure, readable
+from genzoo.metrics.estimate import Estimate, display_name
 from genzoo.metrics.memorisation import suspects
 from genzoo.metrics.probes import Labelled
 from genzoo.metrics.quality import FeatureSets, collected, memorisation_figures, quality_figures
@@ -40,19 +40,19 @@ if TYPE_CHECKING:
 SAMPLES = 2000
 SECONDS = 300.0
 """For drawing; what takes longer ends with the samples there are by then."""
-REFERENCES = 10_000  # images, at most, that samples are judged by
+REFERENCES = 10_000  # images, at most, that samples are compared with
 TRAINING_IMAGES = 60_000  # training images, at most, that copies are looked for among
-CLASSIFIED = 20_000  # real images, at most, that a classifier learns from or is judged by
+CLASSIFIED = 20_000  # real images, at most, that a classifier learns from or is compared with
 PICTURE = Path("samples") / "nearest-neighbours.png"
 SHOWN = 64
-"""Samples in the picture of those that were judged."""
+"""Samples in the picture of those that were evaluated."""
 
 
 @dataclass(frozen=True)
 class Inquiry:
-    """Who judges, and how many samples; None: as many as there are images, at most `SAMPLES`."""
+    """The feature extractor, and how many samples; None: as many as there are images, at most `SAMPLES`."""
 
-    judge: Judge
+    extractor: Extractor
     samples: int | None = None
     max_seconds: float = SECONDS
 
@@ -60,16 +60,17 @@ class Inquiry:
 def quality_sections(case: Case, inquiry: Inquiry, run: Path) -> list[Section]:
     """Quality and memorisation of samples of the model in the folder `run`, where the pictures go.
 
-    Also the classes of samples for which none was asked, where the data have any. Raises `GenzooError` where the judge
-    took part in making the model or cannot judge these images, and where there are fewer than two samples or images.
+    Also the classes of samples for which none was asked, where the data have any. Raises `GenzooError` where the
+    feature extractor took part in making the model or cannot see these images, and where there are fewer than two
+    samples or images.
     """
     _check(case)
     start = time.perf_counter()
-    remark = inquiry.judge.remark(case.data, case.split)
-    space = inquiry.judge.make(case.data)
-    refuse_helper(space, run)
+    remark = inquiry.extractor.remark(case.data, case.split)
+    space = inquiry.extractor.make(case.data)
+    refuse_conditioning_encoder(space, run)
     images = _real_images(case)
-    asked = min(SAMPLES, len(images.judged)) if inquiry.samples is None else inquiry.samples
+    asked = min(SAMPLES, len(images.evaluated)) if inquiry.samples is None else inquiry.samples
     with progress_bar("samples", asked) as progress:
         drawn = draw_for(
             case.model, case.data, case.split, asked, seed=case.seed, max_seconds=inquiry.max_seconds,
@@ -83,17 +84,17 @@ def quality_sections(case: Case, inquiry: Inquiry, run: Path) -> list[Section]:
     classes, unasked = _class_figures(case, drawn, images)
     found = figures | classes, missing | unasked
     save_grid(drawn.images[:SHOWN], case.model.spec, run / JUDGED)
-    quality = _quality_section(case, *found, about, len(sets.judged), start, run / JUDGED)
+    quality = _quality_section(case, *found, about, len(sets.real), start, run / JUDGED)
     classes = _classes_section(case, drawn, sets, images.train, run / BY_CLASS)
     return [quality, memorisation, *([] if classes is None else [classes])]
 
 
 def _check(case: Case) -> None:
     if case.model.spec.levels is None:
-        raise GenzooError("samples are judged as images, these data are real-valued: pass --samples 0")
+        raise GenzooError("samples are evaluated as images, these data are real-valued: pass --samples 0")
     if case.split == "train":
         raise GenzooError(
-            "samples are judged by images that nothing was trained on: take --split test or val"
+            "samples are compared with images that nothing was trained on: take --split test or val"
         )
 
 
@@ -123,40 +124,41 @@ class _Chosen:
 
 @dataclass(frozen=True)
 class _RealImages:
-    """Those that samples are judged by, others of no training, and training images in random order."""
+    """Those that samples are compared with, others of no training, and training images in random order."""
 
-    judged: _Chosen
+    evaluated: _Chosen
     held: _Chosen
     train: _Chosen
 
 
 def _real_images(case: Case) -> _RealImages:
-    judged, held = case.data.split(case.split), case.data.test if case.split == "val" else case.data.val
+    evaluated, held = case.data.split(case.split), case.data.test if case.split == "val" else case.data.val
     most = REFERENCES if case.max_images is None else min(REFERENCES, case.max_images)
-    chosen = subset(len(judged), most, seeded("cpu", "quality images", case.seed))
+    chosen = subset(len(evaluated), most, seeded("cpu", "quality images", case.seed))
     if len(chosen) < 2:
         raise GenzooError(
-            f"samples are judged by two images or more, there are {len(chosen)}: take another --split"
+            f"samples are compared with two images or more, there are {len(chosen)}: take another --split"
         )
     order = torch.randperm(len(case.data.train), generator=seeded("cpu", "quality train", case.seed))
     others = subset(len(held), REFERENCES, seeded("cpu", "quality held", case.seed))
     return _RealImages(
-        _Chosen(judged, chosen), _Chosen(held, others), _Chosen(case.data.train, order[:TRAINING_IMAGES])
+        _Chosen(evaluated, chosen), _Chosen(held, others), _Chosen(case.data.train, order[:TRAINING_IMAGES])
     )
 
 
-def _check_spread(space: FeatureSpace, features: Tensor) -> None:
+def _check_dispersion(space: FeatureSpace, features: Tensor) -> None:
     if bool((features == features[0]).all()):
         raise GenzooError(
-            f"the judge {space.name} ({space.identity}) sees no difference between these images: take another --judge"
+            f"the feature extractor {space.name} ({space.identity}) sees no difference between these images: "
+            "take another --features"
         )
 
 
 def _feature_sets(case: Case, space: FeatureSpace, drawn: Drawn, images: _RealImages) -> FeatureSets:
-    judged = images.judged.features(space)
-    _check_spread(space, judged)
+    real = images.evaluated.features(space)
+    _check_dispersion(space, real)
     return FeatureSets(
-        samples=space(drawn.images), judged=judged, held=images.held.features(space),
+        samples=space(drawn.images), real=real, held=images.held.features(space),
         train=images.train.features(space), seed=case.seed,
     )  # fmt: skip
 
@@ -167,35 +169,37 @@ def _feature_sets(case: Case, space: FeatureSpace, drawn: Drawn, images: _RealIm
 def _about(space: FeatureSpace, drawn: Drawn, seed: int) -> dict[str, Any]:
     """What figures must be read with."""
     return {
-        "judge": {"name": space.name, "identity": space.identity, "width": space.width, "scale": space.scale},
+        "extractor": {"name": space.name, "identity": space.identity, "width": space.width, "scale": space.scale},
         "samples": len(drawn.images), "asked": drawn.asked, "conditions": drawn.conditions, "seed": seed,
         "sampling_seconds": drawn.seconds,
     }  # fmt: skip
 
 
-def _class_figures(case: Case, drawn: Drawn, images: _RealImages) -> tuple[dict[str, Figure], dict[str, str]]:
+def _class_figures(
+    case: Case, drawn: Drawn, images: _RealImages
+) -> tuple[dict[str, Estimate], dict[str, str]]:
     """Of samples that were asked to be of a class: whether they are, and whether they teach it."""
     if drawn.classes is None:
         return {}, {}
     samples = TensorSplit(drawn.images, drawn.classes)
-    judged, train = (part.with_classes(CLASSIFIED) for part in (images.judged, images.train))
+    real, train = (part.with_classes(CLASSIFIED) for part in (images.evaluated, images.train))
     return collected({
-        "class_accuracy": lambda: class_figures(samples, judged, train, case.model.spec, seed=case.seed)
+        "class_accuracy": lambda: class_figures(samples, real, train, case.model.spec, seed=case.seed)
     })  # fmt: skip
 
 
 def _quality_section(
     case: Case,
-    figures: Mapping[str, Figure],
+    figures: Mapping[str, Estimate],
     missing: Mapping[str, str],
     about: Mapping[str, Any],
-    judged: int,
+    references: int,
     start: float,
     picture: Path,
 ) -> Section:
-    rows = {"judge of samples": f"{about['judge']['name']} {about['judge']['identity']}"}
-    rows |= {"judge, mind": about["remark"]} if about["remark"] else {}
-    rows |= _rows(figures, missing) | {"samples": _count_text(about, judged)}
+    rows = {"feature extractor": f"{about['extractor']['name']} {about['extractor']['identity']}"}
+    rows |= {"warning: feature extractor": about["remark"]} if about["remark"] else {}
+    rows |= _rows(figures, missing) | {"samples": _count_text(about, references)}
     content = {
         **about, "figures": _json(figures), "missing": dict(missing), "seconds": time.perf_counter() - start
     }  # fmt: skip
@@ -208,12 +212,12 @@ def _count_text(about: Mapping[str, Any], images: int) -> str:
     return f"{about['samples']:,}{cut} against {images:,} images{given}"
 
 
-def _rows(figures: Mapping[str, Figure], missing: Mapping[str, str]) -> dict[str, str]:
-    rows = {readable(name): str(figure) for name, figure in figures.items()}
-    return rows | {readable(name): f"none: {reason}" for name, reason in missing.items()}
+def _rows(figures: Mapping[str, Estimate], missing: Mapping[str, str]) -> dict[str, str]:
+    rows = {display_name(name): str(figure) for name, figure in figures.items()}
+    return rows | {display_name(name): f"none: {reason}" for name, reason in missing.items()}
 
 
-def _json(figures: Mapping[str, Figure]) -> dict[str, Any]:
+def _json(figures: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: figure.to_json() for name, figure in figures.items()}
 
 
@@ -238,12 +242,14 @@ def _classes_section(
         return None
     bank = Labelled(sets.train.float(), labels[train.places].long())
     shares = class_shares(
-        bank, sets.samples, sets.judged, sets.stand_in, generator=sets.generator("class shares")
+        bank, sets.samples, sets.real, sets.stand_in, generator=sets.generator("class shares")
     )
     shown = by_class(drawn.images, shares.found, min(bank.classes, MOST_CLASSES), PER_CLASS)
     save_grid(shown.flatten(0, 1), case.model.spec, path, columns=PER_CLASS)
     content = {"seed": case.seed, **shares.to_json(_names(case, bank.classes)), "picture": str(path)}
-    return Section("classes", case.name, content, {"shift of classes": str(shares.shift)}, [path])
+    return Section(
+        "classes", case.name, content, {"class distribution shift (TV)": str(shares.shift)}, [path]
+    )
 
 
 def _names(case: Case, classes: int) -> Sequence[str]:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genzoo.core.legacy import upgrade_report
+
 if TYPE_CHECKING:
     pass
 
@@ -12,10 +14,10 @@ if TYPE_CHECKING:
 REPORT = "report.json"
 
 JUDGED = Path("samples") / "judged.png"
-"""Samples that an evaluation has judged."""
+"""Samples of an evaluation."""
 
 BY_CLASS = Path("samples") / "by-class.png"
-"""Those of a run that takes no classes, a row for each class that the judge finds in them."""
+"""Those of a run that takes no classes, a row for each class that the feature extractor finds in them."""
 
 PER_CLASS, MOST_CLASSES = 8, 40
 """Samples of a class, and classes at most, that pictures of classes show."""
@@ -30,7 +32,7 @@ def add_to_report(run: Path, section: str, key: str, content: Mapping[str, Any])
 
     path = run / REPORT
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = upgrade_report(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):  # there is none yet, or none that anybody could read
         report = {}
     report = report if isinstance(report, dict) else {}

@@ -12,12 +12,12 @@ import torch
 from genzoo.core.errors import GenzooError
 from genzoo.core.random import seeded
 from genzoo.data.pairs import PairedSplit
-from genzoo.evaluation.ais import noised_generator
+from genzoo.evaluation.ais import ais_likelihood
 from genzoo.evaluation.baselines import IndependentPixels
 from genzoo.evaluation.illustrations import illustrate
 from genzoo.evaluation.latents import LatentVariableModel, PicturedLatents, draw_latents, latent_figures
 from genzoo.evaluation.likelihood import subset
-from genzoo.evaluation.ood import outlier_scores, separation, separation_stderr
+from genzoo.evaluation.ood import ood_scores, separation, separation_stderr
 from genzoo.evaluation.report.measuring import likelihood_rows, measure, set_id, with_error
 from genzoo.evaluation.translation import translation_figures
 from genzoo.metrics.modes import Coverage, Modes
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 GAP_IMAGES = 1000  # training images, at most, that the generalisation gap is measured on
 TRANSLATED = 2000  # images, at most, that predictions are made for
-OUTLIER_IMAGES = 500  # images of each kind, at most, that outlier scores are compared on
+OOD_IMAGES = 500  # images of each kind, at most, that scores of OOD detection are compared on
 BACKGROUND_IMAGES = 20_000  # training images, at most, that the background of a likelihood ratio is fitted on
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model, the images that it is judged on, and how: `max_seconds` is for each measurement of likelihoods."""
+    """A model, the images that it is evaluated on, and how: `max_seconds` is for each measurement of likelihoods."""
 
     model: "GenerativeModel"
     data: "ImageData"
@@ -49,7 +49,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What the judged images are called in reports."""
+        """What the evaluated images are called in reports."""
         return set_id(self.data, self.split)
 
     def generator(self, purpose: str) -> torch.Generator:
@@ -111,27 +111,27 @@ def _gap_text(gap: dict[str, Any]) -> str:
     )
 
 
-def noised_section(case: Case, *, images: int, annealing: Annealing) -> Section:
+def ais_section(case: Case, *, images: int, annealing: Annealing) -> Section:
     """The likelihood of `images` of the split under "generator plus observation noise", and the noise chosen for it.
 
     Raises `GenzooError` for a model that is no generator from latents.
     """
     if not isinstance(case.model, Decoder):
-        raise GenzooError("--noised is for models that generate from latents, such as gan; leave it out")
-    report = noised_generator(
+        raise GenzooError("--ais is for models that generate from latents, such as gan; leave it out")
+    report = ais_likelihood(
         case.model, case.data.split(case.split), case.data.val, images=images, annealing=annealing,
         generator=case.generator("noised"),
     )  # fmt: skip
-    return Section("noised_generator", case.name, report.to_json(), noised_rows(report))
+    return Section("ais", case.name, report.to_json(), ais_rows(report))
 
 
-def noised_rows(report: "LikelihoodReport") -> dict[str, str]:
+def ais_rows(report: "LikelihoodReport") -> dict[str, str]:
     """The rows of a table of its own."""
     details = report.details
     return {
         "bits/dim": f"{report.kind.symbol} {with_error(report.bits_per_dim, report.bits_per_dim_stderr, 3)}",
         "nats/image": f"{report.kind.symbol} {with_error(-report.nats, report.nats_stderr, 2)}",
-        "what is judged": "the generator plus discretised noise, which is another model than the generator",
+        "what is evaluated": "the generator plus discretised noise, which is another model than the generator",
         "noise": f"standard deviation {details['scale']:g} where images range over 2, chosen on validation images",
         "gap (BDMC)": f"{details['bdmc_gap']:.2f} nats on simulated images",
         "images": f"{report.images}",
@@ -154,7 +154,7 @@ def modes_rows(found: Coverage) -> dict[str, str]:
     covered = (
         f"{found.covered} of {found.modes} covered, KL {found.divergence:.3f} nats from the data's shares"
     )
-    rows = {"modes": covered, "spread of samples": f"{found.spread:.2f} of that of the data"}
+    rows = {"modes": covered, "dispersion of samples": f"{found.dispersion:.2f} of that of the data"}
     return rows | (
         {"health": "COLLAPSED: the samples are alike or miss most modes"} if found.collapsed else {}
     )
@@ -227,22 +227,22 @@ def illustrations_section(case: Case, folder: Path) -> Section | None:
     return Section("illustrations", case.name, content, {}, pictures) if pictures else None
 
 
-# --- outliers --------------------------------------------------------------------------------------------------
+# --- out-of-distribution detection -----------------------------------------------------------------------------
 
 
-def outliers_section(case: Case, strange: "ImageData", name: str) -> Section:
-    """How well each outlier score tells images of `strange`, called `name`, from those of the model's own data.
+def ood_section(case: Case, strange: "ImageData", name: str) -> Section:
+    """How well each OOD score tells images of `strange`, called `name`, from those of the model's own data.
 
     Typicality is measured from the validation split's mean. Class-conditional models sum over their classes.
     """
-    most = case.max_images or OUTLIER_IMAGES
+    most = case.max_images or OOD_IMAGES
     entropy = measure(case.model, case.data, "val", seed=case.seed, max_images=most).bits_per_dim
     generator, scores = case.generator("outliers"), []
     background = independent_pixels(case)
     for images in (case.data.split(case.split), strange.split(case.split)):
         chosen = images.batch(subset(len(images), most, seeded("cpu", "outliers", case.seed))).images
         scores.append(
-            outlier_scores(case.model, chosen, entropy=entropy, background=background, generator=generator)
+            ood_scores(case.model, chosen, entropy=entropy, background=background, generator=generator)
         )
     auroc, errors = separation(*scores), separation_stderr(*scores)
     counts = [len(score.likelihood) for score in scores]
@@ -254,7 +254,7 @@ def outliers_section(case: Case, strange: "ImageData", name: str) -> Section:
         "kind": scores[0].kind.name,
     }
     rows = {f"AUROC by {score}": with_error(value, errors[score], 3) for score, value in auroc.items()}
-    return Section("outliers", f"{case.name} against {name}", content, rows)
+    return Section("ood", f"{case.name} against {name}", content, rows)
 
 
 def independent_pixels(case: Case) -> IndependentPixels | None:
