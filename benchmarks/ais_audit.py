@@ -13,11 +13,16 @@ import torch
 from torch import Tensor
 
 import genzoo
-from genzoo.commands import data_of_run
-from genzoo.contract import GenzooError
-from genzoo.likelihood import HMC, AnnealingPath, annealed_importance_sampling, bidirectional_monte_carlo
-from genzoo.models.vae import VAE
+from genzoo.core.errors import GenzooError
+from genzoo.models.run_data import data_of_run
+from genzoo.models.vae.vector_vae import VAE
 from genzoo.objectives.elbo import GaussianMixture
+from genzoo.objectives.likelihood.annealing import (
+    HMC,
+    AnnealingPath,
+    annealed_importance_sampling,
+    bidirectional_monte_carlo,
+)
 
 
 def path_of(model: VAE, images: Tensor) -> AnnealingPath:

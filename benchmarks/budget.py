@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import torch
 
-from genzoo.contract import GenzooError, Trainable
+from genzoo.core.errors import GenzooError
+from genzoo.core.trainable import Trainable
 from genzoo.data.split import Split
 
 TRIAL, WARM_UP = 25, 5  # steps that tell the price of one

@@ -22,15 +22,17 @@ from torch import Tensor
 
 import genzoo
 from benchmarks.budget import fitted_seconds, steps_for
-from genzoo.catalogue import DESCRIPTIONS
-from genzoo.contract import DataSpec, GenerativeModel, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.random import seeded
+from genzoo.core.spec import DataSpec
 from genzoo.data.image_data import ImageData
+from genzoo.data.image_grid import save_grid
 from genzoo.evaluation.classifier import Classifier, fit_classifier
-from genzoo.evaluation.conditioning_figures import ClassAgreement, class_agreement
-from genzoo.pictures import save_grid
-from genzoo.presets import PRESETS
-from genzoo.runtime import seeded
-from genzoo.samplers import Sampling
+from genzoo.metrics.conditioning_metrics import ClassAgreement, class_agreement
+from genzoo.models.base import GenerativeModel
+from genzoo.models.catalogue import DESCRIPTIONS
+from genzoo.models.diffusion.samplers.sampling import Sampling
+from genzoo.models.presets import PRESETS
 
 TWINS = ("ddpm-likelihood", "edm", "flow-likelihood", "vqgan")
 FAMILIES = tuple(name for name, preset in PRESETS.items() if not preset.needs_input)

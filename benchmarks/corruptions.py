@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
 from genzoo.data.augmentations import GaussianBlur, RandomCrop
 
 SEVERITIES = (0, 1, 2, 3, 4, 5)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 import genzoo
 from genzoo.data.image_data import ImageData
+from genzoo.data.image_grid import save_grid
 from genzoo.evaluation.classifier import Classifier, fit_classifier
-from genzoo.pictures import save_grid
-from genzoo.trainer import Budget
+from genzoo.training.trainer import Budget
 
 SAMPLES = 1000
 SURE = 0.9

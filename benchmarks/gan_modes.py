@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 import genzoo
-from genzoo.contract import DataSpec
+from genzoo.core.spec import DataSpec
 from genzoo.data import GaussianGrid, GaussianMixture
-from genzoo.models.gan import GAN, GANConfig
+from genzoo.models.gan.generator_model import GAN, GANConfig
+from genzoo.models.preset import build
+from genzoo.models.registry import get_preset
 from genzoo.objectives.adversarial import (
     AdversarialLoss,
     GradientPenalty,
@@ -30,8 +32,7 @@ from genzoo.objectives.adversarial import (
     RelativisticPaired,
     Wasserstein,
 )
-from genzoo.presets import build, get_preset
-from genzoo.trainer import Budget
+from genzoo.training.trainer import Budget
 
 SAMPLES = 10_000
 LEAST_SHARE = 0.2

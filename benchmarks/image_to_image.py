@@ -23,20 +23,15 @@ from rich.table import Table
 from torch import Tensor
 
 from genzoo import create, load_data
-from genzoo.contract import GenerativeModel
 from genzoo.data import ImageData
+from genzoo.data.image_grid import save_grid
 from genzoo.data.split import Split
-from genzoo.evaluation.features import FeatureSpace, some_images
-from genzoo.evaluation.frechet import frechet_distance
-from genzoo.evaluation.translation import (
-    BASIS_IMAGES,
-    l1_distances,
-    psnrs,
-    translation_figures,
-    translation_picture,
-)
-from genzoo.pictures import save_grid
-from genzoo.trainer import Budget, Trainer
+from genzoo.evaluation.features.feature_space import FeatureSpace, some_images
+from genzoo.evaluation.translation import BASIS_IMAGES, l1_distances, psnrs, translation_figures
+from genzoo.metrics.frechet import frechet_distance
+from genzoo.models.base import GenerativeModel
+from genzoo.models.input_pictures import translation_picture
+from genzoo.training.trainer import Budget, Trainer
 
 PRESETS = {"L1": "image-to-image-l1", "L1 + adversarial": "image-to-image"}
 PICTURED = 16

@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from genzoo.evaluation.frechet import frechet_distance
-from genzoo.evaluation.kernels import kid
-from genzoo.evaluation.neighbours import K_DENSITY, neighbour_metrics
+from genzoo.metrics.frechet import frechet_distance
+from genzoo.metrics.kernels import kid
+from genzoo.metrics.neighbours import K_DENSITY, neighbour_metrics
 
 BAR_SECONDS, BAR_MIB = 20.0, 2048.0
 SUBSETS, SUBSET = 100, 1000

@@ -17,15 +17,17 @@ import time
 
 import genzoo
 from benchmarks import budget
-from genzoo.catalogue import ENCODER_DESCRIPTIONS
-from genzoo.contract import DataSpec, Encoder, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
 from genzoo.data.augmentation_presets import KINDS
 from genzoo.data.image_data import ImageData
 from genzoo.data.split import Split
-from genzoo.encoder_sections import EncoderCase, ProbeFigures, probe
-from genzoo.encoders.probes import Labelled, Share, effective_rank
-from genzoo.likelihood.scale import Scale
-from genzoo.objectives.labelled import Instances, Margin
+from genzoo.evaluation.report.encoder_sections import EncoderCase, ProbeFigures, probe
+from genzoo.metrics.probes import Labelled, Share, effective_rank
+from genzoo.models.base import Encoder
+from genzoo.models.catalogue import ENCODER_DESCRIPTIONS
+from genzoo.objectives.scale import Scale
+from genzoo.objectives.supervised import Instances, Margin
 
 MARGINS = {
     "margin-plain": Margin(),

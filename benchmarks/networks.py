@@ -20,17 +20,21 @@ from rich.table import Table
 from torch import Tensor
 
 from genzoo import DataSpec, load_data
-from genzoo.contract import Batch, GenerativeModel, Likelihood, evaluating
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.spec import Batch
+from genzoo.core.trainable import evaluating
 from genzoo.data import ImageData
-from genzoo.evaluation.features import FeatureSpace, some_images
-from genzoo.evaluation.frechet import frechet_distance
+from genzoo.evaluation.features.feature_space import FeatureSpace, some_images
 from genzoo.evaluation.likelihood import evaluate_likelihood
-from genzoo.models.diffusion import DiffusionConfig
-from genzoo.networks.denoisers import DenoiserConfig
-from genzoo.networks.patch_transformer import PatchTransformerConfig
-from genzoo.networks.unet import UNetConfig
-from genzoo.presets import build, get_preset
-from genzoo.trainer import Budget, Trainer
+from genzoo.metrics.frechet import frechet_distance
+from genzoo.models.base import GenerativeModel
+from genzoo.models.diffusion.denoising_model import DiffusionConfig
+from genzoo.models.preset import build
+from genzoo.models.registry import get_preset
+from genzoo.nn.denoiser_network import DenoiserConfig
+from genzoo.nn.patch_transformer import PatchTransformerConfig
+from genzoo.nn.unet import UNetConfig
+from genzoo.training.trainer import Budget, Trainer
 
 FAMILIES: dict[str, Callable[[int], DenoiserConfig]] = {
     "diffusers U-Net": lambda n: UNetConfig(widths=(8 * n, 16 * n)),

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from genzoo.contract import evaluating
-from genzoo.models.autoregressive import AutoregressiveModel
+from genzoo.core.trainable import evaluating
+from genzoo.models.autoregressive.pixel_models import AutoregressiveModel
 
 
 def sample_plainly(

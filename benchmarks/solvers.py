@@ -24,27 +24,22 @@ from rich.table import Table
 from torch import Tensor
 
 import genzoo
-from genzoo.commands import DataArguments, data_of_run
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
 from genzoo.data import ImageData
-from genzoo.evaluation.features import BASIS_IMAGES, FeatureSpace, some_images
-from genzoo.evaluation.frechet import frechet_distance
-from genzoo.models.diffusion import Diffusion
-from genzoo.samplers import (
-    DDIM,
-    AdamsMoulton,
-    DPMSolverPP2M,
-    Euler,
-    Heun,
+from genzoo.evaluation.features.feature_space import BASIS_IMAGES, FeatureSpace, some_images
+from genzoo.metrics.frechet import frechet_distance
+from genzoo.models.diffusion.denoising_model import Diffusion
+from genzoo.models.diffusion.samplers.base_sampler import Sampler, is_clean
+from genzoo.models.diffusion.samplers.sampling import Sampling
+from genzoo.models.diffusion.samplers.solvers import DDIM, AdamsMoulton, DPMSolverPP2M, Euler, Heun
+from genzoo.models.diffusion.samplers.time_grids import (
     KarrasGrid,
     LogisticGrid,
     LogSNRGrid,
-    Sampler,
-    Sampling,
     TimeGrid,
     UniformGrid,
 )
-from genzoo.samplers.base import is_clean
+from genzoo.models.run_data import DataArguments, data_of_run
 
 BAR = 1.05
 """Share of the plain method's distance that ten calls are to reach."""

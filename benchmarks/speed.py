@@ -24,12 +24,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.plain_sampling import sample_plainly
 from genzoo import DataSpec, create, list_models
-from genzoo.config import TrainConfig
-from genzoo.contract import Batch, GenerativeModel, Likelihood
-from genzoo.models.autoregressive import AutoregressiveModel
-from genzoo.networks.passes import runs_in_bf16
-from genzoo.optim import keep_freed_memory, make_optimizer
-from genzoo.presets import get_preset
+from genzoo.core.config import TrainConfig
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.passes import runs_in_bf16
+from genzoo.core.spec import Batch
+from genzoo.models.autoregressive.pixel_models import AutoregressiveModel
+from genzoo.models.base import GenerativeModel
+from genzoo.models.registry import get_preset
+from genzoo.training.optim import keep_freed_memory, make_optimizer
 
 SPECS = {
     "digits": DataSpec((1, 8, 8), 17),

@@ -38,13 +38,13 @@ from torch import Tensor, nn
 from benchmarks.networks import FAMILIES, PRESETS_OWN, diffusion_config, parameters_of, same_size
 from benchmarks.speed import seconds_per_call
 from genzoo import DataSpec, load_data
-from genzoo.contract import Batch
-from genzoo.couplings import OptimalTransport
-from genzoo.models.diffusion import DiffusionConfig
-from genzoo.networks.passes import runs_in_bf16
+from genzoo.core.passes import runs_in_bf16
+from genzoo.core.spec import Batch
+from genzoo.models.diffusion.denoising_model import DiffusionConfig
+from genzoo.models.preset import build
+from genzoo.objectives.denoising.couplings import OptimalTransport
 from genzoo.objectives.elbo import normal_noise
-from genzoo.optim import WeightAverage, clip_gradients, keep_freed_memory, make_optimizer
-from genzoo.presets import build
+from genzoo.training.optim import WeightAverage, clip_gradients, keep_freed_memory, make_optimizer
 
 SPEC = DataSpec((1, 28, 28), 256)
 PAIRED = 256

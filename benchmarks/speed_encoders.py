@@ -20,13 +20,13 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from genzoo import DataSpec
-from genzoo.contract import evaluating
+from genzoo.core.passes import runs_in_bf16
+from genzoo.core.trainable import evaluating
 from genzoo.data.augmentation_presets import augmentation_for
 from genzoo.data.augmentations import Augmentation, views
-from genzoo.networks.backbones import Backbone, BackboneConfig, ProjectionConfig, ResNetConfig, ViTConfig
-from genzoo.networks.passes import runs_in_bf16
+from genzoo.nn.backbones import Backbone, BackboneConfig, ProjectionConfig, ResNetConfig, ViTConfig
 from genzoo.objectives.contrastive import NTXent
-from genzoo.optim import keep_freed_memory
+from genzoo.training.optim import keep_freed_memory
 
 DATA = {
     "small-digits": DataSpec((1, 8, 8), 17),

@@ -19,14 +19,14 @@ from torch import Tensor
 
 import genzoo
 from benchmarks.gan_modes import LOSSES, with_loss
-from genzoo.contract import GenerativeModel
 from genzoo.data import stacked
 from genzoo.data.image_data import ImageData
 from genzoo.data.stacked import STACK_SIZES, stack_classes
 from genzoo.evaluation.classifier import Classifier, fit_classifier
-from genzoo.evaluation.modes import Coverage
-from genzoo.presets import build
-from genzoo.trainer import Budget
+from genzoo.metrics.modes import Coverage
+from genzoo.models.base import GenerativeModel
+from genzoo.models.preset import build
+from genzoo.training.trainer import Budget
 
 BAR = 900
 

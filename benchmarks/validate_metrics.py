@@ -45,8 +45,8 @@ from benchmarks.validation_bench import (
 )
 from benchmarks.validation_judges import blind, corrupted, seeds
 from benchmarks.validation_truth import truth
-from genzoo.contract import GenzooError
-from genzoo.evaluation.features import some_images
+from genzoo.core.errors import GenzooError
+from genzoo.evaluation.features.feature_space import some_images
 
 BAR = 0.9
 SEEN_OF_EIGHT = 7

@@ -10,15 +10,15 @@ import torch
 from scipy.stats import kendalltau, spearmanr
 from torch import Tensor
 
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.random import seeded
 from genzoo.data.image_data import ImageData
-from genzoo.evaluation.diversity import sliced_wasserstein
-from genzoo.evaluation.features import FeatureSpace, pixel_space, random_space, some_images
-from genzoo.evaluation.frechet import frechet_distance
-from genzoo.evaluation.kernels import kid
-from genzoo.evaluation.neighbours import neighbour_metrics
-from genzoo.judge import BASIS_IMAGES, default_judge
-from genzoo.runtime import seeded
+from genzoo.evaluation.features.extractor import BASIS_IMAGES, default_judge
+from genzoo.evaluation.features.feature_space import FeatureSpace, pixel_space, random_space, some_images
+from genzoo.metrics.diversity import sliced_wasserstein
+from genzoo.metrics.frechet import frechet_distance
+from genzoo.metrics.kernels import kid
+from genzoo.metrics.neighbours import neighbour_metrics
 
 FEWEST = 20
 """Images without which nothing is validated."""

@@ -16,12 +16,12 @@ from benchmarks.validation_bench import (
     kendall,
     table,
 )
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
 from genzoo.data.augmentations import RandomCrop
-from genzoo.encoders.embedding import prepared
-from genzoo.evaluation.frechet import frechet_distance
-from genzoo.judge import judge_config
-from genzoo.likelihood.dequantisation import quantise
+from genzoo.evaluation.features.extractor import judge_config
+from genzoo.metrics.frechet import frechet_distance
+from genzoo.models.encoders.embedding import prepared
+from genzoo.objectives.dequantisation import quantise
 
 BAR = 0.9
 MODEL_SEVERITIES = (1, 3, 5)

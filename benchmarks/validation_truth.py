@@ -39,12 +39,13 @@ from benchmarks.validation_bench import (
     table,
     untrained,
 )
-from genzoo.contract import DataSpec, GenerativeModel
+from genzoo.core.spec import DataSpec
 from genzoo.data.split import TensorSplit
-from genzoo.distributions import OutputDistribution
-from genzoo.evaluation.features import FeatureSpace, some_images
-from genzoo.judge import default_judge
-from genzoo.models.autoregressive import AutoregressiveModel
+from genzoo.evaluation.features.extractor import default_judge
+from genzoo.evaluation.features.feature_space import FeatureSpace, some_images
+from genzoo.models.autoregressive.pixel_models import AutoregressiveModel
+from genzoo.models.base import GenerativeModel
+from genzoo.objectives.pixels import OutputDistribution
 
 PRESET, SIZE = "pixelcnn", "tiny"
 SIDE, LEVELS = 14, 4

@@ -25,16 +25,17 @@ from torch import Tensor
 
 import genzoo
 from benchmarks.budget import fitted_seconds, steps_for
-from genzoo.conditioning import encoded
-from genzoo.contract import Encoder, GenerativeModel, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.random import seeded
 from genzoo.data.augmentation_presets import KINDS
 from genzoo.data.image_data import ImageData
+from genzoo.data.image_grid import save_grid
 from genzoo.data.split import Split
-from genzoo.encoders.probes import Labelled, knn_accuracy
-from genzoo.evaluation.conditioning_figures import Nearness, closeness, variation_auc
-from genzoo.pictures import save_grid
-from genzoo.presets import get_preset
-from genzoo.runtime import seeded
+from genzoo.metrics.conditioning_metrics import Nearness, closeness, variation_auc
+from genzoo.metrics.probes import Labelled, knn_accuracy
+from genzoo.models.base import Encoder, GenerativeModel
+from genzoo.models.conditioning import encoded
+from genzoo.models.registry import get_preset
 
 BAR = 0.9
 BANK = 10_000  # training images whose classes the encoders' neighbours know

@@ -10,12 +10,12 @@ import argparse
 import time
 
 import genzoo
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.random import seeded
 from genzoo.data.augmentation_presets import AUGMENTATIONS, KINDS, LIGHT, ground_of, on_ground
 from genzoo.data.augmentations import Augmentation, ColourJitter, RandomCrop, Then
 from genzoo.data.image_data import ImageData
-from genzoo.encoders.probes import Labelled, few_shot_accuracy, knn_accuracy
-from genzoo.runtime import seeded
+from genzoo.metrics.probes import Labelled, few_shot_accuracy, knn_accuracy
 
 TRIED: dict[str, Augmentation] = {
     "crops": Then((RandomCrop(scale=(0.3, 1.0), flip=0.5), LIGHT)),

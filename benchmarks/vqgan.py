@@ -15,15 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 import genzoo
-from genzoo.config import ModelConfig
-from genzoo.evaluation.features import FeatureSpace, some_images
+from genzoo.data.image_grid import save_grid
+from genzoo.evaluation.features.feature_space import FeatureSpace, some_images
 from genzoo.evaluation.translation import compared
-from genzoo.models.latent import LatentConfig
-from genzoo.models.vqgan import VQGAN, VQGANConfig
-from genzoo.models.vqvae import VQVAE
-from genzoo.pictures import save_grid
-from genzoo.presets import build, get_preset
-from genzoo.trainer import Budget, Trainer
+from genzoo.models.base import ModelConfig
+from genzoo.models.preset import build
+from genzoo.models.registry import get_preset
+from genzoo.models.vq.latent_model import LatentConfig
+from genzoo.models.vq.vqgan import VQGAN, VQGANConfig
+from genzoo.models.vq.vqvae import VQVAE
+from genzoo.training.trainer import Budget, Trainer
 
 LIKELIHOOD_IMAGES = 500
 

@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from genzoo.config import ModelConfig, TrainConfig
-from genzoo.contract import GenerativeModel, Likelihood, NoLikelihood
+from genzoo.core.config import TrainConfig
+from genzoo.core.errors import NoLikelihood
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.models.base import GenerativeModel, ModelConfig
 
 
 @dataclass(frozen=True)

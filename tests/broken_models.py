@@ -9,13 +9,9 @@ import torch
 import torch.nn.functional as F
 from pixel_models import Bound, Duel, Estimate, Pixels, validate, validate_cond
 
-from genzoo.contract import (
-    Batch,
-    DataSpec,
-    Likelihood,
-    LogLikelihood,
-    Loss,
-)
+from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.core.trainable import Loss
 
 
 class WrongKind(Pixels):

@@ -2,7 +2,7 @@
 
 import torch
 
-from genzoo.checkpoint import load_state
+from genzoo.training.checkpoint import load_state
 
 
 class Crash(Exception):

@@ -10,14 +10,14 @@ from diffusers import (
     UNet2DModel,
 )
 
-from genzoo.betas import CosineBetas, GivenBetas, LinearBetas
-from genzoo.contract import DataSpec
-from genzoo.models.diffusion import DiffusionConfig
-from genzoo.networks.clocks import LogSNRClock, TimeClock
-from genzoo.networks.conv_unet import ConvUNetConfig
-from genzoo.networks.patch_transformer import PatchTransformerConfig
-from genzoo.networks.unet import UNetConfig
-from genzoo.paths import (
+from genzoo.core.spec import DataSpec
+from genzoo.models.diffusion.denoising_model import DiffusionConfig
+from genzoo.nn.conv_unet import ConvUNetConfig
+from genzoo.nn.patch_transformer import PatchTransformerConfig
+from genzoo.nn.unet import UNetConfig
+from genzoo.objectives.denoising.betas import CosineBetas, GivenBetas, LinearBetas
+from genzoo.objectives.denoising.noise_conditioning import LogSNRClock, TimeClock
+from genzoo.objectives.denoising.paths import (
     DataTarget,
     DiscreteBetas,
     EDMTarget,

@@ -5,7 +5,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from genzoo.contract import DataSpec
+from genzoo.core.spec import DataSpec
 
 
 def all_images(spec: DataSpec) -> Tensor:

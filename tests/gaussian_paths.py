@@ -5,7 +5,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genzoo.paths import (
+from genzoo.models.diffusion.samplers.solvers import (
+    DDIM,
+    AdamsMoulton,
+    Ancestral,
+    Dopri5,
+    DPMSolverPP2M,
+    Euler,
+    Heun,
+)
+from genzoo.models.diffusion.samplers.time_grids import KarrasGrid, LogSNRGrid, UniformGrid
+from genzoo.objectives.denoising.paths import (
     VE,
     Linear,
     Solved,
@@ -14,18 +24,6 @@ from genzoo.paths import (
     VPCosine,
     VPLinear,
     spread,
-)
-from genzoo.samplers import (
-    DDIM,
-    AdamsMoulton,
-    Ancestral,
-    Dopri5,
-    DPMSolverPP2M,
-    Euler,
-    Heun,
-    KarrasGrid,
-    LogSNRGrid,
-    UniformGrid,
 )
 
 PATHS = [VPLinear(), VPCosine(), Trigonometric(), SubVP(), Linear(), VE()]

@@ -4,10 +4,10 @@ import json
 
 import torch
 
-from genzoo.config import to_json
-from genzoo.contract import DataSpec
-from genzoo.pictures import save_grid
-from genzoo.presets import get_preset
+from genzoo.core.config import to_json
+from genzoo.core.spec import DataSpec
+from genzoo.data.image_grid import save_grid
+from genzoo.models.registry import get_preset
 
 SPEC = DataSpec((1, 8, 8), levels=17)
 TEST_ID = "digits/test@seed=0"

@@ -9,17 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genzoo.config import ModelConfig, TrainConfig
-from genzoo.contract import (
-    Batch,
-    DataSpec,
-    GenerativeModel,
-    GenzooError,
-    Likelihood,
-    LogLikelihood,
-    Loss,
-    NoLikelihood,
-)
+from genzoo.core.config import TrainConfig
+from genzoo.core.errors import GenzooError, NoLikelihood
+from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.core.trainable import Loss
+from genzoo.models.base import GenerativeModel, ModelConfig
 from genzoo.testing import yield_checks
 
 GREY = DataSpec((1, 4, 4), levels=4)

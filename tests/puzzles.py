@@ -1,10 +1,10 @@
 """Small puzzles, their parts, and the data they are tried on."""
 
-from genzoo.contract import DataSpec
+from genzoo.core.spec import DataSpec
 from genzoo.data.augmentations import RandomCrop, Then
-from genzoo.encoders.inpainting import InpaintingConfig
-from genzoo.encoders.pretext import JigsawConfig, RotationConfig
-from genzoo.networks.backbones import ProjectionConfig, ResNetConfig, ViTConfig
+from genzoo.models.encoders.inpainting import InpaintingConfig
+from genzoo.models.encoders.pretext import JigsawConfig, RotationConfig
+from genzoo.nn.backbones import ProjectionConfig, ResNetConfig, ViTConfig
 
 PLAIN, CROP = Then(()), RandomCrop(scale=(0.5, 1.0), flip=0.5)
 RESNET, VIT = ResNetConfig((8, 16)), ViTConfig(width=32, blocks=2, head_width=16)

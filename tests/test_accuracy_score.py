@@ -5,8 +5,9 @@ import torch
 from small_models import rng
 from torch import nn
 
-from genzoo.config import ModelConfig
-from genzoo.contract import DataSpec, GenerativeModel, GenzooError, Likelihood
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.spec import DataSpec
 from genzoo.data import TensorSplit, load_data
 from genzoo.evaluation.accuracy_score import (
     balanced_classes,
@@ -15,6 +16,7 @@ from genzoo.evaluation.accuracy_score import (
     draw_classes,
 )
 from genzoo.evaluation.classifier import fit_classifier
+from genzoo.models.base import GenerativeModel, ModelConfig
 
 STEPS = 120
 CLASSES = 10

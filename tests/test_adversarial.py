@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
 from genzoo.objectives.adversarial import (
     R1,
     R2,

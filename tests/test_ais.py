@@ -9,8 +9,12 @@ from enumeration import all_images
 from torch import Tensor
 from torch.nn import functional as F
 
-from genzoo.contract import DataSpec, GenzooError, Likelihood
-from genzoo.likelihood import (
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.spec import DataSpec
+from genzoo.models.vae.vector_vae import VAEConfig
+from genzoo.objectives.elbo import importance_weighted_bound
+from genzoo.objectives.likelihood.annealing import (
     HMC,
     AnnealingPath,
     annealed_importance_sampling,
@@ -19,8 +23,6 @@ from genzoo.likelihood import (
     leapfrog,
     sigmoid_temperatures,
 )
-from genzoo.models.vae import VAEConfig
-from genzoo.objectives.elbo import importance_weighted_bound
 from genzoo.testing.probe import perturb
 
 FAST = HMC(leapfrog_steps=4, pilot_transitions=100)

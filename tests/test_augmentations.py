@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as kernels
 
-from genzoo.config import from_json, to_json
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.core.config import from_json, to_json
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
 from genzoo.data import augmentations
 from genzoo.data.augmentation_presets import AUGMENTATIONS, KINDS, augmentation_for, on_ground
 from genzoo.data.augmentations import (

@@ -6,8 +6,14 @@ import pytest
 import torch
 from enumeration import all_images, perturbed
 
-from genzoo.contract import DataSpec, GenzooError
-from genzoo.models.autoregressive import HeadConfig, PixelCNNConfig, PixelGroups, PixelTransformerConfig
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
+from genzoo.models.autoregressive.pixel_models import (
+    HeadConfig,
+    PixelCNNConfig,
+    PixelGroups,
+    PixelTransformerConfig,
+)
 
 PIXELCNN = PixelCNNConfig(width=16, vertical=(16, 24), blocks=2, head=HeadConfig(width=16))
 TRANSFORMER = PixelTransformerConfig(width=32, head_width=16, blocks=2, head=HeadConfig(width=16))

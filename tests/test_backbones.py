@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from genzoo.config import from_json, to_json
-from genzoo.contract import GenzooError
-from genzoo.networks.backbones import ProjectionConfig, ResNetConfig, ViTConfig
+from genzoo.core.config import from_json, to_json
+from genzoo.core.errors import GenzooError
+from genzoo.nn.backbones import ProjectionConfig, ResNetConfig, ViTConfig
 
 RESNET, VIT = ResNetConfig((8, 12)), ViTConfig(width=16, blocks=2, head_width=8)
 CONFIGS = {

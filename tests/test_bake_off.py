@@ -12,8 +12,8 @@ import pytest
 from hand_written_runs import hand_written, likelihood
 
 from genzoo.__main__ import main
-from genzoo.checkpoint import load_state, save_state
-from genzoo.comparison.bake_off import (
+from genzoo.core.errors import GenzooError
+from genzoo.evaluation.comparison.bake_off import (
     DONE,
     FAILED,
     STATE,
@@ -24,7 +24,7 @@ from genzoo.comparison.bake_off import (
     _alone,
     _reason,
 )
-from genzoo.contract import GenzooError
+from genzoo.training.checkpoint import load_state, save_state
 
 ROOT = Path(__file__).parent.parent
 TERMS = Terms("digits", {"steps": 6}, size="tiny")

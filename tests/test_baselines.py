@@ -11,7 +11,9 @@ from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from small_models import images, rng
 
-from genzoo.contract import DataSpec, GenzooError, Likelihood
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.spec import DataSpec
 from genzoo.evaluation.baselines import (
     PPCA,
     CodecBaseline,
@@ -26,7 +28,7 @@ from genzoo.evaluation.baselines import (
     fitted_baselines,
     mixture_bound,
 )
-from genzoo.evaluation.codecs import CODECS, JPEG_XL, PNG, WEBP
+from genzoo.metrics.codecs import CODECS, JPEG_XL, PNG, WEBP
 
 SMALL = DataSpec((1, 2, 2), levels=3)
 

@@ -8,14 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.text import TEXT_LENGTH, byte_codes
 from genzoo.data import load_data, validate
 from genzoo.data.captions import (
     CLASS_NAMES,
     TEMPLATES,
-    TEXT_LENGTH,
     CaptionedSplit,
-    byte_codes,
     caption,
     captioned,
     class_names,

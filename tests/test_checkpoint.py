@@ -10,17 +10,13 @@ import pytest
 import torch
 from tiny_model import DuelConfig, TinyConfig, tiny_images
 
-from genzoo.checkpoint import (
-    first_difference,
-    load_model,
-    load_state,
-    save_model,
-    save_state,
-    write_atomically,
-)
-from genzoo.config import TrainConfig
-from genzoo.contract import DataSpec, GenzooError
-from genzoo.trainer import Budget, RunOptions, Trainer
+from genzoo.core.config import TrainConfig
+from genzoo.core.errors import GenzooError
+from genzoo.core.files import write_atomically
+from genzoo.core.spec import DataSpec
+from genzoo.models.registry import load_model
+from genzoo.training.checkpoint import first_difference, load_state, save_model, save_state
+from genzoo.training.trainer import Budget, RunOptions, Trainer
 
 SPEC = DataSpec((1, 3, 3), levels=4)
 TYPES = (TinyConfig, DuelConfig)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from small_models import rng
 
-from genzoo.contract import GenzooError
-from genzoo.encoders.probes import Labelled
-from genzoo.evaluation.class_shares import by_class, class_shares
+from genzoo.core.errors import GenzooError
+from genzoo.metrics.class_shares import by_class, class_shares
+from genzoo.metrics.probes import Labelled
 
 DIRECTIONS = torch.eye(3)
 

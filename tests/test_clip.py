@@ -8,17 +8,19 @@ from PIL import Image
 from small_models import built, images, rng
 from torch.nn import functional as F
 
-from genzoo.config import TrainConfig, from_json, to_json
-from genzoo.contract import Batch, DataSpec, GenzooError
+from genzoo.core.config import TrainConfig, from_json, to_json
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.core.text import byte_codes
 from genzoo.data import load_data
 from genzoo.data.augmentations import RandomCrop, Then
-from genzoo.data.captions import TEMPLATES, CaptionedSplit, byte_codes, caption, class_names
+from genzoo.data.captions import TEMPLATES, CaptionedSplit, caption, class_names
 from genzoo.data.split import TensorSplit
-from genzoo.encoders.clip import ClipConfig, with_captions
-from genzoo.networks.backbones import ProjectionConfig, ResNetConfig, ViTConfig
-from genzoo.networks.text_tower import TextTowerConfig
-from genzoo.objectives.two_towers import Clip, SigLIP
-from genzoo.testing.encoder_laws import yield_encoder_checks
+from genzoo.models.encoders.clip import ClipConfig, with_captions
+from genzoo.nn.backbones import ProjectionConfig, ResNetConfig, ViTConfig
+from genzoo.nn.text_tower import TextTowerConfig
+from genzoo.objectives.image_text import Clip, SigLIP
+from genzoo.testing.encoder_checks import yield_encoder_checks
 
 PLAIN, CROP = Then(()), RandomCrop(scale=(0.6, 1.0))
 RESNET, VIT = ResNetConfig((8, 16)), ViTConfig(width=32, blocks=1, head_width=16)

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from genzoo.config import from_json, to_json
-from genzoo.contract import GenzooError
+from genzoo.core.config import from_json, to_json
+from genzoo.core.errors import GenzooError
 from genzoo.objectives.clustering import (
     CentredSoftmax,
     CrossView,

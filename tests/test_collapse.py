@@ -19,11 +19,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import genzoo
-from genzoo.encoder_presets import ENCODERS, create_encoder
-from genzoo.encoders.clip import with_captions
-from genzoo.encoders.probes import Collapse, Labelled, knn_accuracy
-from genzoo.networks.backbones import ResNetConfig
-from genzoo.networks.text_tower import TextTowerConfig
+from genzoo.metrics.probes import Collapse, Labelled, knn_accuracy
+from genzoo.models.encoders.clip import with_captions
+from genzoo.models.encoders.encoder_presets import ENCODERS, create_encoder
+from genzoo.nn.backbones import ResNetConfig
+from genzoo.nn.text_tower import TextTowerConfig
 from genzoo.objectives.contrastive import PairObjective
 
 BATCH = 64

@@ -18,10 +18,14 @@ from PIL import Image
 
 import genzoo
 from genzoo.__main__ import main
-from genzoo.commands import class_condition, fresh_folder
-from genzoo.contract import DataSpec, GenerativeModel, GenzooError, Likelihood, LogLikelihood, Loss
+from genzoo.cli.shared import class_condition, fresh_folder
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.spec import DataSpec
+from genzoo.core.trainable import Loss
 from genzoo.data import TensorSplit
 from genzoo.evaluation.likelihood import evaluate_likelihood, subset
+from genzoo.models.base import GenerativeModel
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["--size", "tiny", "--steps", "6", "--no-progress", "--device", "cpu"]

@@ -14,21 +14,28 @@ from hand_written_runs import SPEC, TEST_ID, cost, figure, hand_written, likelih
 from PIL import Image
 
 from genzoo.__main__ import main
-from genzoo.catalogue import DESCRIPTIONS
-from genzoo.comparison.charts import HEIGHT, LEFT, WIDTH, Axis, Point, scatter
-from genzoo.comparison.entries import read_entries, read_entry
-from genzoo.comparison.overview import likelihood_table, overview, remarks
-from genzoo.comparison.page import Comparison, Failure, render, table_rows
-from genzoo.comparison.pictures import class_command, class_pictures, sample_pictures, work_pictures
-from genzoo.comparison.record import record
-from genzoo.comparison.tables import Cell, likelihood_column, mark_best, quality_column
-from genzoo.config import TrainConfig, from_json, to_json
-from genzoo.contract import DataSpec, GenzooError, Likelihood
+from genzoo.cli.parsing import parse_known
+from genzoo.cli.train_command import TrainFlags, _parse_config
+from genzoo.core.config import TrainConfig, from_json, to_json
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.spec import DataSpec
+from genzoo.data.image_grid import save_grid
+from genzoo.evaluation.comparison.charts import HEIGHT, LEFT, WIDTH, Axis, Point, scatter
+from genzoo.evaluation.comparison.entries import read_entries, read_entry
+from genzoo.evaluation.comparison.overview import likelihood_table, overview, remarks
+from genzoo.evaluation.comparison.page import Comparison, Failure, render, table_rows
+from genzoo.evaluation.comparison.page_pictures import (
+    class_command,
+    class_pictures,
+    sample_pictures,
+    work_pictures,
+)
+from genzoo.evaluation.comparison.record import record
+from genzoo.evaluation.comparison.tables import Cell, likelihood_column, mark_best, quality_column
 from genzoo.models import CONFIG_TYPES
-from genzoo.parsing import parse_known
-from genzoo.pictures import save_grid
-from genzoo.presets import create, get_preset
-from genzoo.train import TrainFlags, _parse_config
+from genzoo.models.catalogue import DESCRIPTIONS
+from genzoo.models.registry import create, get_preset
 
 
 def run(*argv):

@@ -5,16 +5,17 @@ import torch
 from PIL import Image
 
 import genzoo
-from genzoo.conditioning import condition_vectors, encoded
-from genzoo.config import TrainConfig
-from genzoo.contract import Batch, DataSpec, GenzooError
-from genzoo.models.gan import GANConfig
-from genzoo.models.vae import VAEConfig
-from genzoo.models.with_prior import WithPriorConfig, flow_of_vectors
-from genzoo.networks.gan_nets import DenseGANNetworks
-from genzoo.networks.mlp import MLPConfig
-from genzoo.sample import main as sample
-from genzoo.train import main as train
+from genzoo.cli.sample_command import main as sample
+from genzoo.cli.train_command import main as train
+from genzoo.core.config import TrainConfig
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.models.conditioning import condition_vectors, encoded
+from genzoo.models.gan.generator_model import GANConfig
+from genzoo.models.prior.with_prior import WithPriorConfig, flow_of_vectors
+from genzoo.models.vae.vector_vae import VAEConfig
+from genzoo.nn.gan_nets import DenseGANNetworks
+from genzoo.nn.mlp import MLPConfig
 
 TRAINING = TrainConfig(batch_size=8, precision="fp32")
 

@@ -8,10 +8,10 @@ from small_models import rng
 
 import genzoo
 from benchmarks import budget, class_conditional, variations
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
 from genzoo.data.split import TensorSplit
 from genzoo.evaluation.classifier import Classifier, fit_classifier
-from genzoo.presets import PRESETS
+from genzoo.models.presets import PRESETS
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 from small_models import rng
 
-from genzoo.contract import GenzooError
-from genzoo.evaluation import conditioning_figures
-from genzoo.evaluation.conditioning_figures import class_agreement, closeness, cosine, variation_auc
+from genzoo.core.errors import GenzooError
+from genzoo.metrics import conditioning_metrics as conditioning_figures
+from genzoo.metrics.conditioning_metrics import class_agreement, closeness, cosine, variation_auc
 
 
 def features(n=9, k=3, d=4, seed=0):

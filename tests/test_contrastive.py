@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from genzoo.config import from_json, to_json
-from genzoo.contract import GenzooError
+from genzoo.core.config import from_json, to_json
+from genzoo.core.errors import GenzooError
 from genzoo.objectives.contrastive import (
     NCE,
     Decoupled,
@@ -19,8 +19,8 @@ from genzoo.objectives.contrastive import (
     QueuedInfoNCE,
     masked_logsumexp,
 )
-from genzoo.objectives.labelled import BatchHard, Instances, Margin, SupCon, Triplet, Tuplets
 from genzoo.objectives.redundancy import BarlowTwins, VICReg
+from genzoo.objectives.supervised import BatchHard, Instances, Margin, SupCon, Triplet, Tuplets
 
 SOFTMAX = [InfoNCE(0.3), NTXent(0.3), Decoupled(0.3)]
 SIGMOID = [Logistic(0.3), NCE(0.3)]

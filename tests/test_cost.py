@@ -12,23 +12,19 @@ from small_models import built, images
 from tiny_model import TinyConfig, tiny_images
 
 import genzoo
-from genzoo.checkpoint import load_state
-from genzoo.config import TrainConfig
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.core.config import TrainConfig
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
 from genzoo.data.image_data import ImageData
 from genzoo.data.split import TensorSplit
-from genzoo.evaluation.cost import (
-    machine,
-    measure_cost,
-    network_calls,
-    peak_memory_mib,
-    training_cost,
-    usage_at,
-)
+from genzoo.evaluation.cost import measure_cost, network_calls, training_cost
 from genzoo.evaluation.likelihood import evaluate_likelihood
-from genzoo.optim import Budget
-from genzoo.samplers import DDIM, Heun, Sampling
-from genzoo.trainer import RunOptions, Trainer
+from genzoo.models.diffusion.samplers.sampling import Sampling
+from genzoo.models.diffusion.samplers.solvers import DDIM, Heun
+from genzoo.training.checkpoint import load_state
+from genzoo.training.machine import machine, peak_memory_mib, usage_at
+from genzoo.training.optim import Budget
+from genzoo.training.trainer import RunOptions, Trainer
 
 SPEC = DataSpec((1, 3, 3), levels=4)
 
@@ -191,7 +187,7 @@ def test_the_block_of_a_run(tmp_path):
 
 @pytest.fixture
 def case(tmp_path):
-    from genzoo.sections import Case
+    from genzoo.evaluation.report.sections import Case
 
     spec = DataSpec((1, 4, 4), 4, "class", 3)
     labels = torch.arange(40) % 3
@@ -205,7 +201,11 @@ def case(tmp_path):
 
 def test_sections_of_the_three_blocks(case, tmp_path):
     """Keys, kinds and rows; JSON-able as they are."""
-    from genzoo.block_sections import baselines_section, classification_section, cost_section
+    from genzoo.evaluation.report.block_sections import (
+        baselines_section,
+        classification_section,
+        cost_section,
+    )
 
     baselines = baselines_section(case)
     assert (baselines.section, baselines.key) == ("baselines", "made-up/test")
@@ -228,7 +228,7 @@ def test_sections_of_the_three_blocks(case, tmp_path):
 def test_models_that_sections_do_not_concern(case):
     from dataclasses import replace
 
-    from genzoo.block_sections import baselines_section, classification_section
+    from genzoo.evaluation.report.block_sections import baselines_section, classification_section
 
     spec = DataSpec((1, 4, 4), 4)
     assert classification_section(replace(case, model=genzoo.create("pixelcnn", spec, "tiny"))) is None

@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from genzoo.contract import GenzooError
-from genzoo.couplings import ClassAwareOptimalTransport, Independent, OptimalTransport
+from genzoo.core.errors import GenzooError
+from genzoo.objectives.denoising.couplings import ClassAwareOptimalTransport, Independent, OptimalTransport
 
 
 def rng(seed=0):

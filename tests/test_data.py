@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
 from genzoo.data import BinarisedSplit, LazyImages, TensorSplit, as_split, load_data, validate
 
 ROOT = Path(os.environ.get("GENZOO_DATA", "data"))

@@ -5,10 +5,13 @@ import math
 import pytest
 import torch
 
-from genzoo.contract import DataSpec, GenzooError, Likelihood
-from genzoo.likelihood import HMC, Annealing, choose_scale, decoder_likelihood
-from genzoo.models.gan import GANConfig
-from genzoo.networks.gan_nets import ConvGANNetworks
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.spec import DataSpec
+from genzoo.models.gan.generator_model import GANConfig
+from genzoo.nn.gan_nets import ConvGANNetworks
+from genzoo.objectives.likelihood.annealing import HMC
+from genzoo.objectives.likelihood.decoder import Annealing, choose_scale, decoder_likelihood
 
 SCALE = 0.3
 QUICK = Annealing(chains=16, steps=60, hmc=HMC(leapfrog_steps=5))

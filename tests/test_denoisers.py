@@ -7,12 +7,12 @@ import torch
 from diffusers import UNet2DModel
 from torch.nn import functional as F
 
-from genzoo.config import from_json, to_json
-from genzoo.contract import GenzooError
-from genzoo.networks.conv_unet import ConvUNetConfig
-from genzoo.networks.mlp import MLPConfig
-from genzoo.networks.patch_transformer import PatchTransformerConfig, waves
-from genzoo.networks.unet import UNetConfig, UNetDenoiser
+from genzoo.core.config import from_json, to_json
+from genzoo.core.errors import GenzooError
+from genzoo.nn.conv_unet import ConvUNetConfig
+from genzoo.nn.mlp import MLPConfig
+from genzoo.nn.patch_transformer import PatchTransformerConfig, waves
+from genzoo.nn.unet import UNetConfig, UNetDenoiser
 
 UNET = UNetConfig(widths=(16, 32), layers=1, attention=1, head_width=16, norm_groups=8)
 TRANSFORMER = PatchTransformerConfig(width=32, blocks=2, head_width=16)

@@ -6,25 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from genzoo.contract import GenzooError
-from genzoo.objectives.denoising import (
-    EDMWeighting,
-    ELBOWeighting,
-    MinSNR,
-    SigmoidWeighting,
-    SimpleNoise,
-    TargetWeighting,
-    denoising_loss,
-)
-from genzoo.objectives.times import (
-    Importance,
-    LogitNormal,
-    LogNormalSigma,
-    StratifiedTimes,
-    UniformLogSNR,
-    UniformTimes,
-)
-from genzoo.paths import (
+from genzoo.core.errors import GenzooError
+from genzoo.objectives.denoising.paths import (
     VE,
     DataTarget,
     DiscreteBetas,
@@ -37,6 +20,23 @@ from genzoo.paths import (
     VPCosine,
     VPLinear,
     VTarget,
+)
+from genzoo.objectives.denoising.times import (
+    Importance,
+    LogitNormal,
+    LogNormalSigma,
+    StratifiedTimes,
+    UniformLogSNR,
+    UniformTimes,
+)
+from genzoo.objectives.denoising.weighting import (
+    EDMWeighting,
+    ELBOWeighting,
+    MinSNR,
+    SigmoidWeighting,
+    SimpleNoise,
+    TargetWeighting,
+    denoising_loss,
 )
 
 PATHS = [VPLinear(), VPCosine(), Trigonometric(), DiscreteBetas(), Linear(), VE()]

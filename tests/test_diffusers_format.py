@@ -33,19 +33,17 @@ from diffusers_folders import (
     stock_unet,
 )
 
-from genzoo.betas import LinearBetas
-from genzoo.checkpoint import load_model, save_model
-from genzoo.contract import DataSpec, Likelihood
-from genzoo.models.diffusers_format import DiffusersDenoiser, from_diffusers, to_diffusers
-from genzoo.networks.clocks import TimeClock
-from genzoo.networks.saved_unet import SavedUNetConfig
-from genzoo.paths import (
-    DiscreteBetas,
-    Linear,
-    NoiseTarget,
-    VelocityTarget,
-)
-from genzoo.samplers import DDIM, Euler, Sampling
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.spec import DataSpec
+from genzoo.models.diffusion.diffusers_format import DiffusersDenoiser, from_diffusers, to_diffusers
+from genzoo.models.diffusion.samplers.sampling import Sampling
+from genzoo.models.diffusion.samplers.solvers import DDIM, Euler
+from genzoo.models.registry import load_model
+from genzoo.nn.saved_unet import SavedUNetConfig
+from genzoo.objectives.denoising.betas import LinearBetas
+from genzoo.objectives.denoising.noise_conditioning import TimeClock
+from genzoo.objectives.denoising.paths import DiscreteBetas, Linear, NoiseTarget, VelocityTarget
+from genzoo.training.checkpoint import save_model
 
 # --- stock pipelines in --------------------------------------------------------------------------------------
 
@@ -149,7 +147,10 @@ def test_a_bare_unet_is_taken_for_ddpms(tmp_path):
 
 # --- models out, and back ------------------------------------------------------------------------------------
 
-UNET_CLASS, OWN_CLASS = ["diffusers", "UNet2DModel"], ["genzoo.models.diffusers_format", "DiffusersDenoiser"]
+UNET_CLASS, OWN_CLASS = (
+    ["diffusers", "UNet2DModel"],
+    ["genzoo.models.diffusion.diffusers_format", "DiffusersDenoiser"],
+)
 
 
 def expected_output(model, pipeline, x, timesteps):

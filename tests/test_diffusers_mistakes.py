@@ -19,13 +19,12 @@ from diffusers_folders import (
 )
 from safetensors.torch import load_file, save_file
 
-from genzoo.contract import DataSpec, GenzooError
-from genzoo.models.diffusers_format import from_diffusers, to_diffusers
-from genzoo.models.diffusion import DiffusionConfig
-from genzoo.networks.saved_unet import SavedUNetConfig
-from genzoo.paths import (
-    VE,
-)
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
+from genzoo.models.diffusion.denoising_model import DiffusionConfig
+from genzoo.models.diffusion.diffusers_format import from_diffusers, to_diffusers
+from genzoo.nn.saved_unet import SavedUNetConfig
+from genzoo.objectives.denoising.paths import VE
 
 
 def edit(file, **changes):

@@ -10,21 +10,19 @@ from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
 from genzoo import create, load, load_data
-from genzoo.config import TrainConfig, from_json, to_json
-from genzoo.contract import Batch, DataSpec, GenzooError, Likelihood
-from genzoo.couplings import ClassAwareOptimalTransport, Independent, OptimalTransport
-from genzoo.likelihood import (
-    ExactDivergence,
-    OdeProtocol,
-    RungeKutta4,
-)
+from genzoo.core.config import TrainConfig, from_json, to_json
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.spec import Batch, DataSpec
 from genzoo.models import CONFIG_TYPES
-from genzoo.models.diffusion import DiffusionConfig
-from genzoo.networks.clocks import TimeClock
-from genzoo.networks.mlp import MLPConfig
-from genzoo.objectives.elbo import normal_noise
-from genzoo.objectives.times import StratifiedTimes
-from genzoo.paths import (
+from genzoo.models.diffusion.denoising_model import DiffusionConfig
+from genzoo.models.diffusion.samplers.sampling import Sampling
+from genzoo.models.preset import build
+from genzoo.models.presets import PRESETS
+from genzoo.nn.mlp import MLPConfig
+from genzoo.objectives.denoising.couplings import ClassAwareOptimalTransport, Independent, OptimalTransport
+from genzoo.objectives.denoising.noise_conditioning import TimeClock
+from genzoo.objectives.denoising.paths import (
     VE,
     DataTarget,
     EDMTarget,
@@ -36,8 +34,10 @@ from genzoo.paths import (
     VPLinear,
     VTarget,
 )
-from genzoo.presets import PRESETS, build
-from genzoo.samplers import Sampling
+from genzoo.objectives.denoising.times import StratifiedTimes
+from genzoo.objectives.elbo import normal_noise
+from genzoo.objectives.likelihood.divergence import ExactDivergence
+from genzoo.objectives.likelihood.ode import OdeProtocol, RungeKutta4
 
 F64 = torch.float64
 DIFFUSION = [name for name, preset in PRESETS.items() if isinstance(preset.sizes["tiny"], DiffusionConfig)]

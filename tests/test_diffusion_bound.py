@@ -8,10 +8,18 @@ from enumeration import all_images
 from scipy import integrate, special, stats
 from torch.distributions import Normal, kl_divergence
 
-from genzoo.contract import DataSpec, GenzooError, Likelihood
-from genzoo.likelihood import bin_centres, decoder_table, diffusion_bound, level_log_probs
-from genzoo.likelihood.diffusion_bound import denoising_error, stratified
-from genzoo.paths import VE, Linear, Solved, Trigonometric, VPCosine, VPLinear, spread
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.spec import DataSpec
+from genzoo.objectives.denoising.paths import VE, Linear, Solved, Trigonometric, VPCosine, VPLinear, spread
+from genzoo.objectives.dequantisation import bin_centres
+from genzoo.objectives.likelihood import diffusion_bound
+from genzoo.objectives.likelihood.diffusion_bound import (
+    decoder_table,
+    denoising_error,
+    level_log_probs,
+    stratified,
+)
 
 PATHS = [VPLinear(), VPCosine(), Linear(), Trigonometric(), VE(sigma_max=20.0)]
 SPEC = DataSpec((1, 2, 2), levels=4)

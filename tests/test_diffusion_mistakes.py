@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from genzoo.contract import DataSpec, GenzooError
-from genzoo.parsing import flags_of
-from genzoo.paths import VE, SubVP, VPLinear
-from genzoo.presets import PRESETS, create
-from genzoo.sample import main as sample
-from genzoo.samplers import Sampling
-from genzoo.train import main as train
+from genzoo.cli.parsing import flags_of
+from genzoo.cli.sample_command import main as sample
+from genzoo.cli.train_command import main as train
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
+from genzoo.models.diffusion.samplers.sampling import Sampling
+from genzoo.models.presets import PRESETS, create
+from genzoo.objectives.denoising.paths import VE, SubVP, VPLinear
 
 SPEC = DataSpec((1, 4, 4), levels=4, cond="class", cond_size=3)
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from genzoo.contract import DataSpec, GenzooError
-from genzoo.distributions import (
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
+from genzoo.objectives.pixels import (
     Bernoulli,
     Categorical,
     DiscretisedGaussian,

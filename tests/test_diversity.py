@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.stats import wasserstein_distance
 
-from genzoo.contract import GenzooError
-from genzoo.evaluation.diversity import directions, sliced_wasserstein, vendi_score
+from genzoo.core.errors import GenzooError
+from genzoo.metrics.diversity import directions, sliced_wasserstein, vendi_score
 
 ORDERS = [0.0, 0.1, 0.5, 1.0, 2.0, 50.0, math.inf]
 

@@ -9,7 +9,7 @@ import torch
 from scipy import integrate, stats
 from torch import distributions
 
-from genzoo.config import from_json, to_json
+from genzoo.core.config import from_json, to_json
 from genzoo.models import CONFIG_TYPES
 from genzoo.objectives.elbo import (
     Balanced,

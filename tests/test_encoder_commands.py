@@ -12,14 +12,17 @@ from torch import nn
 import genzoo
 from benchmarks import mnist_few_shot
 from genzoo.__main__ import main
-from genzoo.catalogue import DESCRIPTIONS, ENCODER_DESCRIPTIONS
-from genzoo.config import EncoderConfig, TrainConfig
-from genzoo.contract import DataSpec, Encoder, GenzooError, Loss
+from genzoo.core.config import TrainConfig
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
+from genzoo.core.trainable import Loss
 from genzoo.data.augmentations import RandomCrop
 from genzoo.data.image_data import ImageData, protocol
 from genzoo.data.split import TensorSplit
-from genzoo.encoder_sections import EncoderCase, encoder_sections
-from genzoo.encoders.fine_tuning import FineTuning
+from genzoo.evaluation.fine_tuning import FineTuning
+from genzoo.evaluation.report.encoder_sections import EncoderCase, encoder_sections
+from genzoo.models.base import Encoder, EncoderConfig
+from genzoo.models.catalogue import DESCRIPTIONS, ENCODER_DESCRIPTIONS
 
 SHORT = ["--size", "tiny", "--no-progress", "--device", "cpu"]
 QUICK = ["--training.validations", "1", "--training.batch-size", "32"]

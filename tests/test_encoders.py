@@ -8,17 +8,19 @@ import torch
 from torch.nn import functional as F
 
 import genzoo
-from genzoo.catalogue import ENCODER_DESCRIPTIONS
-from genzoo.config import from_json, to_json
-from genzoo.contract import Batch, DataSpec, GenzooError, Loss
+from genzoo.core.config import from_json, to_json
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.core.trainable import Loss
 from genzoo.data.augmentations import Augmentation, views
-from genzoo.encoder_presets import ENCODERS, create_encoder, list_encoders
-from genzoo.encoders.probes import Labelled, effective_rank, knn_accuracy
-from genzoo.encoders.views import ViewsConfig, ViewsEncoder
+from genzoo.metrics.probes import Labelled, effective_rank, knn_accuracy
 from genzoo.models import CONFIG_TYPES
-from genzoo.networks.backbones import ProjectionConfig, ResNetConfig
+from genzoo.models.catalogue import ENCODER_DESCRIPTIONS
+from genzoo.models.encoders.encoder_presets import ENCODERS, create_encoder, list_encoders
+from genzoo.models.encoders.views import ViewsConfig, ViewsEncoder
+from genzoo.nn.backbones import ProjectionConfig, ResNetConfig
 from genzoo.objectives.contrastive import InfoNCE, NTXent
-from genzoo.objectives.labelled import Instances, SupCon, Triplet
+from genzoo.objectives.supervised import Instances, SupCon, Triplet
 from genzoo.testing import ConformanceError, check_encoder, yield_encoder_checks
 
 SPEC = DataSpec((1, 8, 8), levels=17)

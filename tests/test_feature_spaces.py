@@ -9,15 +9,10 @@ import torch
 from torch.nn import functional as F
 
 import genzoo
-import genzoo.judge
-from genzoo.checkpoint import save_model
-from genzoo.commands import DataArguments
-from genzoo.contract import GenzooError
+import genzoo.evaluation.features.extractor
+from genzoo.core.errors import GenzooError
 from genzoo.data import TensorSplit
-from genzoo.evaluation.features import FeatureSpace, encoder_space, pixel_space, random_space, weights_hash
-from genzoo.evaluation.frechet import frechet_distance
-from genzoo.evaluation.judges import TORCHVISION_WEIGHTS
-from genzoo.judge import (
+from genzoo.evaluation.features.extractor import (
     cache_folder,
     default_judge,
     file_hash,
@@ -28,6 +23,17 @@ from genzoo.judge import (
     train_hash,
     training_remark,
 )
+from genzoo.evaluation.features.feature_space import (
+    FeatureSpace,
+    encoder_space,
+    pixel_space,
+    random_space,
+    weights_hash,
+)
+from genzoo.evaluation.features.published import TORCHVISION_WEIGHTS
+from genzoo.metrics.frechet import frechet_distance
+from genzoo.models.run_data import DataArguments
+from genzoo.training.checkpoint import save_model
 
 
 def images(n=40, c=1, levels=17, seed=0, side=8):
@@ -44,7 +50,7 @@ def digits():
 def cache(tmp_path, monkeypatch):
     """An empty cache, and a judge that trains for a moment."""
     monkeypatch.setenv("GENZOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(genzoo.judge, "STEPS", 2)
+    monkeypatch.setattr(genzoo.evaluation.features.extractor, "STEPS", 2)
     return tmp_path / "cache"
 
 
@@ -227,7 +233,7 @@ def test_the_cache_is_where_the_user_keeps_caches(monkeypatch, tmp_path):
 def test_the_default_judge_tells_digits_from_damaged_digits(tmp_path, monkeypatch, digits):
     """With its full training, of which a tenth will do here: worse by far than the floor, and worse the more."""
     monkeypatch.setenv("GENZOO_CACHE", str(tmp_path))
-    monkeypatch.setattr(genzoo.judge, "STEPS", 40)
+    monkeypatch.setattr(genzoo.evaluation.features.extractor, "STEPS", 40)
     judge, x = default_judge(digits, say=lambda line: None), digits.test.images
     floor = frechet_distance(judge(digits.train.images[: len(x)]), judge(x))
     shifted = [frechet_distance(judge(x.roll(s, 3)), judge(x)) for s in (1, 2)]

@@ -6,14 +6,14 @@ import math
 import pytest
 import torch
 
-from genzoo.contract import GenzooError
-from genzoo.evaluation.diversity import sliced_wasserstein, vendi_score
-from genzoo.evaluation.figures import Figure, bootstrap, check_features, floor_of
-from genzoo.evaluation.frechet import frechet_distance, frechet_extrapolated, frechet_floor
-from genzoo.evaluation.kernels import gaussian_mmd, kid
-from genzoo.evaluation.likelihood_divergence import feature_likelihood_divergence
-from genzoo.evaluation.memorisation import authenticity, data_copying
-from genzoo.evaluation.neighbours import neighbour_metrics
+from genzoo.core.errors import GenzooError
+from genzoo.metrics.diversity import sliced_wasserstein, vendi_score
+from genzoo.metrics.estimate import Figure, bootstrap, check_features, floor_of
+from genzoo.metrics.frechet import frechet_distance, frechet_extrapolated, frechet_floor
+from genzoo.metrics.kernels import gaussian_mmd, kid
+from genzoo.metrics.likelihood_divergence import feature_likelihood_divergence
+from genzoo.metrics.memorisation import authenticity, data_copying
+from genzoo.metrics.neighbours import neighbour_metrics
 
 
 def normal(*shape, seed):

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
 from genzoo.data import LazyImages, load_data, load_folder, validate
 from genzoo.data.pictures import ImageReader, read_header
 

@@ -5,13 +5,8 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from genzoo.contract import GenzooError
-from genzoo.evaluation.frechet import (
-    frechet_distance,
-    frechet_extrapolated,
-    frechet_floor,
-    frechet_stderr,
-)
+from genzoo.core.errors import GenzooError
+from genzoo.metrics.frechet import frechet_distance, frechet_extrapolated, frechet_floor, frechet_stderr
 
 
 def normal(*shape, seed):

@@ -8,11 +8,11 @@ import torch
 from crashes import Crash, assert_same_runs, crashing
 from small_models import built, images, rng
 
-from genzoo.checkpoint import load_state
-from genzoo.config import TrainConfig
-from genzoo.contract import Batch, DataSpec, GenzooError, NoLikelihood
-from genzoo.models.gan import GANConfig
-from genzoo.networks.gan_nets import ConvGANNetworks, DenseGANNetworks, Waves
+from genzoo.core.config import TrainConfig
+from genzoo.core.errors import GenzooError, NoLikelihood
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.models.gan.generator_model import GANConfig
+from genzoo.nn.gan_nets import ConvGANNetworks, DenseGANNetworks, Waves
 from genzoo.objectives.adversarial import (
     R1,
     R2,
@@ -25,7 +25,8 @@ from genzoo.objectives.adversarial import (
     Wasserstein,
 )
 from genzoo.testing import yield_checks
-from genzoo.trainer import Budget, RunOptions, Trainer
+from genzoo.training.checkpoint import load_state
+from genzoo.training.trainer import Budget, RunOptions, Trainer
 
 CONV, DENSE = ConvGANNetworks((8, 8), 1), DenseGANNetworks(16, 1)
 RGB = DataSpec((3, 5, 6), levels=256, cond="class", cond_size=3)

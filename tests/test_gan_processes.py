@@ -9,15 +9,16 @@ import pytest
 import torch
 from tiny_model import tiny_images
 
-from genzoo.checkpoint import load_state
-from genzoo.config import TrainConfig
-from genzoo.contract import Batch, DataSpec
-from genzoo.models.gan import GANConfig
-from genzoo.networks.gan_nets import ConvGANNetworks
+from genzoo.core.config import TrainConfig
+from genzoo.core.random import seeded
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.models.gan.generator_model import GANConfig
+from genzoo.nn.gan_nets import ConvGANNetworks
 from genzoo.objectives.adversarial import R1, R2, Lazily
-from genzoo.optim import clip_gradients, make_optimizer, rate_factor, set_rate
-from genzoo.runtime import BatchOrder, leave_processes, seeded
-from genzoo.trainer import Budget, Trainer
+from genzoo.training.checkpoint import load_state
+from genzoo.training.optim import clip_gradients, make_optimizer, rate_factor, set_rate
+from genzoo.training.processes import BatchOrder, leave_processes
+from genzoo.training.trainer import Budget, Trainer
 
 SPEC = DataSpec((1, 6, 5), levels=4, cond="class", cond_size=3)
 STEPS = 4

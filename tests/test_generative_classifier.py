@@ -8,7 +8,9 @@ from sklearn.metrics import log_loss
 from small_models import rng
 from torch import nn
 
-from genzoo.contract import DataSpec, GenerativeModel, GenzooError, Likelihood, LogLikelihood, NoLikelihood
+from genzoo.core.errors import GenzooError, NoLikelihood
+from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.spec import DataSpec
 from genzoo.data.split import TensorSplit
 from genzoo.evaluation.generative_classifier import (
     ClassLikelihoods,
@@ -19,6 +21,7 @@ from genzoo.evaluation.generative_classifier import (
     log_posterior,
     log_prior,
 )
+from genzoo.models.base import GenerativeModel
 
 SPEC = DataSpec((1, 2, 2), levels=3, cond="class", cond_size=4)
 

@@ -11,19 +11,9 @@ from gaussian_paths import (
     PATHS,
 )
 
-from genzoo.contract import GenzooError
-from genzoo.paths import (
-    VE,
-    Linear,
-    VPCosine,
-    VPLinear,
-)
-from genzoo.samplers import (
-    KarrasGrid,
-    LogisticGrid,
-    LogSNRGrid,
-    UniformGrid,
-)
+from genzoo.core.errors import GenzooError
+from genzoo.models.diffusion.samplers.time_grids import KarrasGrid, LogisticGrid, LogSNRGrid, UniformGrid
+from genzoo.objectives.denoising.paths import VE, Linear, VPCosine, VPLinear
 
 
 @pytest.mark.parametrize(("path", "grid", "n"), list(itertools.product(PATHS, GRIDS, (1, 2, 9))), ids=repr)

@@ -7,29 +7,19 @@ import torch
 from gaussian_paths import F64, GAUSSIAN, Recorder, at, normal, seeded, two_modes
 from torch import Tensor
 
-from genzoo.contract import GenzooError
-from genzoo.paths import (
-    VE,
-    Linear,
-    Solved,
-    Trigonometric,
-    VPCosine,
-    VPLinear,
-    spread,
-)
-from genzoo.samplers import (
+from genzoo.core.errors import GenzooError
+from genzoo.models.diffusion.samplers.editing import impute, invert
+from genzoo.models.diffusion.samplers.guidance import guided
+from genzoo.models.diffusion.samplers.solvers import (
     DDIM,
     AdamsMoulton,
     Ancestral,
     Dopri5,
     DPMSolverPP2M,
     Heun,
-    LogSNRGrid,
-    UniformGrid,
-    guided,
-    impute,
-    invert,
 )
+from genzoo.models.diffusion.samplers.time_grids import LogSNRGrid, UniformGrid
+from genzoo.objectives.denoising.paths import VE, Linear, Solved, Trigonometric, VPCosine, VPLinear, spread
 
 # --- guidance ------------------------------------------------------------------------------------------------
 

@@ -6,19 +6,20 @@ import pytest
 import torch
 
 import genzoo
-from genzoo.config import TrainConfig
-from genzoo.contract import Batch, DataSpec
-from genzoo.evaluate import main as evaluate
-from genzoo.evaluation.health import count_modes, counts_modes, modes_rows
-from genzoo.evaluation.modes import Modes
-from genzoo.likelihood import HMC, Annealing
-from genzoo.models.gan import GANConfig
-from genzoo.networks.gan_nets import DenseGANNetworks
-from genzoo.presets import get_preset
-from genzoo.progress import Meter, Reporter
-from genzoo.sections import Case, noised_section
-from genzoo.step import StepResult
-from genzoo.train import main as train
+from genzoo.cli.evaluate_command import main as evaluate
+from genzoo.cli.train_command import main as train
+from genzoo.core.config import TrainConfig
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.evaluation.report.sections import Case, noised_section
+from genzoo.metrics.modes import Modes
+from genzoo.models.gan.generator_model import GANConfig
+from genzoo.models.monitors import count_modes, counts_modes, modes_rows
+from genzoo.models.registry import get_preset
+from genzoo.nn.gan_nets import DenseGANNetworks
+from genzoo.objectives.likelihood.annealing import HMC
+from genzoo.objectives.likelihood.decoder import Annealing
+from genzoo.training.progress import Meter, Reporter
+from genzoo.training.step import StepResult
 
 TRAINING = TrainConfig(batch_size=16, precision="fp32", validations=2)
 

@@ -10,9 +10,11 @@ from torch import distributions as td
 from torch.nn import functional as F
 
 from genzoo import load_data
-from genzoo.config import TrainConfig
-from genzoo.contract import Batch, DataSpec, GenzooError, Likelihood
-from genzoo.models.hvae import HVAEConfig
+from genzoo.core.config import TrainConfig
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.models.vae.hierarchical_vae import HVAEConfig
 from genzoo.objectives.elbo import ConstantBeta, FreeBits, WarmUp
 from genzoo.testing.probe import perturb
 

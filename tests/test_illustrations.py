@@ -6,10 +6,12 @@ from PIL import Image
 from small_models import rng
 
 from genzoo import create, load_data
-from genzoo.contract import DataSpec
+from genzoo.core.spec import DataSpec
 from genzoo.data.split import TensorSplit
 from genzoo.evaluation.illustrations import _interpolations, _pairs, _reconstructions, illustrate
-from genzoo.samplers import Heun, LogSNRGrid, Sampling
+from genzoo.models.diffusion.samplers.sampling import Sampling
+from genzoo.models.diffusion.samplers.solvers import Heun
+from genzoo.models.diffusion.samplers.time_grids import LogSNRGrid
 from genzoo.testing.probe import perturb
 
 SPEC = DataSpec((1, 8, 8), 17)

@@ -9,15 +9,17 @@ from PIL import Image
 from small_models import built
 
 from genzoo.__main__ import main
-from genzoo.config import TrainConfig
-from genzoo.contract import Batch, DataSpec, GenzooError, NoLikelihood
+from genzoo.core.config import TrainConfig
+from genzoo.core.errors import GenzooError, NoLikelihood
+from genzoo.core.spec import Batch, DataSpec
 from genzoo.data import load_data
-from genzoo.evaluation.translation import input_images, l1_distances
-from genzoo.models.image_to_image import ImageToImageConfig, given_channels
-from genzoo.networks.conv_unet import ConvUNetConfig
-from genzoo.networks.patch_discriminator import PatchDiscriminatorConfig
+from genzoo.evaluation.translation import l1_distances
+from genzoo.models.gan.image_to_image import ImageToImageConfig, given_channels
+from genzoo.models.input_pictures import input_images
+from genzoo.models.presets import PRESETS, create
+from genzoo.nn.conv_unet import ConvUNetConfig
+from genzoo.nn.patch_discriminator import PatchDiscriminatorConfig
 from genzoo.objectives.adversarial import R1, R2, Hinge, Lazily, LeastSquares, RelativisticPaired
-from genzoo.presets import PRESETS, create
 from genzoo.testing import check_model
 
 NETWORK = ConvUNetConfig(fine=4, widths=(8,), blocks=1, attention=0)

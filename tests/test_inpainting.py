@@ -8,7 +8,7 @@ from puzzles import DIGITS, RESNET, RGB, VIT, inpainting
 from small_models import built, images, rng
 from torch.nn import functional as F
 
-from genzoo.encoders.inpainting import Regions, cut_patches, normalised
+from genzoo.models.encoders.inpainting import Regions, cut_patches, normalised
 
 
 @pytest.fixture(params=["autoencoder", "context encoder"])

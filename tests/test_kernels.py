@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from genzoo.contract import GenzooError
-from genzoo.evaluation.kernels import (
+from genzoo.core.errors import GenzooError
+from genzoo.metrics.kernels import (
     Cubic,
     Gaussian,
     gaussian_mmd,

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
 from genzoo.objectives.contrastive import NTXent
-from genzoo.objectives.labelled import (
+from genzoo.objectives.supervised import (
     AllTriplets,
     BatchHard,
     Instances,

@@ -9,14 +9,16 @@ import pytest
 import torch
 from enumeration import all_images, perturbed
 
-from genzoo.config import TrainConfig
-from genzoo.contract import Batch, DataSpec, GenzooError, Likelihood, LogLikelihood, NoLikelihood
-from genzoo.models.autoregressive import HeadConfig, PixelCNNConfig, PixelTransformerConfig
-from genzoo.models.latent import LatentConfig, LatentModel
-from genzoo.models.vqvae import VQVAEConfig
-from genzoo.networks.embeddings import CodeFeatures
-from genzoo.networks.quantisers import QuantiserConfig
-from genzoo.trainer import Budget, RunOptions, Trainer
+from genzoo.core.config import TrainConfig
+from genzoo.core.errors import GenzooError, NoLikelihood
+from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.models.autoregressive.pixel_models import HeadConfig, PixelCNNConfig, PixelTransformerConfig
+from genzoo.models.vq.latent_model import LatentConfig, LatentModel
+from genzoo.models.vq.vqvae import VQVAEConfig
+from genzoo.nn.embeddings import CodeFeatures
+from genzoo.nn.quantisers import QuantiserConfig
+from genzoo.training.trainer import Budget, RunOptions, Trainer
 
 HEAD = HeadConfig(width=16, code_width=6, output="categorical")
 PRIOR = PixelTransformerConfig(group=1, width=16, head_width=16, blocks=1, head=HEAD)
@@ -211,7 +213,7 @@ def test_the_learning_rate_runs_down_in_each_stage(tmp_path):
     rates = {"autoencoder": [], "prior": []}
     model = fresh()
     trainer = Trainer(model, Budget(steps=40), progress=False, options=RunOptions(device="cpu"))
-    from genzoo import step
+    from genzoo.training import step
 
     def record(self, turn, batch, n, rate, generator, result):
         rates[turn.name].append(rate)

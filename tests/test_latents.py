@@ -8,7 +8,7 @@ from PIL import Image
 
 from genzoo import create, load_data
 from genzoo.__main__ import main
-from genzoo.contract import DataSpec
+from genzoo.core.spec import DataSpec
 from genzoo.objectives.elbo import activity
 from genzoo.objectives.quantisation import perplexity
 from genzoo.testing.probe import perturb

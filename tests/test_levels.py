@@ -8,23 +8,22 @@ import torch
 from torch import nn
 
 from genzoo import create
-from genzoo.contract import Batch, DataSpec, GenzooError, Likelihood, LogLikelihood
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.spec import Batch, DataSpec
 from genzoo.data import TensorSplit
 from genzoo.evaluation.likelihood import evaluate_likelihood
-from genzoo.likelihood import (
-    BoundProtocol,
-    OdeProtocol,
-    UniformDequantisation,
-    bin_centres,
-    diffusion_bound,
-    summed_over_classes,
-)
-from genzoo.models.diffusion import DiffusionConfig
-from genzoo.networks.mlp import MLPConfig
+from genzoo.models.diffusion.denoising_model import DiffusionConfig
+from genzoo.models.diffusion.samplers.sampling import Sampling
+from genzoo.nn.mlp import MLPConfig
+from genzoo.objectives.denoising.levels import expected_levels
+from genzoo.objectives.denoising.paths import VE, Coefficients, DataTarget, Linear, VPCosine, solve, spread
+from genzoo.objectives.dequantisation import UniformDequantisation, bin_centres
 from genzoo.objectives.elbo import normal_noise
-from genzoo.objectives.levels import expected_levels
-from genzoo.paths import VE, Coefficients, DataTarget, Linear, VPCosine, solve, spread
-from genzoo.samplers import Sampling
+from genzoo.objectives.likelihood import diffusion_bound
+from genzoo.objectives.likelihood.diffusion_bound import BoundProtocol
+from genzoo.objectives.likelihood.ode import OdeProtocol
+from genzoo.objectives.likelihood.protocol import summed_over_classes
 
 LEVELS = [2, 17, 256]
 F64 = torch.float64

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from genzoo.contract import GenzooError
-from genzoo.evaluation import likelihood_divergence
-from genzoo.evaluation.likelihood_divergence import feature_likelihood_divergence
+from genzoo.core.errors import GenzooError
+from genzoo.metrics import likelihood_divergence
+from genzoo.metrics.likelihood_divergence import feature_likelihood_divergence
 
 
 def normal(*shape, seed):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from genzoo.contract import Batch, DataSpec
-from genzoo.models.vae import VAE, VAEConfig, VAEParts
-from genzoo.networks.latent_priors import StandardNormal
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.models.vae.vector_vae import VAE, VAEConfig, VAEParts
+from genzoo.nn.latent_priors import StandardNormal
 from genzoo.objectives.elbo import ConstantBeta
 
 

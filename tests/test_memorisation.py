@@ -9,15 +9,10 @@ from scipy.stats import mannwhitneyu
 from sklearn.cluster import KMeans
 from small_models import rng
 
-from genzoo.contract import DataSpec, GenzooError
-from genzoo.evaluation.memorisation import (
-    authenticity,
-    data_copying,
-    mann_whitney_z,
-    neighbours_picture,
-    save_neighbours,
-    suspects,
-)
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
+from genzoo.evaluation.copies_picture import neighbours_picture, save_neighbours
+from genzoo.metrics.memorisation import authenticity, data_copying, mann_whitney_z, suspects
 
 
 def normal(n, d, seed=0, scale=1.0):

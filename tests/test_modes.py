@@ -6,10 +6,11 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
 from genzoo.data import GaussianMixture, TensorSplit, load_data
 from genzoo.evaluation.classifier import Classifier, fit_classifier
-from genzoo.evaluation.modes import MOST_CLASSES, Coverage, Modes
+from genzoo.metrics.modes import MOST_CLASSES, Coverage, Modes
 
 
 def rng(seed=0):

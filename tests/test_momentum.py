@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from genzoo.contract import GenzooError
-from genzoo.networks.momentum import Centre, MomentumCopy, Queue, momentum_at
+from genzoo.core.errors import GenzooError
+from genzoo.nn.momentum_copy import Centre, MomentumCopy, Queue, momentum_at
 
 
 def numbered(start, count):

@@ -6,17 +6,18 @@ import pytest
 import torch
 from crashes import Crash, assert_same_runs, crashing
 
-from genzoo.checkpoint import load_state
-from genzoo.config import TrainConfig
-from genzoo.contract import Batch, DataSpec, GenzooError
+from genzoo.core.config import TrainConfig
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import Batch, DataSpec
 from genzoo.data.augmentations import Augmentation, MultiCrop, views
-from genzoo.encoder_presets import create_encoder
-from genzoo.encoders.momentum import MoCoConfig
-from genzoo.encoders.multi_crop import DINOConfig, SwAVConfig, clusters_in_use
-from genzoo.networks.backbones import ProjectionConfig, ResNetConfig
+from genzoo.models.encoders.encoder_presets import create_encoder
+from genzoo.models.encoders.moco import MoCoConfig
+from genzoo.models.encoders.multi_crop import DINOConfig, SwAVConfig, clusters_in_use
+from genzoo.nn.backbones import ProjectionConfig, ResNetConfig
 from genzoo.objectives.clustering import CentredSoftmax, CrossView, KoLeo, Sinkhorn
 from genzoo.objectives.contrastive import QueuedInfoNCE
-from genzoo.trainer import Budget, RunOptions, Trainer
+from genzoo.training.checkpoint import load_state
+from genzoo.training.trainer import Budget, RunOptions, Trainer
 
 SPEC = DataSpec((1, 8, 8), levels=17)
 RESNET, HEAD = ResNetConfig((8, 16)), ProjectionConfig(16, 6)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from small_models import rng
 
-from genzoo.contract import GenzooError
-from genzoo.evaluation.neighbours import (
+from genzoo.core.errors import GenzooError
+from genzoo.metrics.neighbours import (
     NEAR,
     _blocks,
     _points,

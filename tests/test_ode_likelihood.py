@@ -9,23 +9,25 @@ from enumeration import all_images
 from scipy import stats
 from torch.nn import functional as F
 
-from genzoo.contract import DataSpec, GenzooError, Likelihood
-from genzoo.likelihood import (
-    DormandPrince,
-    ExactDivergence,
-    Hutchinson,
-    OdeProtocol,
-    RungeKutta4,
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.spec import DataSpec
+from genzoo.objectives.denoising.paths import VE, Linear, Solved, Trigonometric, VPCosine, VPLinear, spread
+from genzoo.objectives.dequantisation import (
     TruncatedNormalDequantisation,
     UniformDequantisation,
     bin_centres,
-    ode_bound,
-    ode_log_density,
     quantise,
 )
-from genzoo.likelihood.divergence import velocity_and_divergence
-from genzoo.likelihood.ode import over_draws
-from genzoo.paths import VE, Linear, Solved, Trigonometric, VPCosine, VPLinear, spread
+from genzoo.objectives.likelihood.divergence import ExactDivergence, Hutchinson, velocity_and_divergence
+from genzoo.objectives.likelihood.ode import (
+    DormandPrince,
+    OdeProtocol,
+    RungeKutta4,
+    ode_bound,
+    ode_log_density,
+    over_draws,
+)
 
 EXACT = ExactDivergence()
 PATHS = [VPLinear(beta_max=60.0), Linear(), Trigonometric()]

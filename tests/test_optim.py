@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import nn
 
-from genzoo.config import TrainConfig
-from genzoo.optim import Muon, Optimizers, make_optimizer, orthogonal, set_rate
+from genzoo.core.config import TrainConfig
+from genzoo.training.optim import Muon, Optimizers, make_optimizer, orthogonal, set_rate
 
 
 def random(*shape):

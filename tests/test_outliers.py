@@ -10,19 +10,12 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from genzoo.contract import (
-    Batch,
-    DataSpec,
-    GenerativeModel,
-    GenzooError,
-    Likelihood,
-    LogLikelihood,
-    Loss,
-    NoLikelihood,
-    check_images,
-)
+from genzoo.core.errors import GenzooError, NoLikelihood
+from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.spec import Batch, DataSpec, check_images
+from genzoo.core.trainable import Loss
 from genzoo.evaluation.baselines import IndependentPixels
-from genzoo.evaluation.outliers import (
+from genzoo.evaluation.ood import (
     OutlierScores,
     auroc,
     auroc_stderr,
@@ -33,6 +26,7 @@ from genzoo.evaluation.outliers import (
     typicality_of_groups,
     typicality_threshold,
 )
+from genzoo.models.base import GenerativeModel
 
 
 def seeded(seed):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hand_written_runs import cost, hand_written, likelihood, quality
 
-from genzoo.comparison.entries import read_entries
-from genzoo.comparison.page import Comparison, write_page
+from genzoo.evaluation.comparison.entries import read_entries
+from genzoo.evaluation.comparison.page import Comparison, write_page
 
 webdriver = pytest.importorskip("selenium.webdriver")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from genzoo.commands import DataArguments
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
 from genzoo.data import (
     BinarisedSplit,
     Corrupted,
@@ -25,7 +25,8 @@ from genzoo.data import (
     paired,
     validate,
 )
-from genzoo.likelihood.dequantisation import bin_centres
+from genzoo.models.run_data import DataArguments
+from genzoo.objectives.dequantisation import bin_centres
 
 
 def random_images(n, c, h, w, levels=256):

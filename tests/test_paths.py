@@ -6,10 +6,10 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from genzoo.betas import CosineBetas, GivenBetas, LinearBetas
-from genzoo.config import from_json, to_json
-from genzoo.contract import GenzooError
-from genzoo.paths import (
+from genzoo.core.config import from_json, to_json
+from genzoo.core.errors import GenzooError
+from genzoo.objectives.denoising.betas import CosineBetas, GivenBetas, LinearBetas
+from genzoo.objectives.denoising.paths import (
     VE,
     DataTarget,
     DiscreteBetas,

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from genzoo.networks.patch_discriminator import PatchDiscriminatorConfig
+from genzoo.nn.patch_discriminator import PatchDiscriminatorConfig
 from genzoo.objectives.perceptual import feature_distance, frozen_maps, perceptual_distance
 
 

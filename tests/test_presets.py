@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from genzoo.catalogue import DESCRIPTIONS
-from genzoo.contract import Batch, DataSpec, GenzooError, Likelihood
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.spec import Batch, DataSpec
 from genzoo.data import load_data
-from genzoo.likelihood import OdeProtocol, RungeKutta4
-from genzoo.presets import PRESETS, create, list_models
+from genzoo.models.catalogue import DESCRIPTIONS
+from genzoo.models.presets import PRESETS, create, list_models
+from genzoo.objectives.likelihood.ode import OdeProtocol, RungeKutta4
 from genzoo.testing import yield_checks
 
 SHAPES = [(1, 2, 2), (1, 8, 8), (3, 5, 7), (1, 1, 9), (1, 13, 1), (1, 28, 28), (3, 33, 20)]

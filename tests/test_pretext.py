@@ -9,10 +9,11 @@ from puzzles import CROP, DIGITS, PLAIN, RESNET, RGB, TINY, VIT, inpainting, jig
 from small_models import built, images, rng
 from torch.nn import functional as F
 
-from genzoo.config import from_json, to_json
-from genzoo.contract import Batch, DataSpec, GenzooError
+from genzoo.core.config import from_json, to_json
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import Batch, DataSpec
 from genzoo.data.augmentations import RandomCrop, Then
-from genzoo.encoders.pretext import (
+from genzoo.models.encoders.pretext import (
     cut_tiles,
     distant_permutations,
     enlarged,
@@ -21,8 +22,8 @@ from genzoo.encoders.pretext import (
     reassembled,
     shuffled,
 )
-from genzoo.networks.backbones import ProjectionConfig, ResNetConfig, ViTConfig
-from genzoo.testing.encoder_laws import yield_encoder_checks
+from genzoo.nn.backbones import ProjectionConfig, ResNetConfig, ViTConfig
+from genzoo.testing.encoder_checks import yield_encoder_checks
 
 MODELS = {
     "rotation": (rotation(augmentation=CROP), DIGITS),

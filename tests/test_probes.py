@@ -7,11 +7,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
 from genzoo.data import TensorSplit
-from genzoo.encoders import probes
-from genzoo.encoders.fine_tuning import FineTuning, fine_tune
-from genzoo.encoders.probes import (
+from genzoo.evaluation.embedding_map import MOST_POINTS, plane, save_embedding_map
+from genzoo.evaluation.fine_tuning import FineTuning, fine_tune
+from genzoo.metrics import probes
+from genzoo.metrics.probes import (
     Collapse,
     Labelled,
     accuracy,
@@ -25,7 +27,6 @@ from genzoo.encoders.probes import (
     nearest_classes,
     uniformity,
 )
-from genzoo.evaluation.embedding_map import MOST_POINTS, plane, save_embedding_map
 
 
 def seeded(seed=0):

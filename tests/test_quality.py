@@ -10,21 +10,22 @@ from banks import Bank, OfClasses
 from PIL import Image
 
 import genzoo
-import genzoo.evaluation.quality
-import genzoo.judge
+import genzoo.evaluation.features.extractor
+import genzoo.metrics.quality
 from genzoo.__main__ import main
-from genzoo.checkpoint import save_model
-from genzoo.commands import DataArguments
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
 from genzoo.data import TensorSplit
 from genzoo.evaluation import accuracy_score
 from genzoo.evaluation.classifier import STEPS, fit_classifier
 from genzoo.evaluation.drawing import draw_for
-from genzoo.evaluation.features import FeatureSpace, pixel_space
-from genzoo.evaluation.neighbours import expected_coverage
-from genzoo.judge import Judge, judge_named
-from genzoo.quality_sections import PICTURE, Inquiry, quality_sections
-from genzoo.sections import Case
+from genzoo.evaluation.features.extractor import Judge, judge_named
+from genzoo.evaluation.features.feature_space import FeatureSpace, pixel_space
+from genzoo.evaluation.report.quality_sections import PICTURE, Inquiry, quality_sections
+from genzoo.evaluation.report.sections import Case
+from genzoo.metrics.neighbours import expected_coverage
+from genzoo.models.run_data import DataArguments
+from genzoo.training.checkpoint import save_model
 
 FIGURES = {
     "frechet", "frechet_train", "kid", "mmd", "sliced_wasserstein",
@@ -61,7 +62,7 @@ def saved(tmp_path_factory, digits):
 @pytest.fixture(autouse=True)
 def few_halves(monkeypatch):
     """Rough intervals will do."""
-    monkeypatch.setattr(genzoo.evaluation.quality, "DRAWS", 20)
+    monkeypatch.setattr(genzoo.metrics.quality, "DRAWS", 20)
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------
@@ -261,7 +262,7 @@ def saved_run(folder, preset, cond=None, **options):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GENZOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(genzoo.judge, "STEPS", 2)
+    monkeypatch.setattr(genzoo.evaluation.features.extractor, "STEPS", 2)
     return tmp_path / "cache"
 
 

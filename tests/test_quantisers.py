@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from genzoo.contract import GenzooError
-from genzoo.networks.quantisers import FSQ, Codebook, QuantiserConfig
+from genzoo.core.errors import GenzooError
+from genzoo.nn.quantisers import FSQ, Codebook, QuantiserConfig
 from genzoo.objectives.quantisation import code_shares, nearby_codes, perplexity, sum_over_codes, usage
 
 

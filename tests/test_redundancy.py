@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
 from genzoo.objectives.redundancy import BarlowTwins, VICReg
 
 

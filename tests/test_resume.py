@@ -15,11 +15,12 @@ import torch
 from crashes import assert_same_runs
 from tiny_model import DuelConfig, TinyConfig, tiny_images
 
-from genzoo.checkpoint import load_model, load_state
-from genzoo.config import TrainConfig
-from genzoo.contract import DataSpec
-from genzoo.runtime import leave_processes
-from genzoo.trainer import Budget, RunOptions, Trainer
+from genzoo.core.config import TrainConfig
+from genzoo.core.spec import DataSpec
+from genzoo.models.registry import load_model
+from genzoo.training.checkpoint import load_state
+from genzoo.training.processes import leave_processes
+from genzoo.training.trainer import Budget, RunOptions, Trainer
 
 SPEC = DataSpec((1, 3, 3), levels=4)
 TESTS = Path(__file__).parent
@@ -43,7 +44,7 @@ def train(out, steps=300, *, save_every=7, resume=False, pause=0.0):
 def processes():
     """Starts real processes cheaply: they are forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "accelerate", "tiny_model", "genzoo.trainer"])
+    context.set_forkserver_preload(["torch", "accelerate", "tiny_model", "genzoo.training.trainer"])
     return context
 
 

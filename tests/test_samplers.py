@@ -19,9 +19,20 @@ from gaussian_paths import (
     two_modes,
 )
 
-from genzoo.betas import GivenBetas
-from genzoo.contract import GenzooError
-from genzoo.paths import (
+from genzoo.core.errors import GenzooError
+from genzoo.models.diffusion.samplers.editing import invert
+from genzoo.models.diffusion.samplers.solvers import (
+    DDIM,
+    AdamsMoulton,
+    Ancestral,
+    Dopri5,
+    DPMSolverPP2M,
+    Euler,
+    Heun,
+)
+from genzoo.models.diffusion.samplers.time_grids import LogSNRGrid, UniformGrid
+from genzoo.objectives.denoising.betas import GivenBetas
+from genzoo.objectives.denoising.paths import (
     DiscreteBetas,
     Linear,
     Solved,
@@ -32,18 +43,6 @@ from genzoo.paths import (
     VPLinear,
     solve,
     spread,
-)
-from genzoo.samplers import (
-    DDIM,
-    AdamsMoulton,
-    Ancestral,
-    Dopri5,
-    DPMSolverPP2M,
-    Euler,
-    Heun,
-    LogSNRGrid,
-    UniformGrid,
-    invert,
 )
 
 # --- diffusers -----------------------------------------------------------------------------------------------

@@ -6,16 +6,20 @@ import math
 import pytest
 import torch
 
-from genzoo.config import TrainConfig
-from genzoo.contract import Batch, DataSpec, GenzooError, Likelihood
+from genzoo.core.config import TrainConfig
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.spec import Batch, DataSpec
 from genzoo.data.toy import GaussianMixture
-from genzoo.likelihood import BoundProtocol, DormandPrince, ExactDivergence, OdeProtocol, RungeKutta4
-from genzoo.models.diffusion import DiffusionConfig, Sampling
-from genzoo.models.shortcut import ShortcutConfig
-from genzoo.networks.conv_unet import ConvUNetConfig
-from genzoo.networks.mlp import MLPConfig
-from genzoo.objectives.elbo import normal_noise
-from genzoo.objectives.shortcut import (
+from genzoo.models.diffusion.denoising_model import DiffusionConfig, Sampling
+from genzoo.models.diffusion.samplers.solvers import Euler
+from genzoo.models.diffusion.samplers.time_grids import UniformGrid
+from genzoo.models.diffusion.shortcut import ShortcutConfig
+from genzoo.models.preset import build
+from genzoo.nn.conv_unet import ConvUNetConfig
+from genzoo.nn.mlp import MLPConfig
+from genzoo.objectives.denoising.paths import Linear, VelocityTarget
+from genzoo.objectives.denoising.shortcut_objective import (
     Stretches,
     asked_length,
     bootstrap_target,
@@ -23,10 +27,11 @@ from genzoo.objectives.shortcut import (
     draw_stretches,
     lead_back,
 )
-from genzoo.objectives.times import StratifiedTimes
-from genzoo.paths import Linear, VelocityTarget
-from genzoo.presets import build
-from genzoo.samplers import Euler, UniformGrid
+from genzoo.objectives.denoising.times import StratifiedTimes
+from genzoo.objectives.elbo import normal_noise
+from genzoo.objectives.likelihood.diffusion_bound import BoundProtocol
+from genzoo.objectives.likelihood.divergence import ExactDivergence
+from genzoo.objectives.likelihood.ode import DormandPrince, OdeProtocol, RungeKutta4
 from genzoo.testing import check_model
 
 MEAN, STD = 0.7, 0.4

@@ -9,7 +9,8 @@ import torch
 from benchmarks.gan_digits import Classes
 from benchmarks.gan_modes import with_loss
 from benchmarks.stacked_digits import Judge
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
 from genzoo.data import TensorSplit, load_data, source_names, stacked, validate
 from genzoo.data.image_data import ImageData, protocol
 from genzoo.data.stacked import stack_classes

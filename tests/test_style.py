@@ -69,7 +69,7 @@ def test_imports_run_one_way():
 
 def test_the_rule_of_imports_can_fail():
     tree = ast.parse(
-        "class A:\n    from genzoo.models import x\ndef f():\n    from genzoo.presets import y\n"
+        "class A:\n    from genzoo.models import x\ndef f():\n    from genzoo.models.presets import y\n"
     )
     assert wrong_imports("networks", tree) == ["models"]
     assert wrong_imports("trainer", tree) == []
@@ -109,7 +109,7 @@ def test_files_and_functions_are_short():
 
 
 def test_readme_shows_the_generated_table():
-    from genzoo.presets import preset_table
+    from genzoo.models.presets import preset_table
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = readme.split("<!-- presets -->\n")[1].split("\n<!-- /presets -->")[0]
@@ -158,9 +158,9 @@ assert not slow, slow
 
 
 def test_no_field_of_a_preset_hides_a_flag():
-    from genzoo.parsing import flags_of
-    from genzoo.presets import PRESETS
-    from genzoo.train import TrainFlags
+    from genzoo.cli.parsing import flags_of
+    from genzoo.cli.train_command import TrainFlags
+    from genzoo.models.presets import PRESETS
 
     for preset in PRESETS.values():
         for config in preset.sizes.values():

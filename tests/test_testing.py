@@ -60,9 +60,7 @@ from pixel_models import (
     make,
 )
 
-from genzoo.contract import (
-    GenzooError,
-)
+from genzoo.core.errors import GenzooError
 from genzoo.testing import ConformanceError, Status, check_model, yield_checks
 
 # --- honest models ---------------------------------------------------------------------------------------

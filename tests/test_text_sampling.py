@@ -11,25 +11,17 @@ from small_models import built, rng
 from torch.nn import functional as F
 
 import genzoo
-from genzoo.commands import DataArguments
-from genzoo.conditioning import condition_vectors
-from genzoo.config import TrainConfig
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.cli.sample_command import main as sample
+from genzoo.core.config import TrainConfig
+from genzoo.core.errors import GenzooError
+from genzoo.core.random import seeded
+from genzoo.core.spec import DataSpec
 from genzoo.data.augmentations import Then
-from genzoo.encoders.clip import ClipConfig
-from genzoo.models.gan import GANConfig
-from genzoo.models.with_prior import WithPriorConfig, flow_of_vectors
-from genzoo.networks.backbones import ProjectionConfig, ResNetConfig
-from genzoo.networks.conv_unet import ConvUNetConfig
-from genzoo.networks.gan_nets import DenseGANNetworks
-from genzoo.networks.mlp import MLPConfig
-from genzoo.networks.text_tower import TextTowerConfig
-from genzoo.objectives.two_towers import Clip, SigLIP
-from genzoo.pictures import image_grid
-from genzoo.presets import get_preset
-from genzoo.runtime import seeded
-from genzoo.sample import main as sample
-from genzoo.text_prior import (
+from genzoo.data.image_grid import image_grid
+from genzoo.models.conditioning import condition_vectors
+from genzoo.models.encoders.clip import ClipConfig
+from genzoo.models.gan.generator_model import GANConfig
+from genzoo.models.prior.text_prior import (
     ENOUGH,
     effective_size,
     resampled,
@@ -37,7 +29,16 @@ from genzoo.text_prior import (
     vectors_for_text,
     without_replacement,
 )
-from genzoo.trainer import Budget, RunOptions, Trainer
+from genzoo.models.prior.with_prior import WithPriorConfig, flow_of_vectors
+from genzoo.models.registry import get_preset
+from genzoo.models.run_data import DataArguments
+from genzoo.nn.backbones import ProjectionConfig, ResNetConfig
+from genzoo.nn.conv_unet import ConvUNetConfig
+from genzoo.nn.gan_nets import DenseGANNetworks
+from genzoo.nn.mlp import MLPConfig
+from genzoo.nn.text_tower import TextTowerConfig
+from genzoo.objectives.image_text import Clip, SigLIP
+from genzoo.training.trainer import Budget, RunOptions, Trainer
 
 DIGITS = DataSpec((1, 8, 8), levels=17, cond="class", cond_size=10)
 

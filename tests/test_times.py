@@ -7,21 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from genzoo.config import from_json, to_json
-from genzoo.contract import GenzooError
-from genzoo.objectives.denoising import (
-    ELBOWeighting,
-)
-from genzoo.objectives.times import (
-    DrawnTimes,
-    Importance,
-    LogitNormal,
-    LogNormalSigma,
-    StratifiedTimes,
-    UniformLogSNR,
-    UniformTimes,
-)
-from genzoo.paths import (
+from genzoo.core.config import from_json, to_json
+from genzoo.core.errors import GenzooError
+from genzoo.objectives.denoising.paths import (
     VE,
     DiscreteBetas,
     Linear,
@@ -30,6 +18,16 @@ from genzoo.paths import (
     VPCosine,
     VPLinear,
 )
+from genzoo.objectives.denoising.times import (
+    DrawnTimes,
+    Importance,
+    LogitNormal,
+    LogNormalSigma,
+    StratifiedTimes,
+    UniformLogSNR,
+    UniformTimes,
+)
+from genzoo.objectives.denoising.weighting import ELBOWeighting
 
 PATHS = [VPLinear(), VPCosine(), Trigonometric(), DiscreteBetas(), Linear(), VE()]
 LAWS = [UniformTimes(), StratifiedTimes(), LogitNormal(), LogNormalSigma(), Importance(8)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from genzoo.contract import GenzooError
+from genzoo.core.errors import GenzooError
 from genzoo.data import (
     BernoulliTemplates,
     DiscretisedMixture,

@@ -12,13 +12,22 @@ from accelerate import Accelerator
 from tiny_model import DuelConfig, TinyConfig, TinyModel, tiny_images
 from torch import nn
 
-from genzoo.config import TrainConfig
-from genzoo.contract import Batch, DataSpec, GenzooError, Loss
-from genzoo.optim import Budget, WeightAverage, check_training, clip_gradients, make_optimizer, rate_factor
-from genzoo.pictures import image_grid
-from genzoo.runtime import BatchOrder, Processes
-from genzoo.step import Stepper
-from genzoo.trainer import RunOptions, Trainer
+from genzoo.core.config import TrainConfig
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.core.trainable import Loss
+from genzoo.data.image_grid import image_grid
+from genzoo.training.optim import (
+    Budget,
+    WeightAverage,
+    check_training,
+    clip_gradients,
+    make_optimizer,
+    rate_factor,
+)
+from genzoo.training.processes import BatchOrder, Processes
+from genzoo.training.step import Stepper
+from genzoo.training.trainer import RunOptions, Trainer
 
 SPEC = DataSpec((1, 3, 3), levels=4)
 CPU = RunOptions(device="cpu")
@@ -270,7 +279,7 @@ def test_a_skipped_step_leaves_weights_and_optimiser():
 
 @pytest.mark.parametrize("how", ["penalty", "gradient"])
 def test_ten_bad_steps_in_a_row_stop_the_run(tmp_path, how):
-    from genzoo.checkpoint import load_state
+    from genzoo.training.checkpoint import load_state
 
     model = poisoned(lambda call: call > 5, how)
     options = RunOptions(device="cpu", save_every=5)
@@ -308,7 +317,7 @@ def signalled(signals):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_ends_the_run(tmp_path, number):
-    from genzoo.checkpoint import load_state
+    from genzoo.training.checkpoint import load_state
 
     before = signal.getsignal(number)
     trainer = fit(signalled({4: [number]}), Budget(steps=20), out=tmp_path)
@@ -361,7 +370,7 @@ def test_validation_uses_at_most_so_many_images(tmp_path):
     fit(model, Budget(steps=1), val=val, out=tmp_path)
     singles = -model.log_likelihood(val).nats
     found = rows(tmp_path, "val_loss")[-1]["val_loss"] * 7
-    from genzoo.runtime import seeded
+    from genzoo.core.random import seeded
 
     chosen = torch.randperm(40, generator=seeded("cpu", "validation", 0))[:7]
     assert found == pytest.approx(singles[chosen].sum().item(), rel=1e-5)

@@ -5,21 +5,15 @@ import math
 import pytest
 import torch
 
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
 from genzoo.data import Corrupted, Downsample, Edges, Mask, PairedSplit, TensorSplit
-from genzoo.evaluation.features import FeatureSpace
-from genzoo.evaluation.translation import (
-    compared,
-    gradients,
-    input_images,
-    l1_distances,
-    psnrs,
-    translation_figures,
-    translation_picture,
-)
-from genzoo.models.diffusion import DiffusionConfig
-from genzoo.models.image_to_image import ImageToImageConfig
-from genzoo.networks.conv_unet import ConvUNetConfig
+from genzoo.evaluation.features.feature_space import FeatureSpace
+from genzoo.evaluation.translation import compared, gradients, l1_distances, psnrs, translation_figures
+from genzoo.models.diffusion.denoising_model import DiffusionConfig
+from genzoo.models.gan.image_to_image import ImageToImageConfig
+from genzoo.models.input_pictures import input_images, translation_picture
+from genzoo.nn.conv_unet import ConvUNetConfig
 
 SPEC = DataSpec((1, 8, 8), 17, "vector", 64)
 NETWORK = ConvUNetConfig(fine=4, widths=(8,), blocks=1, attention=0)

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from genzoo.networks.passes import frozen
-from genzoo.networks.patch_discriminator import PatchDiscriminatorConfig
+from genzoo.core.passes import frozen
+from genzoo.nn.patch_discriminator import PatchDiscriminatorConfig
 from genzoo.objectives.adversarial import R1, Hinge, Lazily, RelativisticPaired, per_image
 from genzoo.objectives.two_players import TwoPlayerGame
 

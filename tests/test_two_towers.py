@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from genzoo.config import from_json, to_json
-from genzoo.contract import GenzooError
+from genzoo.core.config import from_json, to_json
+from genzoo.core.errors import GenzooError
 from genzoo.objectives.contrastive import InfoNCE
-from genzoo.objectives.two_towers import Clip, LearnedLogits, SigLIP
+from genzoo.objectives.image_text import Clip, LearnedLogits, SigLIP
 
 LABELS = [0, 1, 0, 2, 1, 0]
 

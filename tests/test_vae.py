@@ -10,10 +10,11 @@ from enumeration import all_images, perturbed
 from scipy import stats
 
 from genzoo import create, load_data
-from genzoo.config import TrainConfig
-from genzoo.contract import Batch, DataSpec, GenzooError
-from genzoo.models.vae import VAEConfig
-from genzoo.networks.latent_paths import interpolate_spherically
+from genzoo.core.config import TrainConfig
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.models.vae.vector_vae import VAEConfig
+from genzoo.nn.latent_paths import interpolate_spherically
 from genzoo.objectives.elbo import ConstantBeta, FreeBits, WarmUp
 
 TINY = VAEConfig(latents=2, widths=(8, 8), blocks=1, mixture=0)
@@ -345,7 +346,7 @@ def test_mistakes_are_named():
 
 
 def test_the_kl_weighting_has_flags():
-    from genzoo.parsing import parse_known
+    from genzoo.cli.parsing import parse_known
 
     config, rest = parse_known(VAEConfig, ["--kl.share", "0.1", "--kl.beta", "4"], "test", default=TINY)
     assert config == replace(TINY, kl=WarmUp(0.1, 4.0)) and not rest

@@ -10,14 +10,15 @@ from small_models import rng
 from torch import nn
 
 import genzoo
-import genzoo.judge
+import genzoo.evaluation.features.extractor
 from benchmarks import validate_metrics, validation_bench, validation_judges, validation_truth
 from benchmarks.corruptions import BESIDE, CORRUPTIONS, SEVERITIES
 from benchmarks.validation_bench import DEFAULT, FRECHET, SCORES, Bench
-from genzoo.contract import DataSpec, GenzooError
+from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
 from genzoo.data.image_data import ImageData
 from genzoo.data.split import TensorSplit
-from genzoo.evaluation.features import pixel_space, random_space
+from genzoo.evaluation.features.feature_space import pixel_space, random_space
 
 EVERY = {**CORRUPTIONS, **BESIDE}
 
@@ -224,7 +225,7 @@ def test_judges_agree_with_themselves_and_parts_of_augmentations_are_alone(bench
 
 
 def test_the_command_prints_tables_and_writes_figures(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(genzoo.judge, "STEPS", 3)
+    monkeypatch.setattr(genzoo.evaluation.features.extractor, "STEPS", 3)
     monkeypatch.setattr(validation_truth, "LEARNED", 100)
     monkeypatch.setattr(validation_truth, "NOISES", (0.05, 3.0))
     monkeypatch.setattr(validation_truth, "TEMPERATURES", (2.0,))

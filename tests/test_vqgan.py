@@ -8,21 +8,24 @@ import torch
 from crashes import Crash, assert_same_runs, crashing
 from enumeration import perturbed
 
-from genzoo.checkpoint import load_model, load_state
-from genzoo.config import TrainConfig
-from genzoo.contract import Batch, DataSpec, GenzooError, Likelihood
+from genzoo.core.config import TrainConfig
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.spec import Batch, DataSpec
 from genzoo.models import CONFIG_TYPES
-from genzoo.models.autoregressive import HeadConfig, PixelTransformerConfig
-from genzoo.models.gan import GANConfig
-from genzoo.models.latent import LatentConfig
-from genzoo.models.vqgan import MOST_PER_DIM, VQGANConfig, adaptive_weight
-from genzoo.models.vqvae import VQVAEConfig
-from genzoo.networks.patch_discriminator import PatchDiscriminatorConfig
-from genzoo.networks.quantisers import QuantiserConfig
+from genzoo.models.autoregressive.pixel_models import HeadConfig, PixelTransformerConfig
+from genzoo.models.gan.generator_model import GANConfig
+from genzoo.models.registry import load_model
+from genzoo.models.vq.latent_model import LatentConfig
+from genzoo.models.vq.vqgan import MOST_PER_DIM, VQGANConfig, adaptive_weight
+from genzoo.models.vq.vqvae import VQVAEConfig
+from genzoo.nn.patch_discriminator import PatchDiscriminatorConfig
+from genzoo.nn.quantisers import QuantiserConfig
 from genzoo.objectives.adversarial import R1, Hinge, Lazily
 from genzoo.objectives.perceptual import feature_distance
 from genzoo.testing import yield_checks
-from genzoo.trainer import Budget, RunOptions, Trainer
+from genzoo.training.checkpoint import load_state
+from genzoo.training.trainer import Budget, RunOptions, Trainer
 
 VQ = VQVAEConfig(widths=(8,), blocks=1, quantiser=QuantiserConfig(codes=4, width=3), neighbours=2)
 TRAINING = TrainConfig(batch_size=16, precision="fp32", learning_rate=3e-3, validations=2)

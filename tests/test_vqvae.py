@@ -8,9 +8,11 @@ import pytest
 import torch
 from enumeration import all_images, perturbed
 
-from genzoo.contract import Batch, DataSpec, GenzooError, Likelihood
-from genzoo.models.vqvae import VQTokenizer, VQVAEConfig
-from genzoo.networks.quantisers import QuantiserConfig
+from genzoo.core.errors import GenzooError
+from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.spec import Batch, DataSpec
+from genzoo.models.vq.vqvae import VQTokenizer, VQVAEConfig
+from genzoo.nn.quantisers import QuantiserConfig
 from genzoo.testing import check_model
 
 TINY = VQVAEConfig(widths=(8, 16), blocks=1, quantiser=QuantiserConfig(codes=4, width=3), neighbours=3)

@@ -6,8 +6,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from genzoo.config import ModelConfig, TrainConfig
-from genzoo.contract import Batch, GenerativeModel, Likelihood, LogLikelihood, Loss
+from genzoo.core.config import TrainConfig
+from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.spec import Batch
+from genzoo.core.trainable import Loss
+from genzoo.models.base import GenerativeModel, ModelConfig
 
 
 @dataclass(frozen=True)
