@@ -64,7 +64,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, processes, attempt):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = processes.Process(target=train, args=(killed,), kwargs={"pause": 0.003})
     process.start()
-    wanted = random.randint(2, 40)  # any moment after the first checkpoint will do
+    wanted = random.Random(attempt).randint(2, 40)  # any moment after the first checkpoint will do
     while process.is_alive() and (
         not (killed / "metrics.jsonl").exists() or len(metrics_lines(killed)) < wanted
     ):

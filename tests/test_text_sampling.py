@@ -216,7 +216,7 @@ def training(**fields):
 @pytest.fixture(scope="module")
 def gan_run(tmp_path_factory, clip_run):
     gan = GANConfig(8, DenseGANNetworks(32, 1), training=training(learning_rate=2e-3))
-    return generator_run(tmp_path_factory.mktemp("runs") / "gan", clip_run, gan, 400)
+    return generator_run(tmp_path_factory.mktemp("runs") / "gan", clip_run, gan, 200)
 
 
 @pytest.fixture(scope="module")
@@ -236,10 +236,10 @@ def test_vectors_for_three_are_those_of_threes(digits, clip_run, gan_run):
         return (F.normalize(drawn, dim=1) @ F.normalize(means, dim=1).T).argmax(1).eq(k).float().mean().item()
 
     assert share(model.prior.sample(256, generator=rng()), 3) < 0.25
-    for k, text in ((3, "three"), (3, "a photo of a three"), (7, "seven")):
-        found = vectors_for_text(model, encoder, text, 64, generator=rng(1))
+    for k, text in ((3, "a photo of a three"), (7, "seven")):
+        found = vectors_for_text(model, encoder, text, 32, generator=rng(1))
         assert share(found.vectors, k) > 0.8
-        assert 64 * ENOUGH <= found.effective < 0.5 * found.pool
+        assert 32 * ENOUGH <= found.effective < 0.5 * found.pool
 
 
 def test_the_command_draws_by_a_text(gan_run, clip_run, capsys):

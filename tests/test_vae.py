@@ -143,11 +143,12 @@ CASES = [(BINARY, "bernoulli"), *((BINARY, o) for o in OUTPUTS), *((FOUR, o) for
 PRIORS = {"normal": {}, "mixture": {"prior_components": 3}, "vamp": {"pseudo_inputs": 3}}
 
 
-@pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
-@pytest.mark.parametrize(("spec", "output"), CASES, ids=lambda v: v if isinstance(v, str) else str(v.levels))
+@pytest.mark.parametrize(
+    ("spec", "output", "prior"), CASES, ids=lambda v: v if isinstance(v, str) else str(v.levels)
+)
 def test_bounds_of_all_images_sum_to_at_most_one(spec, output, prior):
     """exp(bound) is an unbiased estimate of P, whose sum is 1; exp(mean bound) sums to less."""
-    config = replace(TINY, output=output, mse_scale=0.5, **prior)
+    config = replace(TINY, output=output, mse_scale=0.5, **PRIORS[prior])
     model = perturbed(config.build(spec), 0.25)
     with torch.no_grad():  # wider than the prior: a narrow posterior has heavy-tailed importance weights
         model.encoder.head.weight.mul_(0.2)
