@@ -22,6 +22,7 @@ import genzoo
 from genzoo.metrics.probes import Collapse, Labelled, knn_accuracy
 from genzoo.models.registry import create_encoder, every_encoder_preset
 from genzoo.nn.backbones import ResNetConfig
+from genzoo.nn.text_tower import TextTowerConfig
 from genzoo.objectives.contrastive import PairObjective
 
 ENCODERS = every_encoder_preset()

@@ -38,23 +38,6 @@ from genzoo.objectives.denoising.weighting import (
     TargetWeighting,
     denoising_loss,
 )
-from genzoo.objectives.denoising.times import (
-    Importance,
-    LogitNormal,
-    LogNormalSigma,
-    StratifiedTimes,
-    UniformLogSNR,
-    UniformTimes,
-)
-from genzoo.objectives.denoising.weighting import (
-    EDMWeighting,
-    ELBOWeighting,
-    MinSNR,
-    SigmoidWeighting,
-    SimpleNoise,
-    TargetWeighting,
-    denoising_loss,
-)
 
 PATHS = [VPLinear(), VPCosine(), Trigonometric(), DiscreteBetas(), Linear(), VE()]
 TARGETS = [NoiseTarget(), DataTarget(), VTarget(), VelocityTarget(), EDMTarget(0.7)]

@@ -28,8 +28,6 @@ from genzoo.objectives.denoising.paths import (
     VPLinear,
     append_dims,
 )
-from genzoo.models.diffusion.samplers.time_grids import LogSNRGrid, UniformGrid
-from genzoo.objectives.denoising.paths import VE, Linear, Solved, Trigonometric, VPCosine, VPLinear, spread
 
 # --- guidance ------------------------------------------------------------------------------------------------
 
