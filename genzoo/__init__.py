@@ -1,11 +1,10 @@
 """genzoo: VAEs, GANs, diffusion, flow matching and autoregressive image models through one API.
 
-Names are imported when they are first used, so that `import genzoo` and `--help` do not wait for torch.
+Names are imported when they are first used, so that `import genzoo` and `--help` do not wait for torch. The folders
+`data`, `evaluation`, `metrics`, `nn`, `objectives` and `testing` are reached as attributes.
 """
 
-from importlib import import_module
-from typing import Any
-
+from genzoo.core.lazy import lazy_names
 from genzoo.core.version import __version__ as __version__
 
 _HOMES = {
@@ -16,7 +15,8 @@ _HOMES = {
     "GenerativeModel": "genzoo.models.base",
     "GenzooError": "genzoo.core.errors",
     "ImageData": "genzoo.data.image_data",
-    "Likelihood": "genzoo.core.log_likelihood",
+    "Likelihood": "genzoo.core.log_likelihood:LikelihoodKind",
+    "LikelihoodKind": "genzoo.core.log_likelihood",
     "LogLikelihood": "genzoo.core.log_likelihood",
     "Loss": "genzoo.core.trainable",
     "ModelConfig": "genzoo.models.base",
@@ -28,28 +28,13 @@ _HOMES = {
     "from_diffusers": "genzoo.models.diffusers_format",
     "list_encoders": "genzoo.models.registry",
     "list_models": "genzoo.models.registry",
-    "load": "genzoo.models.registry",
+    "load": "genzoo.models.registry:load_model",
     "load_data": "genzoo.data.sources",
     "register": "genzoo.models.registry",
     "register_data": "genzoo.data.sources",
     "to_diffusers": "genzoo.models.diffusers_format",
 }
 """Public name to the module that defines it."""
-_ROOMS = ("data", "evaluation", "metrics", "nn", "objectives", "testing")
-"""Folders that are reached as attributes, too."""
 
-__all__ = [*_HOMES, *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return import_module(f"genzoo.{name}")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'genzoo' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

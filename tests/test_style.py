@@ -67,7 +67,7 @@ def is_upward(importer, imported):
     """Whether an import breaks the order of the floors; entry files only hand over to the commands."""
     rooms = [name.split(".")[1] if "." in name else "__init__" for name in (importer, imported)]
     if rooms[0] in ENTRIES:
-        return not (rooms[1] == "cli" or imported == "genzoo.core.version")
+        return not (rooms[1] == "cli" or imported in ("genzoo.core.version", "genzoo.core.lazy"))
     if rooms[0] == rooms[1]:
         return False
     return rooms[1] in ENTRIES or FLOOR[rooms[1]] >= FLOOR[rooms[0]]

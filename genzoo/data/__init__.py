@@ -1,7 +1,6 @@
 """Data: named sources, a person's own folders and analytic densities, all as splits of integer images."""
 
-from importlib import import_module
-from typing import Any
+from genzoo.core.lazy import lazy_names
 
 _HOMES = {
     "as_split": "genzoo.data.split",
@@ -38,13 +37,4 @@ _HOMES = {
 """Public name to the module that defines it, which is loaded when it is first used."""
 
 __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'genzoo.data' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

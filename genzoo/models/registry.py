@@ -164,9 +164,6 @@ def load_model(path: str | Path, *, types: Iterable[type] = (), weights: str = "
     return model.eval()
 
 
-load = load_model
-
-
 def load_generative(path: str | Path) -> GenerativeModel:
     """`load_model` of a run that can draw; raises `GenzooError` for an encoder's, too."""
     model = load_model(path)

@@ -1,0 +1,34 @@
+"""For type checkers: where the names that `__init__.py` loads lazily are defined."""
+
+from genzoo import data as data
+from genzoo import evaluation as evaluation
+from genzoo import metrics as metrics
+from genzoo import nn as nn
+from genzoo import objectives as objectives
+from genzoo import testing as testing
+from genzoo.core.config import TrainConfig as TrainConfig
+from genzoo.core.errors import GenzooError as GenzooError
+from genzoo.core.errors import NoLikelihood as NoLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind as Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind as LikelihoodKind
+from genzoo.core.log_likelihood import LogLikelihood as LogLikelihood
+from genzoo.core.log_likelihood import bits_per_dim as bits_per_dim
+from genzoo.core.spec import Batch as Batch
+from genzoo.core.spec import DataSpec as DataSpec
+from genzoo.core.trainable import Loss as Loss
+from genzoo.core.version import __version__ as __version__
+from genzoo.data.image_data import ImageData as ImageData
+from genzoo.data.sources import load_data as load_data
+from genzoo.data.sources import register_data as register_data
+from genzoo.models.base import Encoder as Encoder
+from genzoo.models.base import EncoderConfig as EncoderConfig
+from genzoo.models.base import GenerativeModel as GenerativeModel
+from genzoo.models.base import ModelConfig as ModelConfig
+from genzoo.models.diffusers_format import from_diffusers as from_diffusers
+from genzoo.models.diffusers_format import to_diffusers as to_diffusers
+from genzoo.models.registry import create as create
+from genzoo.models.registry import create_encoder as create_encoder
+from genzoo.models.registry import list_encoders as list_encoders
+from genzoo.models.registry import list_models as list_models
+from genzoo.models.registry import load_model as load
+from genzoo.models.registry import register as register

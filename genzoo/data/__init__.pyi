@@ -1,0 +1,32 @@
+"""For type checkers: where the names that `__init__.py` loads lazily are defined."""
+
+from genzoo.data.arrays import from_images as from_images
+from genzoo.data.folder import load_folder as load_folder
+from genzoo.data.image_data import ImageData as ImageData
+from genzoo.data.pairs import CORRUPTIONS as CORRUPTIONS
+from genzoo.data.pairs import Corrupted as Corrupted
+from genzoo.data.pairs import Corruption as Corruption
+from genzoo.data.pairs import Downsample as Downsample
+from genzoo.data.pairs import Edges as Edges
+from genzoo.data.pairs import Grey as Grey
+from genzoo.data.pairs import Mask as Mask
+from genzoo.data.pairs import PairedSplit as PairedSplit
+from genzoo.data.pairs import Stored as Stored
+from genzoo.data.pairs import paired as paired
+from genzoo.data.sources import load_data as load_data
+from genzoo.data.sources import register_data as register_data
+from genzoo.data.sources import source_names as source_names
+from genzoo.data.split import BinarisedSplit as BinarisedSplit
+from genzoo.data.split import FolderSplit as FolderSplit
+from genzoo.data.split import LazyImages as LazyImages
+from genzoo.data.split import Split as Split
+from genzoo.data.split import TensorSplit as TensorSplit
+from genzoo.data.split import as_split as as_split
+from genzoo.data.split import validate as validate
+from genzoo.data.stacked_channels import stacked as stacked
+from genzoo.data.toy import BernoulliTemplates as BernoulliTemplates
+from genzoo.data.toy import Density as Density
+from genzoo.data.toy import DiscretisedMixture as DiscretisedMixture
+from genzoo.data.toy import Gaussian as Gaussian
+from genzoo.data.toy import GaussianGrid as GaussianGrid
+from genzoo.data.toy import GaussianMixture as GaussianMixture
