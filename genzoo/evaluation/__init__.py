@@ -1,1 +1,31 @@
-"""Judging trained models: likelihood with its error, kind and protocol."""
+"""Judging trained models: likelihood with its error, kind and protocol; samples; and models beside each other."""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "compare": "genzoo.evaluation.comparison.comparing",
+    "Comparison": "genzoo.evaluation.comparison.page",
+    "evaluate": "genzoo.evaluation.evaluator",
+    "evaluate_likelihood": "genzoo.evaluation.likelihood",
+    "feature_space": "genzoo.evaluation.evaluator",
+    "FeatureSpace": "genzoo.evaluation.features.feature_space",
+    "figures_of": "genzoo.evaluation.report.schema",
+    "read_report": "genzoo.evaluation.report.report_file",
+    "Report": "genzoo.evaluation.report.schema",
+    "report_rows": "genzoo.evaluation.report.rendering",
+    "write_report": "genzoo.evaluation.report.report_file",
+}
+"""Public name to the module that defines it, which is loaded when it is first used."""
+
+__all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'genzoo.evaluation' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

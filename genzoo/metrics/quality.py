@@ -1,4 +1,4 @@
-"""All figures of a set of samples in the features of one judge, each with its interval and its floor.
+"""How a metric of two sets of features becomes a figure: with its interval, and with its floor.
 
 The floor of a figure is the figure of as many real images that are neither the judged ones nor in their place.
 """
@@ -13,10 +13,8 @@ from torch import Tensor
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.random import seeded
-from genzoo.metrics.diversity import sliced_wasserstein, vendi_score
+from genzoo.metrics.diversity import vendi_score
 from genzoo.metrics.estimate import ERRORS, REACH, Figure, Metric, bootstrap, in_halves
-from genzoo.metrics.frechet import Extrapolated, frechet_distance, frechet_extrapolated
-from genzoo.metrics.kernels import gaussian_mmd, kid
 from genzoo.metrics.likelihood_divergence import LikelihoodDivergence, feature_likelihood_divergence
 from genzoo.metrics.memorisation import authenticity, data_copying
 from genzoo.metrics.neighbours import NeighbourMetrics, neighbour_metrics
@@ -37,10 +35,6 @@ class Estimated(Protocol):
     def stderr(self) -> float:
         """Over images."""
         ...
-
-
-Estimate = Callable[[Tensor, Tensor], Estimated]
-"""Of real features `[n, d]` and generated ones `[m, d]`."""
 
 
 @dataclass(frozen=True)
@@ -64,55 +58,60 @@ class FeatureSets:
         """Training images, as many as judged ones, so that distances to both can be compared."""
         return self.train[-len(self.judged) :]
 
+    @cached_property
+    def neighbours(self) -> tuple[NeighbourMetrics, NeighbourMetrics]:
+        """Precision, recall, density and coverage of samples in one pass, and those of real images in their place."""
+        return neighbour_metrics(self.judged, self.samples), neighbour_metrics(self.judged, self.stand_in)
+
     def generator(self, purpose: str) -> torch.Generator:
         """For what is random in a figure."""
         return seeded("cpu", "figures", purpose, self.seed)
 
 
+# --- interval methods ------------------------------------------------------------------------------------------
+
+
 def halved(
-    sets: FeatureSets, name: str, metric: Metric, judged: Tensor, *, higher_is_better: bool = False
-) -> dict[str, Figure]:
-    """The figure `name` by a metric of `judged` and sampled features, its interval by halves of both."""
+    sets: FeatureSets,
+    name: str,
+    metric: Metric,
+    judged: Tensor | None = None,
+    *,
+    higher_is_better: bool | None = False,
+) -> Figure:
+    """The figure of a metric of judged (else `sets.judged`) and sampled features, its interval by halves of both."""
+    judged = sets.judged if judged is None else judged
     low, high = bootstrap(metric, judged, sets.samples, draws=DRAWS, generator=sets.generator(name))
-    sizes = len(sets.samples), len(judged)
-    floor = metric(judged, sets.stand_in)
-    return {
-        name: Figure(
-            metric(judged, sets.samples), *sizes, low, high, in_halves(DRAWS), floor, higher_is_better
-        )
-    }
+    return Figure(
+        metric(judged, sets.samples), len(sets.samples), len(judged), low, high, in_halves(DRAWS),
+        metric(judged, sets.stand_in), higher_is_better,
+    )  # fmt: skip
 
 
-def with_errors(sets: FeatureSets, name: str, estimate: Estimate) -> dict[str, Figure]:
-    """The figure `name`, its interval from a standard error that comes with it."""
-    found = estimate(sets.judged, sets.samples)
-    low, high = found.value - REACH * found.stderr, found.value + REACH * found.stderr
-    sizes = len(sets.samples), len(sets.judged)
-    return {name: Figure(found.value, *sizes, low, high, ERRORS, estimate(sets.judged, sets.stand_in).value)}
+def with_errors(
+    sets: FeatureSets,
+    estimate: Callable[[Tensor, Tensor], Estimated],
+    *,
+    higher_is_better: bool | None = False,
+) -> Figure:
+    """The figure of an estimate of real and sampled features, its interval from the standard error that it brings."""
+    found, real = estimate(sets.judged, sets.samples), estimate(sets.judged, sets.stand_in)
+    return Figure.from_stderr(
+        found.value, found.stderr, len(sets.judged), samples=len(sets.samples), floor=real.value,
+        higher_is_better=higher_is_better,
+    )  # fmt: skip
 
 
-def quality_figures(sets: FeatureSets) -> tuple[dict[str, Figure], dict[str, str]]:
-    """All figures by name, and why there is none of those that the features do not allow."""
+def neighbour_figure(sets: FeatureSets, name: str) -> Figure:
+    """Precision, recall, density or coverage, for the balls about these images."""
+    found, real = sets.neighbours
+    return Figure.from_stderr(
+        getattr(found, name), getattr(found, f"{name}_stderr"), found.n_real, samples=found.n_fake,
+        interval=f"{ERRORS}, for given balls", floor=getattr(real, name), higher_is_better=True,
+    )  # fmt: skip
 
-    def extrapolated(real: Tensor, fake: Tensor) -> Extrapolated:
-        return frechet_extrapolated(real, fake, generator=sets.generator("frechet_infinity"))
 
-    def sliced(real: Tensor, fake: Tensor) -> float:
-        return sliced_wasserstein(
-            real, fake, generator=sets.generator("directions")
-        )  # the same ones each time
-
-    return collected({
-        "frechet": lambda: halved(sets, "frechet", frechet_distance, sets.judged),
-        "frechet_train": lambda: halved(sets, "frechet_train", frechet_distance, sets.train_like_judged),
-        "frechet_infinity": lambda: with_errors(sets, "frechet_infinity", extrapolated),
-        "kid": lambda: with_errors(sets, "kid", kid),
-        "mmd": lambda: with_errors(sets, "mmd", gaussian_mmd),
-        "sliced_wasserstein": lambda: halved(sets, "sliced_wasserstein", sliced, sets.judged),
-        "precision": lambda: neighbour_figures(sets),
-        "vendi": lambda: halved(sets, "vendi", vendi_about_mean, sets.judged, higher_is_better=True),
-        "fld": lambda: {"fld": likelihood_divergence(sets)},
-    })  # fmt: skip
+# --- metrics of more than two sets -----------------------------------------------------------------------------
 
 
 def vendi_about_mean(real: Tensor, fake: Tensor) -> float:
@@ -127,74 +126,28 @@ def likelihood_divergence(sets: FeatureSets) -> Figure:
         return feature_likelihood_divergence(sets.train, sets.judged, fake, generator=sets.generator("fld"))
 
     own, real = found(sets.samples), sets.held[: len(sets.samples)]
-    low, high = own.value - REACH * own.stderr, own.value + REACH * own.stderr
     floor = found(real).value if len(real) > 1 else None
-    return Figure(own.value, len(sets.samples), len(sets.judged), low, high, ERRORS, floor)
+    return Figure.from_stderr(own.value, own.stderr, len(sets.judged), samples=len(sets.samples), floor=floor)
 
 
-def collected(
-    makers: dict[str, Callable[[], dict[str, Figure]]],
-) -> tuple[dict[str, Figure], dict[str, str]]:
-    """What the makers make, and the reasons of those that refuse."""
-    figures: dict[str, Figure] = {}
-    missing: dict[str, str] = {}
-    for name, make in makers.items():
-        try:
-            figures |= make()
-        except GenzooError as reason:
-            missing[name] = str(reason)
-    return figures, missing
-
-
-def neighbour_figures(sets: FeatureSets) -> dict[str, Figure]:
-    """Precision, recall, density and coverage in one pass, and another for their floor."""
-    found, real = (neighbour_metrics(sets.judged, rows) for rows in (sets.samples, sets.stand_in))
-    return {
-        name: _neighbour_figure(name, found, real) for name in ("precision", "recall", "density", "coverage")
-    }
-
-
-def _neighbour_figure(name: str, found: NeighbourMetrics, real: NeighbourMetrics) -> Figure:
-    value, reach = getattr(found, name), REACH * getattr(found, f"{name}_stderr")
-    return Figure(
-        value, found.n_fake, found.n_real, value - reach, value + reach,
-        f"{ERRORS}, for given balls", getattr(real, name), higher_is_better=True,
+def authenticity_figure(sets: FeatureSets) -> Figure:
+    """The share of samples that are no copies of training images; its floor is that of judged images."""
+    found = authenticity(sets.train, sets.samples)
+    order = torch.randperm(len(sets.judged), generator=sets.generator("authenticity"))
+    floor = authenticity(sets.train, sets.judged[order[: len(sets.samples)]]).value
+    return Figure.from_stderr(
+        found.value, found.stderr, len(sets.train), samples=len(sets.samples), floor=floor, higher_is_better=True
     )  # fmt: skip
 
 
-def memorisation_figures(sets: FeatureSets) -> tuple[dict[str, Figure], dict[str, str]]:
-    """Whether samples are copies of training images: figures by name, and why there is none.
-
-    The floors are those of judged images (authenticity) and of held-out ones (C_T) in the place of samples.
-    """
-    return collected({
-        "authenticity": lambda: {"authenticity": _authenticity(sets)}, "ct": lambda: {"ct": _data_copying(sets)},
-    })  # fmt: skip
-
-
-def _authenticity(sets: FeatureSets) -> Figure:
-    found = authenticity(sets.train, sets.samples)
-    low, high = found.value - REACH * found.stderr, found.value + REACH * found.stderr
-    order = torch.randperm(len(sets.judged), generator=sets.generator("authenticity"))
-    floor = authenticity(sets.train, sets.judged[order[: len(sets.samples)]]).value
-    sizes = len(sets.samples), len(sets.train)
-    return Figure(found.value, *sizes, low, high, ERRORS, floor, higher_is_better=True)
-
-
-def _data_copying(sets: FeatureSets) -> Figure:
+def copying_figure(sets: FeatureSets) -> Figure:
+    """C_T as a z-score; its floor is that of held-out images."""
     found = data_copying(sets.train, sets.judged, sets.samples)
     try:
         floor = data_copying(sets.train, sets.judged, sets.held).z
     except GenzooError:  # too few held-out images for any cell
         floor = None
-    how = "95%: 1.96 standard deviations of a z-score"
-    return Figure(
-        found.z,
-        found.n_fake,
-        found.n_held_out,
-        found.z - REACH,
-        found.z + REACH,
-        how,
-        floor,
-        higher_is_better=True,
+    how = f"95%: {REACH} standard deviations of a z-score"
+    return Figure.from_stderr(
+        found.z, 1.0, found.n_held_out, samples=found.n_fake, interval=how, floor=floor, higher_is_better=True
     )

@@ -190,20 +190,28 @@ def _kept(folder: Path) -> Encoder | None:
 # --- what may not judge ----------------------------------------------------------------------------------------
 
 
-def refuse_helper(space: FeatureSpace, run: Path) -> None:
+def refuse_helper(space: FeatureSpace, run: Path | None, data: ImageData | None = None) -> None:
     """Raises `GenzooError` where the model in the folder `run` was made with the network behind `space`.
 
     An encoder whose vectors a model was conditioned on, or that was part of its loss, sees in samples what the model
     learned to show it: its figures are no evidence (Kynkäänniemi et al. 2023 of ImageNet's networks and FID). Networks
-    are known by their weights, wherever copies of them lie.
+    are known by their weights, wherever copies of them lie. Of a model without a folder `data`, which it is evaluated
+    on, tell what conditions them.
     """
     known = {space.identity, *space.aliases}
-    for name, hashes in helpers_of(run):
+    helpers = weights_named(data.protocol if data is not None else None) if run is None else helpers_of(run)
+    for name, hashes in helpers:
         if known & hashes:
             raise GenzooError(
-                f"{space.name} cannot judge {run}: the model was made with it ({name}) and learned to please it; "
-                "name another --judge, or leave it out"
+                f"{space.name} cannot judge {run or 'this model'}: the model was made with it ({name}) and learned to "
+                "please it; name another --judge, or leave it out"
             )
+
+
+def weights_named(protocol: Any) -> Iterator[tuple[str, set[str]]]:
+    """Names and hashes of the trained networks that a description of data names."""
+    for entry in _weights_in(protocol):
+        yield str(entry.get("run", "an encoder")), {str(entry["weights"])}
 
 
 def helpers_of(run: Path) -> Iterator[tuple[str, set[str]]]:
@@ -230,12 +238,13 @@ def training_remark(trained_on: Mapping[str, Any], data: ImageData, split: str) 
     """As `Judge.remark`, of an encoder with the data protocol `trained_on` (empty: unknown)."""
     if "test_id" not in trained_on:
         return "what the judge was trained on is unknown: the judged images may be among it"
-    same = _cut(trained_on["test_id"]) == _cut(data.protocol["test_id"])
+    test_set = _cut(str(trained_on["test_id"]))
+    same = test_set == _cut(data.protocol.get("test_id", ""))
     if same:
         return "the judge was trained on these images" if split == "train" else None
-    if trained_on.get("name") == data.protocol["name"]:
+    if trained_on.get("name") == data.protocol.get("name", data.name):
         raise GenzooError(
-            f"this judge was trained on another cut of {data.name} (its test set is {_cut(trained_on['test_id'])}): "
+            f"this judge was trained on another cut of {data.name} (its test set is {test_set}): "
             "the judged images may be among its training images; name another --judge"
         )
     return f"the judge was trained on {trained_on.get('name')}"
