@@ -3,7 +3,7 @@
 Each preset is trained with classes for the same processor time, draws 100 images of every class, and a classifier of
 the training images says what it sees. Printed are the share of the samples that are given to the class asked for, with
 its standard error, the class that fares worst, steps, and seconds of processor time of training; the first row is that
-of real test images, what the classifier itself gets right. The bar is 90% for each family on `digits`.
+of real test images, what the classifier itself gets right. The target is 90% for each family on `digits`.
 
 Left out are presets whose condition goes the way of another's here: `ddpm-likelihood`, `edm` and `flow-likelihood`
 are rows of one engine (`ddpm`, `flow`) and differ in what they learn of noise; `vqgan` hands the class to the same
@@ -84,7 +84,7 @@ def row(
 ) -> str:
     """A line of the table; shares in per cent."""
     share, worst = found.overall, found.worst
-    mark = "" if share.value >= BAR else "  below the bar"
+    mark = "" if share.value >= BAR else "  below the target"
     led = "-" if guidance is None else f"{guidance:g}"
     return (
         f"{name:18}{100 * share.value:6.1f} ± {100 * share.stderr:3.1f}  {worst:4d}: {100 * found.shares[worst]:5.1f}"

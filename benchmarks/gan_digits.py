@@ -4,7 +4,7 @@ The preset is trained on scikit-learn's 8x8 digits without their labels; 1,000 s
 of the training digits. A class counts as drawn when at least 2% of the samples are given to it with probability 0.9 or
 more. Printed are, seed by seed, the classes drawn, the samples' shares of the ten classes in per cent, the mean
 probability of the likeliest class (`sure`), and seconds of processor time; the first row is that of real test digits.
-The bar is ten classes for every seed, within three minutes on one core; where the machine is busy, give `--steps`.
+The target is ten classes for every seed, within three minutes on one core; where the machine is busy, give `--steps`.
 """
 
 import argparse
@@ -47,7 +47,7 @@ class Classes:
 
     def row(self, name: str, seconds: float) -> str:
         """A line of the table."""
-        mark = "" if self.drawn == len(self.shares) else "  below the bar"
+        mark = "" if self.drawn == len(self.shares) else "  below the target"
         shares = " ".join(f"{100 * share:3.0f}" for share in self.shares)
         return f"{name:8}{self.drawn:3d}/{len(self.shares)}  {shares}  {self.sure:.3f} {seconds:6.0f}{mark}"
 

@@ -3,8 +3,8 @@
 The preset `gan` is trained on a ring of eight and on a 5x5 grid of round Gaussians in the plane; 10,000 samples
 are then compared with the true means. Printed are, seed by seed, the modes covered (those that at least a fifth of
 their fair share of samples fall within 3 sigma of), the share of all samples within 3 sigma of any mode (98.9% for the
-true density) and the Kullback-Leibler divergence in nats of the modes' shares from uniform. The bar is every mode and
-90% for every seed, within two minutes on one core; seconds of processor time are printed because a busy machine's
+true density) and the Kullback-Leibler divergence in nats of the modes' shares from uniform. The target is every mode
+and 90% for every seed, within two minutes on one core; seconds of processor time are printed because a busy machine's
 clock says little (there, give `--steps`).
 """
 
@@ -26,7 +26,7 @@ from genzoo.objectives.adversarial import (
     AdversarialLoss,
     GradientPenalty,
     Hinge,
-    Lazily,
+    Lazy,
     LeastSquares,
     NonSaturating,
     RelativisticPaired,
@@ -38,12 +38,12 @@ SAMPLES = 10_000
 LEAST_SHARE = 0.2
 """Of a mode's fair share of samples, for it to count as covered."""
 BAR = 0.9
-LOSSES: dict[str, tuple[AdversarialLoss, tuple[Lazily, ...] | None]] = {
+LOSSES: dict[str, tuple[AdversarialLoss, tuple[Lazy, ...] | None]] = {
     "relativistic": (RelativisticPaired(), None),
     "non-saturating": (NonSaturating(), None),
     "least-squares": (LeastSquares(), None),
     "hinge": (Hinge(), None),
-    "wasserstein": (Wasserstein(), (Lazily(GradientPenalty()),)),
+    "wasserstein": (Wasserstein(), (Lazy(GradientPenalty()),)),
     "unpenalised": (NonSaturating(), ()),
 }
 """A loss and the penalties that go with it; None: those of the preset."""
@@ -112,7 +112,7 @@ def main() -> None:
                 start = time.process_time()
                 found = measure(toy, name, budget, seed)
                 seconds = time.process_time() - start
-                mark = "" if found.passes else "  below the bar"
+                mark = "" if found.passes else "  below the target"
                 print(f"{toy:18}{name:16}{seed:4d}  {found} {seconds:6.0f}{mark}", flush=True)
 
 

@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0, help="of training per model")
     parser.add_argument("--steps", type=int, help="of training per model, in place of minutes")
     parser.add_argument("--adversarial-weight", type=float, help="in place of the preset's")
-    parser.add_argument("--images", type=int, default=2000, help="test images that are judged, at most")
+    parser.add_argument("--images", type=int, default=2000, help="test images that are evaluated, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--progress", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("runs/image-to-image"), help="folder of the picture")

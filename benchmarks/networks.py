@@ -1,7 +1,7 @@
 """Which denoising network is the best default? `python -m benchmarks.networks --data fashion-mnist --minutes 5`.
 
 Every recipe is trained with every network for the same time on the same processor, at about equal parameters, and
-judged on the validation images that training did not stop by: the loss under common random numbers (so that rows
+evaluated on the validation images that training did not stop by: the loss under common random numbers (so that rows
 differ by their networks alone), bits/dim where the recipe is a likelihood model, and the Fréchet distance of samples
 in the feature spaces of `benchmarks.solvers`. Losses of different recipes are on different scales. Last comes JSON.
 """
@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 from genzoo import DataSpec, load_data
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import Batch
 from genzoo.core.trainable import evaluating
 from genzoo.data import ImageData
@@ -37,8 +37,8 @@ from genzoo.nn.unet import UNetConfig
 from genzoo.training.trainer import Budget, Trainer
 
 FAMILIES: dict[str, Callable[[int], DenoiserConfig]] = {
-    "diffusers U-Net": lambda n: UNetConfig(widths=(8 * n, 16 * n)),
-    "diffusers U-Net, patch 2": lambda n: UNetConfig(widths=(8 * n, 16 * n), patch=2),
+    "diffusers U-Net": lambda n: UNetConfig(channels=(8 * n, 16 * n)),
+    "diffusers U-Net, patch 2": lambda n: UNetConfig(channels=(8 * n, 16 * n), patch=2),
     "patch transformer": lambda n: PatchTransformerConfig(width=16 * n),
     "patch transformer, patch 4": lambda n: PatchTransformerConfig(width=16 * n, patch=4),
 }
@@ -128,7 +128,7 @@ def losses(model: GenerativeModel, batch: Batch, draws: int = 8) -> Tensor:
 
 
 def measure(preset: str, family: str, data: ImageData, jury: Jury, args: argparse.Namespace) -> Row:
-    """Trains and judges one network."""
+    """Trains and evaluates one network."""
     config = same_size(diffusion_config(preset, data.spec, args.size), family, data.spec)
     model = build(config, data.spec, seed=args.seed)
     budget = Budget(minutes=None if args.steps else args.minutes, steps=args.steps)
@@ -138,7 +138,9 @@ def measure(preset: str, family: str, data: ImageData, jury: Jury, args: argpars
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     loss = losses(model, jury.batch)
     report = None
-    if model.likelihood is Likelihood.LOWER_BOUND:  # an ODE's likelihood takes far longer than the training
+    if (
+        model.likelihood is LikelihoodKind.LOWER_BOUND
+    ):  # an ODE's likelihood takes far longer than the training
         generator = torch.Generator().manual_seed(args.seed)
         report = evaluate_likelihood(model, data.val, max_images=args.images, generator=generator)
     seen = trainer.step * config.training.batch_size

@@ -68,7 +68,7 @@ def counted_calls(model: Diffusion) -> Iterator[list[int]]:
 
 def steps_for(sampler: Sampler, calls: int, model: Diffusion) -> int:
     """The most steps that stay within `calls`: a path that ends in noise has one more at its end."""
-    clean = is_clean(model.path.at(torch.tensor(model.path.first, dtype=torch.float64)))
+    clean = is_clean(model.path.at(torch.tensor(model.path.t_min, dtype=torch.float64)))
     calls = calls if clean else calls - 1
     return (calls + clean) // 2 if isinstance(sampler, Heun) else calls
 
@@ -188,10 +188,10 @@ def verdicts(
         shares = {i: ratios(results[i], results[0], space) for i in short}
         best = min(shares, key=lambda i: sum(shares[i]))
         for what, i in [*(("default", i) for i in chosen), ("best", best)]:
-            met = "met" if sum(shares[i]) / len(shares[i]) <= BAR else "MISSED"
+            met = "met" if sum(shares[i]) / len(shares[i]) <= BAR else "not met"
             lines.append(
                 f"{name}, {results[i][0].calls} calls: {what} ({', '.join(name_of(samplings[i])[:2])}) at "
-                f"{mean_and_sd(shares[i])} of the distance of {' '.join(name_of(samplings[0]))} (bar {BAR}, {met})"
+                f"{mean_and_sd(shares[i])} of the distance of {' '.join(name_of(samplings[0]))} (target {BAR}, {met})"
             )
     return lines
 

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.plain_sampling import sample_plainly
 from genzoo import DataSpec, create, list_models
 from genzoo.core.config import TrainConfig
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.passes import runs_in_bf16
 from genzoo.core.spec import Batch
 from genzoo.models.autoregressive.pixel_models import AutoregressiveModel
@@ -90,7 +90,7 @@ def measure(preset: str, data: str, size: str, seconds: float) -> Row:
     step_seconds = seconds_per_call(step, seconds)
     flops = counter.get_total_flops() / step_seconds
     model.eval()
-    scores = model.likelihood is not Likelihood.NONE
+    scores = model.likelihood is not LikelihoodKind.NONE
     likelihood = seconds_per_call(lambda: model.log_likelihood(images, cond), seconds) if scores else None
     inputs = None if cond is None else cond[:1].expand(64, -1)
     sampling = seconds_per_call(lambda: model.sample(64, inputs, generator=generator), seconds)

@@ -5,8 +5,8 @@ preset `gan` is trained on such stacks of the training digits, once per loss, an
 channel by a classifier that was trained on the single training digits. As in the literature a mode counts as covered
 when one sample hits it, which is lenient: a wrong guess of the classifier can do it. So KL in nats of the
 samples' shares of modes from uniform is printed too, and a control: real stacks of test digits, as many as samples
-(25,000 perfect samples of equally likely modes have a KL of about 0.02). The bar is 900 modes within 15 minutes on one
-core; seconds of processor time are those of training alone, as a busy machine's clock says little (there, give
+(25,000 perfect samples of equally likely modes have a KL of about 0.02). The target is 900 modes within 15 minutes on
+one core; seconds of processor time are those of training alone, as a busy machine's clock says little (there, give
 `--steps`).
 """
 
@@ -46,7 +46,7 @@ class Judge:
         """Of equally likely modes; one image is enough to cover one."""
         modes = self.classifier.classes**3
         counts = torch.bincount(self.modes_of(images), minlength=modes)
-        return Coverage.of(counts, torch.ones(modes), least_share=0.0)
+        return Coverage.of(counts, torch.ones(modes), least_fraction=0.0)
 
 
 def trained(model: GenerativeModel, data: ImageData, budget: Budget, seed: int) -> float:
@@ -89,7 +89,7 @@ def main() -> None:
         seconds = trained(model, data, budget, args.seed)
         samples = model.sample(args.samples, generator=torch.Generator().manual_seed(args.seed))
         found = judge.coverage(samples)
-        print(row(name, found, seconds) + ("" if found.covered >= BAR else "  below the bar"), flush=True)
+        print(row(name, found, seconds) + ("" if found.covered >= BAR else "  below the target"), flush=True)
 
 
 if __name__ == "__main__":

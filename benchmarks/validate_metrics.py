@@ -9,7 +9,8 @@ Columns are judges: the default one, principal components of pixels, random conv
     modes           more and more classes removed, in three random orders: do the scores rise?
     contamination   a rising share of noise, of another source's images, or of copies of one image
     seeds           do judges that differ by their seed alone rank the same sets alike?
-    blind           real images under the judge's own augmentations: what does it not see, and how much changed?
+    blind           real images under the feature extractor's own augmentations: what does it not see, and how much
+    changed?
     truth           models whose KL divergence from the data is known (Betzalel et al. 2022): are they ranked so?
 
 Scores are printed so that higher is worse. A bar that is missed is printed as failing, and a section that the data
@@ -83,7 +84,9 @@ def _corruption_bar(
     missed = ", ".join(f"{name} ({tau:.2f})" for name, tau in taus.items() if tau < BAR)
     seen = sum(tau >= BAR for tau in taus.values())
     count = f"{seen} of {len(taus)}" + (f", not by {missed}" if missed else "")
-    text = f"tau of the default judge's Fréchet distance over {over} at least {BAR} by {SEEN_OF_EIGHT} of 8 corruptions"
+    text = (
+        f"tau of the default Fréchet distance over {over} at least {BAR} by {SEEN_OF_EIGHT} of 8 corruptions"
+    )
     return Bar(text, count, seen >= SEEN_OF_EIGHT)
 
 
@@ -96,12 +99,12 @@ def _corruption_lines(found: Mapping[str, Mapping[str, Mapping[str, list[float]]
         for of in found.values()
     ]
     return [
-        "The default judge's Fréchet distance by severity (those in brackets do not count)",
+        "The default feature extractor's Fréchet distance by severity (those in brackets do not count)",
         *table(
             ["", *map(str, SEVERITIES)],
             [[n, *d] for n, d in zip(names, distances, strict=True)],
         ),
-        "Kendall's tau with severity: the default judge's scores, and the Fréchet distance of others",
+        "Kendall's tau with severity: the default feature extractor's scores, and the Fréchet distance of others",
         *table(["", *SCORES, *spaces], [[n, *t] for n, t in zip(names, taus, strict=True)]),
     ]
 
@@ -199,7 +202,7 @@ def _rising(
     bars = []
     for score in bars_on:
         failing = [name for name, spaces in found.items() if not rises(spaces[DEFAULT][score])]
-        text = f"the default judge's {score} rises with {title}"
+        text = f"the default feature extractor's {score} rises with {title}"
         bars.append(Bar(text, "not with " + ", ".join(failing) if failing else "always", not failing))
     return Found(table(["", "judge", "score", *head, ""], rows), bars, dict(found))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from genzoo.core.errors import GenzooError
 from genzoo.core.random import seeded
 from genzoo.data.image_data import ImageData
-from genzoo.evaluation.features.extractor import BASIS_IMAGES, default_judge
+from genzoo.evaluation.features.extractor import BASIS_IMAGES, default_extractor
 from genzoo.evaluation.features.feature_space import FeatureSpace, pixel_space, random_space, some_images
 from genzoo.metrics.diversity import sliced_wasserstein
 from genzoo.metrics.frechet import frechet_distance
@@ -92,14 +92,15 @@ class Bench:
 
     @cached_property
     def spaces(self) -> dict[str, FeatureSpace]:
-        """The default judge first, and the two that need no training."""
-        return {DEFAULT: default_judge(self.data, say=self.say), **untrained(self.data)}
+        """The default feature extractor first, and the two that need no training."""
+        return {DEFAULT: default_extractor(self.data, say=self.say), **untrained(self.data)}
 
     @cached_property
     def judges(self) -> dict[str, FeatureSpace]:
-        """The default judge, and others that differ from it in the seed alone."""
+        """The default feature extractor, and others that differ from it in the seed alone."""
         own = {
-            f"seed {seed}": default_judge(self.data, seed=seed, say=self.say) for seed in range(1, self.seeds)
+            f"seed {seed}": default_extractor(self.data, seed=seed, say=self.say)
+            for seed in range(1, self.seeds)
         }
         return {DEFAULT: self.spaces[DEFAULT], **own}
 
@@ -184,7 +185,7 @@ def rises(values: Sequence[float]) -> bool:
 
 
 def agreement(rankings: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Kendall's tau of each pair of judges' figures of the same sets."""
+    """Kendall's tau of each pair of extractors' figures of the same sets."""
     return {f"{a} / {b}": kendall(rankings[a], rankings[b]) for a, b in combinations(rankings, 2)}
 
 

@@ -1,4 +1,5 @@
-"""The judge itself: would another seed of it rank alike, and what does it not see? Sections of `validate_metrics`."""
+"""The feature extractor itself: would another seed of it rank alike, and what does it not see? Sections of
+`validate_metrics`."""
 
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from benchmarks.validation_bench import (
 )
 from genzoo.core.errors import GenzooError
 from genzoo.data.augmentations import RandomCrop
-from genzoo.evaluation.features.extractor import judge_config
+from genzoo.evaluation.features.extractor import extractor_config
 from genzoo.metrics.frechet import frechet_distance
 from genzoo.models.encoders.embedding import prepared
 from genzoo.objectives.dequantisation import quantise
@@ -27,7 +28,7 @@ BAR = 0.9
 MODEL_SEVERITIES = (1, 3, 5)
 """Of the corrupted sets that stand in for models."""
 BLIND = 2.0
-"""Times the floor: what a judge sees less of it does not see."""
+"""Times the floor: what an extractor sees less of it does not see."""
 
 
 def corrupted(bench: Bench, name: str, severity: int) -> Tensor:
@@ -37,7 +38,7 @@ def corrupted(bench: Bench, name: str, severity: int) -> Tensor:
 
 
 def seeds(bench: Bench) -> Found:
-    """Agreement of judges on corrupted sets, which stand in for models of all kinds of faults."""
+    """Agreement of extractors on corrupted sets, which stand in for models of all kinds of faults."""
     if bench.seeds < 2:
         raise GenzooError("judges are compared from two seeds on: raise --seeds")
     sets = {f"{name} {s}": corrupted(bench, name, s) for name in CORRUPTIONS for s in MODEL_SEVERITIES}
@@ -50,14 +51,14 @@ def seeds(bench: Bench) -> Found:
     }
     least = min(found.values())
     bar = Bar(
-        f"tau of judges' rankings of {len(sets)} sets at least {BAR}", f"least {least:.3f}", least >= BAR
+        f"tau of extractors' rankings of {len(sets)} sets at least {BAR}", f"least {least:.3f}", least >= BAR
     )
     rows = [[name, value] for name, value in {**found, **beside}.items()]
     return Found(table(["judges", "tau"], rows), [bar], {"distances": judges, "tau": {**found, **beside}})
 
 
 def own_augmentations(crop: RandomCrop) -> dict[str, RandomCrop]:
-    """The judge's augmentation and each of its parts alone; mirrors too, where they are none of it."""
+    """The feature extractor's augmentation and each of its parts alone; mirrors too, where they are none of it."""
     still = replace(crop, scale=(1.0, 1.0), ratio=(1.0, 1.0), degrees=0.0, flip=0.0)
     return {
         "all": crop,
@@ -70,7 +71,7 @@ def own_augmentations(crop: RandomCrop) -> dict[str, RandomCrop]:
 
 def blind(bench: Bench) -> Found:
     """Fréchet distances of augmented training images over those of the same images as they are."""
-    crop = judge_config(bench.data.spec).augmentation
+    crop = extractor_config(bench.data.spec).augmentation
     assert isinstance(crop, RandomCrop)
     floor = {
         space: frechet_distance(bench.real_features[space], f)
@@ -89,7 +90,8 @@ def blind(bench: Bench) -> Found:
         rows.append([name, change, *ratios.values(), verdict])
         found[name] = {"change": change, "frechet": distances, "floor": floor}
     lines = [
-        f"Fréchet distance over that of unchanged images; below {BLIND:g} the default judge counts as blind",
+        f"Fréchet distance over that of unchanged images; below {BLIND:g} the default feature extractor "
+        "counts as blind",
         *table(["augmentation", "rms change", *bench.spaces, DEFAULT], rows),
     ]
     return Found(lines, [], found)

@@ -41,7 +41,7 @@ from benchmarks.validation_bench import (
 )
 from genzoo.core.spec import DataSpec
 from genzoo.data.split import TensorSplit
-from genzoo.evaluation.features.extractor import default_judge
+from genzoo.evaluation.features.extractor import default_extractor
 from genzoo.evaluation.features.feature_space import FeatureSpace, some_images
 from genzoo.models.autoregressive.pixel_models import AutoregressiveModel
 from genzoo.models.base import GenerativeModel
@@ -53,7 +53,7 @@ SIDE, LEVELS = 14, 4
 LEARNED = 10_000
 """Images that P learns from."""
 JUDGED = 3
-"""Times as many draws of P as real images to train the judges on."""
+"""Times as many draws of P as real images to train the feature extractors on."""
 NOISES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 TEMPERATURES = (0.7, 0.85, 1.15, 1.3)
 STEP_SHARES = (0.05, 0.15, 0.4)
@@ -80,11 +80,11 @@ class Tempered(OutputDistribution):
         return self.of.log_prob(params / self.temperature, x)
 
     def sample(self, params: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """From the same law."""
+        """From the same distribution."""
         return self.of.sample(params / self.temperature, generator=generator)
 
     def mean(self, params: Tensor) -> Tensor:
-        """Of the same law."""
+        """Of the same distribution."""
         return self.of.mean(params / self.temperature)
 
 
@@ -170,7 +170,7 @@ def judges_of(draws: Tensor, bench: Bench) -> dict[str, FeatureSpace]:
     spec = DataSpec(tuple(draws.shape[1:]), LEVELS)
     data = replace(bench.data, name=f"draws of {PRESET}", train=split, val=split, test=split, spec=spec)
     trained = {
-        f"seed {seed}" if seed else DEFAULT: default_judge(data, seed=seed, say=bench.say)
+        f"seed {seed}" if seed else DEFAULT: default_extractor(data, seed=seed, say=bench.say)
         for seed in range(max(1, bench.seeds))
     }
     return {**trained, **untrained(data)}
@@ -207,7 +207,9 @@ def _found(
     ]
     rank = correlations[DEFAULT][FRECHET][0]
     bar = Bar(
-        f"Spearman of the default judge's Fréchet distance with KL at least {BAR}", f"{rank:.3f}", rank >= BAR
+        f"Spearman of the default feature extractor's Fréchet distance with KL at least {BAR}",
+        f"{rank:.3f}",
+        rank >= BAR,
     )
     return Found(
         lines,

@@ -1,16 +1,17 @@
 """Does a vector say which image? `python -m benchmarks.variations [--preset flow,vae] [--minutes 6 | --steps N]`.
 
 An encoder learns from the training images, then a preset is trained on the same images with the encoder's vectors as
-its condition and draws variations of test images. A judge, an encoder of another recipe and seed that had no part in
-either, says how alike they are: the figure is the probability (AUC) that the judge finds an image more like one of its
-own variations than like one of another image's. It is printed over all other images and, which is harder, over those of
-the same class, for the judge's cosines and for squared distances of pixels; the error is that over images. The bar is
-0.9 over all images of Fashion-MNIST.
+its condition and draws variations of test images. A feature extractor, an encoder of another recipe and seed that had
+no part in either, says how alike they are: the figure is the probability (AUC) that the feature extractor finds an
+image more like one of its own variations than like one of another image's. It is printed over all other images and,
+which is harder, over those of the same class, for the feature extractor's cosines and for squared distances of pixels;
+the error is that over images. The target is 0.9 over all images of Fashion-MNIST.
 
 Two rows tell what the figures mean: other images of the same class in the place of variations (what knowing the class
-alone would give), and the first preset's variations dealt out to the wrong images (1/2). The encoder and the judge
-learn from the same images and, as presets, to be blind to the same changes of an image: what both leave out this cannot
-see, pixels can. The table of the encoders says how well 20 nearest neighbours among training images tell the class.
+alone would give), and the first preset's variations dealt out to the wrong images (1/2). The encoder and the feature
+extractor learn from the same images and, as presets, to be blind to the same changes of an image: what both leave out
+this cannot see, pixels can. The table of the encoders says how well 20 nearest neighbours among training images tell
+the class.
 
 Minutes are those of processor time per core, turned into steps by a trial of a few; `--split val` is for trying things.
 """
@@ -44,14 +45,15 @@ PICTURED = 10  # images in the picture
 
 @dataclass(frozen=True)
 class Case:
-    """The images that are judged `[n, c, h, w]`, their classes long `[n]` or None, and the judge."""
+    """The images that are evaluated `[n, c, h, w]`, their classes long `[n]` or None, and the feature extractor."""
 
     images: Tensor
     classes: Tensor | None
     judge: Encoder
 
     def figures(self, variations: Tensor) -> list[Nearness | None]:
-        """Of integer `variations` `[n, k, c, h, w]`: to the judge and in pixels, over all images and within classes."""
+        """Of integer `variations` `[n, k, c, h, w]`: to the feature extractor and in pixels, over all images and within
+        classes."""
         n, k = variations.shape[:2]
         flat = variations.flatten(0, 1)
         vectors = self.judge.embed(self.images), self.judge.embed(flat).view(n, k, -1)
@@ -116,12 +118,14 @@ def of_class(split: Split, chosen: Tensor, k: int, generator: torch.Generator) -
     """
     assert split.labels is not None
     free = torch.ones(len(split), dtype=torch.bool)
-    free[chosen] = False  # those that are judged stay out, so that no image is its own variation or a rival's
+    free[chosen] = (
+        False  # those that are evaluated stay out, so that no image is its own variation or a rival's
+    )
     parts = []
     for label in split.labels[chosen]:
         candidates = (free & (split.labels == label)).nonzero()[:, 0]
         if len(candidates) == 0:
-            raise GenzooError(f"class {int(label)} has no images beside those judged: give fewer --images")
+            raise GenzooError(f"class {int(label)} has no images beside those evaluated: give fewer --images")
         parts.append(candidates[torch.randint(len(candidates), (k,), generator=generator)])
     return split.images[torch.cat(parts)].unflatten(0, (len(chosen), k))
 
@@ -134,7 +138,7 @@ def row(
 ) -> str:
     """A line of the table."""
     cells = ["" if f is None else f"{f.value:.4f} ± {f.stderr:.4f}" for f in found]
-    mark = "  below the bar" if found[0] is not None and found[0].value < bar else ""
+    mark = "  below the target" if found[0] is not None and found[0].value < bar else ""
     return f"{name:26}{''.join(f'{cell:18}' for cell in cells)}{steps:6d} {seconds:7.0f}{mark}"
 
 
@@ -158,9 +162,9 @@ def chosen(presets: str) -> list[str]:
 
 def run(args: argparse.Namespace) -> None:
     """Prints both tables. Raises `GenzooError` for mistakes in the arguments."""
-    if args.encoder == args.judge:
+    if args.encoder == args.features:
         raise GenzooError(
-            f"a judge of the encoder's own recipe is not independent: --judge is {args.judge}, too"
+            f"a feature extractor of the encoder's own recipe is not independent: --features is {args.features}, too"
         )
     names, data = chosen(args.preset), genzoo.load_data(args.data)
     split, generator = data.split(args.split), seeded("cpu", "judged images", args.seed)
@@ -169,7 +173,7 @@ def run(args: argparse.Namespace) -> None:
     controls = None if classes is None else of_class(split, places, args.each, generator)
     print(f"{'':26}{'neighbours':16}{'steps':>8} {'cpu s':>7}")
     encoder = encoder_of(args.encoder, data, args, args.seed)
-    case = Case(split.images[places], classes, encoder_of(args.judge, data, args, args.seed + 1))
+    case = Case(split.images[places], classes, encoder_of(args.features, data, args, args.seed + 1))
     with tempfile.TemporaryDirectory() as folder:
         encoder.save(folder)
         with_vectors = encoded(data, folder)
@@ -201,14 +205,17 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=6.0, help="of training per generator")
     parser.add_argument("--steps", type=int, help="of training per generator, in place of minutes")
     parser.add_argument("--encoder", default="simclr", help="whose vectors the generators are given")
-    parser.add_argument("--judge", default="barlow", help="the encoder that judges")
+    parser.add_argument("--features", default="barlow", help="the encoder that judges")
     parser.add_argument("--encoder-steps", type=int, default=400, help="of training for either encoder")
     parser.add_argument("--encoder-size", default="small", help="of either encoder")
     parser.add_argument("--split", choices=["test", "val"], default="test", help="of the images varied")
     parser.add_argument("--images", type=int, default=500, help="that variations are drawn of")
     parser.add_argument("--each", type=int, default=4, help="variations of an image")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the encoder and the generators; the judge has the next"
+        "--seed",
+        type=int,
+        default=0,
+        help="of the encoder and the generators; the feature extractor has the next",
     )
     parser.add_argument("--picture", type=Path, help="PNG file of some images with their variations")
     try:

@@ -1,4 +1,5 @@
-"""What should views leave out? `python -m benchmarks.views --data fashion-mnist [--steps 400] [--views now,garments]`.
+"""What should views leave out? `python -m benchmarks.views --data fashion-mnist [--steps 400] [--augmentation
+now,garments]`.
 
 Trains the preset `simclr` under each way of making views for the same steps, and prints how well the classes of
 *validation* images are told by 20 nearest neighbours among the training images, and by average similarity to ten
@@ -13,17 +14,17 @@ import genzoo
 from genzoo.core.errors import GenzooError
 from genzoo.core.random import seeded
 from genzoo.data.augmentation_presets import AUGMENTATIONS, KINDS, LIGHT, ground_of, on_ground
-from genzoo.data.augmentations import Augmentation, ColourJitter, RandomCrop, Then
+from genzoo.data.augmentations import Augmentation, ColourJitter, Compose, RandomCrop
 from genzoo.data.image_data import ImageData
 from genzoo.metrics.probes import Labelled, few_shot_accuracy, knn_accuracy
 
 TRIED: dict[str, Augmentation] = {
-    "crops": Then((RandomCrop(scale=(0.3, 1.0), flip=0.5), LIGHT)),
-    "small-crops": Then((RandomCrop(scale=(0.2, 1.0), flip=0.5), ColourJitter(0.15, 0.15, gamma=0.15))),
-    "mild": Then(
+    "crops": Compose((RandomCrop(scale=(0.3, 1.0), flip=0.5), LIGHT)),
+    "small-crops": Compose((RandomCrop(scale=(0.2, 1.0), flip=0.5), ColourJitter(0.15, 0.15, gamma=0.15))),
+    "mild": Compose(
         (RandomCrop(scale=(0.6, 1.1), ratio=(0.9, 1.1), flip=0.5), ColourJitter(0.5, 0.5, gamma=0.5))
     ),
-    "mild-shades": Then(
+    "mild-shades": Compose(
         (RandomCrop(scale=(0.5, 1.1), ratio=(0.85, 1.18), flip=0.5), ColourJitter(0.15, 0.15, gamma=0.15))
     ),
 }
@@ -55,13 +56,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", default="fashion-mnist", help="labelled images")
-    parser.add_argument("--views", help=f"some of {', '.join(ways)}; else the data's own and those tried")
+    parser.add_argument(
+        "--augmentation", help=f"some of {', '.join(ways)}; else the data's own and those tried"
+    )
     parser.add_argument("--steps", type=int, default=400, help="of training each")
     parser.add_argument("--size", default="small", help="of the preset")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     own = KINDS.get(args.data, "digits")
-    names = args.views.split(",") if args.views else ["digits", own, *TRIED]
+    names = args.augmentation.split(",") if args.augmentation else ["digits", own, *TRIED]
     if unknown := [name for name in names if name not in ways]:
         parser.error(f"unknown views {unknown[0]!r}: choose from {', '.join(ways)}")
     try:

@@ -6,7 +6,7 @@ import torch
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import NoLikelihood
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.models.base import GenerativeModel, ModelConfig
 
 
@@ -33,7 +33,7 @@ class Bank(GenerativeModel):
 
     @property
     def likelihood(self):
-        return Likelihood.NONE
+        return LikelihoodKind.NONE
 
     def loss(self, batch, turn="model", *, generator=None):
         raise AssertionError("not asked for here")

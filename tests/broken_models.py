@@ -1,4 +1,4 @@
-"""Models that each break one law of the contract, and are otherwise as those of `pixel_models`."""
+"""Models that each fail one check of the contract, and are otherwise as those of `pixel_models`."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from pixel_models import Bound, Duel, Estimate, Pixels, validate, validate_cond
 
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.core.trainable import Loss
 
@@ -18,7 +18,7 @@ class WrongKind(Pixels):
     @torch.no_grad()
     def log_likelihood(self, images, cond=None, *, generator=None):
         ll = super().log_likelihood(images, cond)
-        return dataclasses.replace(ll, kind=Likelihood.LOWER_BOUND)
+        return dataclasses.replace(ll, kind=LikelihoodKind.LOWER_BOUND)
 
 
 class Unnormalised(Pixels):
@@ -229,11 +229,11 @@ class TakesAnyValue(Pixels):
 class NumbersFromNone(Pixels):
     @property
     def likelihood(self):
-        return Likelihood.NONE
+        return LikelihoodKind.NONE
 
     @torch.no_grad()
     def log_likelihood(self, images, cond=None, *, generator=None):
-        return LogLikelihood(self.log_prob(images, cond), Likelihood.ESTIMATE, self.spec)
+        return LogLikelihood(self.log_prob(images, cond), LikelihoodKind.ESTIMATE, self.spec)
 
 
 class Graph(Pixels):

@@ -16,7 +16,7 @@ from genzoo.nn.conv_unet import ConvUNetConfig
 from genzoo.nn.patch_transformer import PatchTransformerConfig
 from genzoo.nn.unet import UNetConfig
 from genzoo.objectives.denoising.betas import CosineBetas, GivenBetas, LinearBetas
-from genzoo.objectives.denoising.noise_conditioning import LogSNRClock, TimeClock
+from genzoo.objectives.denoising.noise_conditioning import LogSNRConditioning, TimeConditioning
 from genzoo.objectives.denoising.paths import (
     DataTarget,
     DiscreteBetas,
@@ -29,33 +29,36 @@ from genzoo.objectives.denoising.paths import (
     VTarget,
 )
 
-CONV = ConvUNetConfig(fine=4, widths=(8, 8), blocks=1)
-UNET = UNetConfig(widths=(8, 16), layers=1, attention=1, norm_groups=4)
+CONV = ConvUNetConfig(fine=4, channels=(8, 8), blocks=1)
+UNET = UNetConfig(channels=(8, 16), layers=1, attention=1, norm_groups=4)
 STEPS = 40
 LINEAR_BETAS = DiscreteBetas(LinearBetas(STEPS, 1e-3, 0.2))
-DDPM_CLOCK = TimeClock(STEPS, -1)
-NOISE = DiffusionConfig(path=LINEAR_BETAS, target=NoiseTarget(), network=UNET, clock=DDPM_CLOCK)
+DDPM_CLOCK = TimeConditioning(STEPS, -1)
+NOISE = DiffusionConfig(path=LINEAR_BETAS, target=NoiseTarget(), network=UNET, c_noise=DDPM_CLOCK)
 V = DiffusionConfig(path=VPCosine(), target=VTarget(), network=UNET)
 FLOW = DiffusionConfig(path=Linear(), target=VelocityTarget(), network=UNET)
 PLAIN = {
     "noise": NOISE,
     "cosine-betas-x": replace(
-        NOISE, path=DiscreteBetas(CosineBetas(STEPS)), target=DataTarget(), clock=TimeClock(STEPS, 2.5)
+        NOISE,
+        path=DiscreteBetas(CosineBetas(STEPS)),
+        target=DataTarget(),
+        c_noise=TimeConditioning(STEPS, 2.5),
     ),
     "given-betas": replace(
-        NOISE, path=DiscreteBetas(GivenBetas((0.1, 0.2, 0.3, 0.4))), clock=TimeClock(4, -1)
+        NOISE, path=DiscreteBetas(GivenBetas((0.1, 0.2, 0.3, 0.4))), c_noise=TimeConditioning(4, -1)
     ),
     "v": V,
     "vp-linear-v": replace(V, path=VPLinear()),
     "velocity": FLOW,
-    "velocity-late-clock": replace(FLOW, clock=TimeClock(1000, -7)),
+    "velocity-late-clock": replace(FLOW, c_noise=TimeConditioning(1000, -7)),
 }
 OWN = {
     "conv-noise": replace(NOISE, network=CONV),
-    "conv-v": replace(V, network=CONV, clock=LogSNRClock()),
-    "conv-velocity": replace(FLOW, network=CONV, data_std=0.4, unit_input=True),
+    "conv-v": replace(V, network=CONV, c_noise=LogSNRConditioning()),
+    "conv-velocity": replace(FLOW, network=CONV, sigma_data=0.4, scale_input=True),
     "levels-head": replace(V, network=CONV, levels_head=True),
-    "unet-other-clock": replace(NOISE, clock=TimeClock(1000, 0)),
+    "unet-other-clock": replace(NOISE, c_noise=TimeConditioning(1000, 0)),
     "transformer": replace(V, network=PatchTransformerConfig(width=32, blocks=1, head_width=16)),
     "unet-patch": replace(V, network=replace(UNET, patch=2)),
     "unet-edm": replace(V, target=EDMTarget()),

@@ -18,12 +18,12 @@ from genzoo.models.diffusion.samplers.time_grids import KarrasGrid, LogSNRGrid, 
 from genzoo.objectives.denoising.paths import (
     VE,
     Linear,
-    Solved,
+    Prediction,
     SubVP,
     Trigonometric,
     VPCosine,
     VPLinear,
-    spread,
+    append_dims,
 )
 
 PATHS = [VPLinear(), VPCosine(), Trigonometric(), SubVP(), Linear(), VE()]
@@ -47,7 +47,7 @@ def at(path, t):
 
 def from_data(x_t, x, c):
     """Data and the noise that goes with them."""
-    return Solved(x, (x_t - spread(c.alpha, x) * x) / spread(c.sigma, x))
+    return Prediction(x, (x_t - append_dims(c.alpha, x) * x) / append_dims(c.sigma, x))
 
 
 @dataclass
@@ -59,11 +59,11 @@ class Gaussian:
 
     def denoiser(self, path):
         def denoise(x_t, t):
-            alpha, sigma = (spread(c, x_t) for c in path.at(t)[:2])
+            alpha, sigma = (append_dims(c, x_t) for c in path.at(t)[:2])
             ratio = alpha * self.scale**2 / (alpha**2 * self.scale**2 + sigma**2)
             x = self.mean + ratio * (x_t - alpha * self.mean)
             eps = sigma / (alpha**2 * self.scale**2 + sigma**2) * (x_t - alpha * self.mean)
-            return Solved(x, eps)
+            return Prediction(x, eps)
 
         return denoise
 
@@ -82,11 +82,11 @@ def two_modes(path, scale=0.3):
 
     def denoise(x_t, t):
         c = path.at(t)
-        alpha, sigma = spread(c.alpha, x_t), spread(c.sigma, x_t)
+        alpha, sigma = append_dims(c.alpha, x_t), append_dims(c.sigma, x_t)
         variance = (alpha * scale) ** 2 + sigma**2
         side = torch.tanh(alpha * x_t / variance)
         eps = sigma / variance * (x_t - alpha * side)
-        return Solved(side + alpha * scale**2 / variance * (x_t - alpha * side), eps)
+        return Prediction(side + alpha * scale**2 / variance * (x_t - alpha * side), eps)
 
     return denoise
 

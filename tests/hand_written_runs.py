@@ -17,7 +17,7 @@ from genzoo.evaluation.report.schema import (
     QualityResult,
     Report,
 )
-from genzoo.metrics.estimate import Figure
+from genzoo.metrics.estimate import Estimate
 from genzoo.models.registry import get_preset
 
 SPEC = DataSpec((1, 8, 8), levels=17)
@@ -25,7 +25,7 @@ TEST_ID = "digits/test@seed=0"
 
 
 def figure(value, reach=0.1, *, samples=500, references=300, higher=False, floor=None):
-    return Figure(value, samples, references, value - reach, value + reach, "95%: halves", floor, higher)
+    return Estimate(value, samples, references, value - reach, value + reach, "95%: halves", floor, higher)
 
 
 def quality(frechet, *, identity="abc", **more):
@@ -37,7 +37,7 @@ def quality(frechet, *, identity="abc", **more):
 
 
 def bits_and_nats(bits, images):
-    return Figure.from_stderr(bits, 0.01, images), Figure.from_stderr(-bits * 44.36, 0.5, images)
+    return Estimate.from_stderr(bits, 0.01, images), Estimate.from_stderr(-bits * 44.36, 0.5, images)
 
 
 def likelihood(bits, kind="EXACT", *, images=300, details=None, test_id=TEST_ID):

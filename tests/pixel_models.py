@@ -1,4 +1,4 @@
-"""Models that keep every law of the contract, small enough to be read at a glance."""
+"""Models that pass every check of the contract, small enough to be read at a glance."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from torch import nn
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError, NoLikelihood
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.core.trainable import Loss
 from genzoo.models.base import GenerativeModel, ModelConfig
@@ -67,7 +67,7 @@ class Pixels(GenerativeModel):
 
     @property
     def likelihood(self):
-        return Likelihood.EXACT
+        return LikelihoodKind.EXACT
 
     def logits(self, cond, n):
         if self.weight is None:
@@ -115,7 +115,7 @@ class Gaussian(GenerativeModel):
 
     @property
     def likelihood(self):
-        return Likelihood.EXACT
+        return LikelihoodKind.EXACT
 
     def loss(self, batch, turn="model", *, generator=None):
         validate(self.spec, *batch)
@@ -129,14 +129,14 @@ class Gaussian(GenerativeModel):
 
     @torch.no_grad()
     def log_likelihood(self, images, cond=None, *, generator=None):
-        return LogLikelihood(-self.loss(Batch(images, cond)).total.double(), Likelihood.EXACT, self.spec)
+        return LogLikelihood(-self.loss(Batch(images, cond)).total.double(), LikelihoodKind.EXACT, self.spec)
 
 
 class Bound(Pixels):
     """A noisy lower bound: the exact likelihood less one nat, with noise of mean zero."""
 
     slack = 1.0
-    kind = Likelihood.LOWER_BOUND
+    kind = LikelihoodKind.LOWER_BOUND
 
     @property
     def likelihood(self):
@@ -152,7 +152,7 @@ class Bound(Pixels):
 
 class Estimate(Bound):
     slack = 0.0
-    kind = Likelihood.ESTIMATE
+    kind = LikelihoodKind.ESTIMATE
 
 
 class Duel(Pixels):
@@ -166,7 +166,7 @@ class Duel(Pixels):
 
     @property
     def likelihood(self):
-        return Likelihood.NONE
+        return LikelihoodKind.NONE
 
     def parameters_of(self, turn):
         if turn not in self.turns:

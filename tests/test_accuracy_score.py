@@ -6,7 +6,7 @@ from small_models import rng
 from torch import nn
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import DataSpec
 from genzoo.data import TensorSplit, load_data
 from genzoo.evaluation.accuracy_score import (
@@ -51,7 +51,7 @@ class Resampler(GenerativeModel):
 
     @property
     def likelihood(self):
-        return Likelihood.NONE
+        return LikelihoodKind.NONE
 
     def loss(self, batch, turn="model", *, generator=None):
         raise AssertionError

@@ -14,7 +14,7 @@ from genzoo.objectives.adversarial import (
     R2,
     GradientPenalty,
     Hinge,
-    Lazily,
+    Lazy,
     LeastSquares,
     NonSaturating,
     RelativisticPaired,
@@ -278,7 +278,7 @@ def test_lazy_gradients_average_to_eager_ones(penalty, every):
     def critic(x):
         return net(x)[:, 0]
 
-    paid = [penalties_due([Lazily(penalty, every)], turn, critic, X, Y) for turn in range(2 * every)]
+    paid = [penalties_due([Lazy(penalty, every=every)], turn, critic, X, Y) for turn in range(2 * every)]
     paid = [gradient(p.mean()) for p in paid if p.any()]
     assert len(paid) == 2
     eager = gradient(penalty(critic, X, Y).mean())
@@ -293,7 +293,7 @@ def test_penalties_add_up_and_share_a_pass():
         passes.append(len(x))
         return quadratic(x)
 
-    penalties = [Lazily(R1(3.0), 2), Lazily(R2(1.0)), Lazily(GradientPenalty(2.0), 4)]
+    penalties = [Lazy(R1(3.0), every=2), Lazy(R2(1.0)), Lazy(GradientPenalty(2.0), every=4)]
     alone = [p.penalty(quadratic, X, Y, rng(1)) for p in penalties]
     for turn, factors in ((0, (2, 1, 4)), (1, (0, 1, 0)), (2, (2, 1, 0)), (None, (1, 1, 1))):
         wanted = sum(f * a for f, a in zip(factors, alone, strict=True))
@@ -303,21 +303,21 @@ def test_penalties_add_up_and_share_a_pass():
 
 
 def test_turns_that_are_due():
-    due = [turn for turn in range(13) if Lazily(R1(), 4).due(turn)]
+    due = [turn for turn in range(13) if Lazy(R1(), every=4).due(turn)]
     assert due[0] == 0 and {b - a for a, b in pairwise(due)} == {4}
 
 
 @pytest.mark.parametrize("every", [0, -3])
 def test_a_penalty_of_no_period_is_refused(every):
     with pytest.raises(GenzooError, match="every 1 or more turns"):
-        Lazily(R1(), every)
+        Lazy(R1(), every=every)
 
 
 def test_a_price_follows_the_budget_in_its_logarithm():
-    penalties = [Lazily(R1(2.0), 3, final=0.25), Lazily(R2(1.0))]
+    penalties = [Lazy(R1(2.0), every=3, final=0.25), Lazy(R2(1.0))]
     r1, r2 = R1(2.0)(quadratic, X, Y), R2(1.0)(quadratic, X, Y)
     for progress, factor in ((0.0, 1.0), (0.5, 0.5), (1.0, 0.25)):
         assert_close(penalties_due(penalties, 0, quadratic, X, Y, progress=progress), 3 * factor * r1 + r2)
         assert_close(penalties_due(penalties, None, quadratic, X, Y, progress=progress), factor * r1 + r2)
     with pytest.raises(GenzooError, match="must be positive"):
-        Lazily(R1(), final=0.0)
+        Lazy(R1(), final=0.0)

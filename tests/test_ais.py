@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import DataSpec
 from genzoo.models.vae.vector_vae import VAEConfig
 from genzoo.objectives.elbo import importance_weighted_bound
@@ -98,7 +98,7 @@ def test_evidence_of_a_linear_gaussian_model(start, dtype):
     )
     assert ((answer.nats - model.evidence).abs() <= 3 * answer.stderr).all()
     assert answer.stderr.mean() < 0.25  # importance sampling from the prior is off by many nats here
-    assert answer.nats.dtype == torch.float64 and answer.kind is Likelihood.LOWER_BOUND
+    assert answer.nats.dtype == torch.float64 and answer.kind is LikelihoodKind.LOWER_BOUND
     assert 0.5 < answer.details["acceptance"] < 0.85
 
 
@@ -183,7 +183,7 @@ def test_audit_of_a_vae():
     """A VAE's public methods make a path: AIS meets P(x) by quadrature, its own IWAE bound lies below."""
     spec = DataSpec((1, 2, 2), 2)
     torch.manual_seed(0)
-    model = perturb(VAEConfig(latents=1, widths=(8,), blocks=1).build(spec)).double().eval()
+    model = perturb(VAEConfig(latent_dim=1, channels=(8,), blocks=1).build(spec)).double().eval()
     images = all_images(spec)
     q = model.encode(images)
     mean, scale = q.mean.detach(), q.log_scale.detach().exp()

@@ -16,12 +16,12 @@ from genzoo.data.augmentation_presets import AUGMENTATIONS, KINDS, augmentation_
 from genzoo.data.augmentations import (
     Augmentation,
     ColourJitter,
+    Compose,
     GaussianBlur,
     MultiCrop,
     RandomCrop,
     RandomErasing,
     RandomGrey,
-    Then,
     cropped_to,
     resampled,
     views,
@@ -48,7 +48,7 @@ WEAK = {
     "blur": GaussianBlur((0.0, 0.0), share=1.0),
     "blur never": GaussianBlur(share=0.0),
     "erase": RandomErasing(0.0),
-    "nothing": Then(),
+    "nothing": Compose(),
     "none": AUGMENTATIONS["none"],
 }
 

@@ -1,4 +1,5 @@
-"""Augmentation before a discriminator: every pixel accounted for, the same law for everyone, gradients through it."""
+"""Augmentation before a discriminator: every pixel accounted for, the same distribution for everyone, gradients through
+it."""
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ def test_every_channel_is_treated_alike_and_every_image_apart():
     assert len(shifted_and_cut(same, 1.0, rng()).unique(dim=0)) > 10
 
 
-def test_real_and_fake_images_see_one_law():
+def test_real_and_fake_images_see_one_distribution():
     """What happens depends on the generator alone, not on the pixels."""
     a, b = (shifted_and_cut(s * numbered(40, 1, 8, 8), 0.7, rng(5)) for s in (1.0, 2.0))
     kept = (a != GROUND) & (a != HOLE)

@@ -12,7 +12,7 @@ from sklearn.mixture import GaussianMixture
 from small_models import images, rng
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import DataSpec
 from genzoo.evaluation.baselines import (
     PPCA,
@@ -45,7 +45,7 @@ def test_independent_pixels_sum_to_one_and_are_counts():
     train = images(7, SMALL) * (images(7, SMALL, seed=1) > 0)
     baseline = IndependentPixels.fit(train, SMALL)
     answer = baseline.log_likelihood(every_image(SMALL))
-    assert answer.kind is Likelihood.EXACT and answer.stderr is None
+    assert answer.kind is LikelihoodKind.EXACT and answer.stderr is None
     assert answer.nats.exp().sum().item() == pytest.approx(1, abs=1e-12)
     counts = [[(train.flatten(1)[:, i] == v).sum().item() for v in range(3)] for i in range(4)]
     expected = sum(math.log((counts[i][v] + 1) / 10) for i, v in enumerate((2, 0, 1, 2)))
@@ -110,7 +110,7 @@ def test_the_bound_lies_below_the_mass_of_the_bin():
     low = every_image(spec).flatten(1).numpy().astype(float)
     mass = np.log(norm.cdf(low + 1, mean, scale) - norm.cdf(low, mean, scale)).sum(1)
     assert (found.nats.numpy() < mass).all() and np.abs(found.nats.numpy() - mass).max() < 0.2
-    assert found.kind is Likelihood.LOWER_BOUND and found.nats.exp().sum() < 1
+    assert found.kind is LikelihoodKind.LOWER_BOUND and found.nats.exp().sum() < 1
 
 
 def test_components_are_chosen_on_validation():
@@ -154,7 +154,7 @@ def test_the_best_mixture_is_the_best_on_validation():
     tensor = torch.from_numpy(levels).to(torch.uint8).view(-1, 1, 2, 2)
     baseline = MixtureBaseline.choose(tensor[:300], tensor[300:], spec)
     answer = baseline.log_likelihood(tensor[300:])
-    assert answer.kind is Likelihood.LOWER_BOUND and answer.details["components"] > 1
+    assert answer.kind is LikelihoodKind.LOWER_BOUND and answer.details["components"] > 1
     assert MixtureBaseline.choose(tensor[:5], tensor[300:], spec).mixture.n_components == 1
 
 
@@ -177,7 +177,7 @@ def test_files_give_back_every_pixel(codec, shape, levels):
     for image, file in zip(every.numpy(), files, strict=True):
         np.testing.assert_array_equal(codec.decode(file, spec), image)
     found = CodecBaseline(codec, spec).log_likelihood(every)
-    assert found.kind is Likelihood.LOWER_BOUND and found.details["counted"].startswith("whole files")
+    assert found.kind is LikelihoodKind.LOWER_BOUND and found.details["counted"].startswith("whole files")
     np.testing.assert_allclose(found.bits_per_dim, [8 * len(file) / spec.dims for file in files])
 
 

@@ -28,13 +28,15 @@ def test_shares_are_counted():
     assert torch.equal(found.found, asked)
     assert found.samples.tolist() == pytest.approx([2 / 3, 1 / 3, 0])
     assert found.real.tolist() == pytest.approx([1 / 3] * 3)
-    assert found.shift.value == pytest.approx(1 / 3) and found.shift.floor == pytest.approx(0)
+    assert found.shift.value == pytest.approx(1 / 3) and found.shift.reference == pytest.approx(0)
     assert found.shift.low < 1 / 3 < found.shift.high
     assert (found.shift.samples, found.shift.references) == (30, 60)
 
 
 def test_a_class_that_is_mixed_up_counts_for_neither_side():
-    bank = Labelled(BANK.vectors, torch.where(BANK.labels == 2, 0, BANK.labels))  # the judge knows no class 2
+    bank = Labelled(
+        BANK.vectors, torch.where(BANK.labels == 2, 0, BANK.labels)
+    )  # the feature extractor knows no class 2
     found = class_shares(bank, STAND_IN, REAL, STAND_IN)
     assert found.shift.value == pytest.approx(0)
 
@@ -46,7 +48,7 @@ def test_intervals_are_wilsons(k):
     found = class_shares(BANK, near(asked, 3), REAL, STAND_IN).share_figures(["a", "b", "c"])
     share, expected = found["a"], stats.binomtest(k, 30).proportion_ci(method="wilson")
     assert (share.low, share.high) == pytest.approx(tuple(expected), abs=1e-4)
-    assert share.value == pytest.approx(k / 30) and share.floor == pytest.approx(1 / 3)
+    assert share.value == pytest.approx(k / 30) and share.reference == pytest.approx(1 / 3)
 
 
 def test_classes_without_names_are_not_listed():

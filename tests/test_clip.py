@@ -13,7 +13,7 @@ from genzoo.core.errors import GenzooError
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.core.text import byte_codes
 from genzoo.data import load_data
-from genzoo.data.augmentations import RandomCrop, Then
+from genzoo.data.augmentations import Compose, RandomCrop
 from genzoo.data.captions import TEMPLATES, CaptionedSplit, caption, class_names
 from genzoo.data.split import TensorSplit
 from genzoo.models.encoders.clip import ClipConfig
@@ -23,7 +23,7 @@ from genzoo.nn.text_tower import TextTowerConfig
 from genzoo.objectives.image_text import Clip, SigLIP
 from genzoo.testing.encoder_checks import yield_encoder_checks
 
-PLAIN, CROP = Then(()), RandomCrop(scale=(0.6, 1.0))
+PLAIN, CROP = Compose(()), RandomCrop(scale=(0.6, 1.0))
 RESNET, VIT = ResNetConfig((8, 16)), ViTConfig(width=32, blocks=1, head_width=16)
 TEXT, HEAD = TextTowerConfig(width=32, blocks=2, head_width=16), ProjectionConfig(16, 12, layers=1)
 DIGITS = DataSpec((1, 8, 8), levels=17, cond="class", cond_size=10)
@@ -55,7 +55,7 @@ def test_conformance(check):
 
 def test_configurations_are_json():
     config = clip(class_names=("cat", "dog"), objective=SigLIP())
-    types = [ClipConfig, Then, ResNetConfig, TextTowerConfig, ProjectionConfig, SigLIP, TrainConfig]
+    types = [ClipConfig, Compose, ResNetConfig, TextTowerConfig, ProjectionConfig, SigLIP, TrainConfig]
     assert from_json(to_json(config), types) == config
 
 

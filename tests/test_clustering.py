@@ -9,16 +9,16 @@ import torch
 from genzoo.core.config import from_json, to_json
 from genzoo.core.errors import GenzooError
 from genzoo.objectives.clustering import (
-    CentredSoftmax,
-    CrossView,
+    Centering,
+    CrossViewLoss,
     KoLeo,
     Sinkhorn,
     prototype_scores,
     sinkhorn,
 )
 
-SWAV = CrossView(Sinkhorn(0.1, 3), 0.2)
-DINO = CrossView(CentredSoftmax(0.05), 0.2)
+SWAV = CrossViewLoss(Sinkhorn(0.1, 3), 0.2)
+DINO = CrossViewLoss(Centering(0.05), 0.2)
 
 
 def named(parts):
@@ -188,11 +188,11 @@ def test_collapse_and_its_antidotes():
     """All images alike with one prototype ahead: sharpening alone agrees, centring and equal shares do not."""
     ahead = torch.zeros(6, 5, dtype=torch.float64)
     ahead[:, 2] = 1.0
-    crisp = CrossView(CentredSoftmax(0.04), 0.04)
+    crisp = CrossViewLoss(Centering(0.04), 0.04)
     assert crisp([ahead] * 2, [ahead] * 2).max() < 1e-6
     uniform = math.log(5)
     assert crisp([0 * ahead] * 2, [ahead] * 2, ahead[0]).tolist() == pytest.approx([uniform] * 6)
-    assert CrossView()([0 * ahead] * 2, [ahead] * 2).tolist() == pytest.approx([uniform] * 6)
+    assert CrossViewLoss()([0 * ahead] * 2, [ahead] * 2).tolist() == pytest.approx([uniform] * 6)
     torch.testing.assert_close(sinkhorn(ahead), torch.full_like(ahead, 0.2))
 
 
@@ -227,8 +227,8 @@ def test_crops_that_do_not_go_together_are_refused():
     [
         (lambda: Sinkhorn(0.0), "epsilon of Sinkhorn must be above 0"),
         (lambda: Sinkhorn(iterations=0), "1 or more iterations"),
-        (lambda: CentredSoftmax(0.0), "temperature of CentredSoftmax must be above 0"),
-        (lambda: CrossView(temperature=-1.0), "temperature of CrossView must be above 0"),
+        (lambda: Centering(0.0), "temperature of Centering must be above 0"),
+        (lambda: CrossViewLoss(temperature=-1.0), "temperature of CrossViewLoss must be above 0"),
         (lambda: KoLeo(0.0), "eps of KoLeo must be above 0"),
     ],
 )
@@ -240,7 +240,7 @@ def test_settings_that_make_no_sense_are_refused(make, message):
 @named([SWAV, DINO, KoLeo()])
 def test_parts_of_configurations(part):
     text = json.dumps(to_json(part))
-    assert from_json(json.loads(text), [CrossView, Sinkhorn, CentredSoftmax, KoLeo]) == part
+    assert from_json(json.loads(text), [CrossViewLoss, Sinkhorn, Centering, KoLeo]) == part
 
 
 def test_prototype_scores_are_cosines():

@@ -88,7 +88,7 @@ def test_no_recipe_collapses(name, digits):
     encoder.fit(digits.train, steps=MORE_STEPS.get(name, STEPS), progress=False)
     trained = vectors_of(encoder, digits)
     moved = (trained.held.vectors - untrained.held.vectors).norm(dim=1).mean()
-    assert moved > 0.1 * untrained.held.vectors.norm(dim=1).mean()  # it is a trained one that is judged
+    assert moved > 0.1 * untrained.held.vectors.norm(dim=1).mean()  # it is a trained one that is evaluated
     assert complaints(trained, untrained) == set()
 
 

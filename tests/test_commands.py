@@ -19,7 +19,7 @@ import genzoo
 from genzoo.__main__ import main
 from genzoo.cli.shared import class_condition, fresh_folder
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import DataSpec
 from genzoo.core.trainable import Loss
 from genzoo.data import TensorSplit
@@ -318,7 +318,7 @@ def test_evaluate_a_model_saved_in_python(at, capsys):
 class Known(GenerativeModel):
     """-log P(x) of a 1x1 image is its value; remembers how it was called."""
 
-    def __init__(self, kinds=(Likelihood.EXACT,), cond=None):
+    def __init__(self, kinds=(LikelihoodKind.EXACT,), cond=None):
         super().__init__()
         self.spec = DataSpec((1, 1, 1), 256, cond, 3 if cond else 0)
         self.scale = torch.nn.Parameter(torch.ones(()))
@@ -361,8 +361,8 @@ def test_mean_and_standard_error_over_uneven_chunks():
 
 
 def test_kind_is_the_worst_of_the_chunks():
-    kinds = (Likelihood.EXACT, Likelihood.ESTIMATE, Likelihood.LOWER_BOUND)
-    assert evaluate_likelihood(Known(kinds), split_of(6), chunk=2).kind == Likelihood.ESTIMATE
+    kinds = (LikelihoodKind.EXACT, LikelihoodKind.ESTIMATE, LikelihoodKind.LOWER_BOUND)
+    assert evaluate_likelihood(Known(kinds), split_of(6), chunk=2).kind == LikelihoodKind.ESTIMATE
 
 
 def test_labels_go_to_conditional_models_only():

@@ -18,7 +18,7 @@ from genzoo.cli.parsing import parse_known
 from genzoo.cli.train_command import TrainFlags, _parse_config
 from genzoo.core.config import from_json, to_json
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import DataSpec
 from genzoo.data.image_grid import save_grid
 from genzoo.evaluation.comparison.charts import HEIGHT, LEFT, WIDTH, Axis, Point, scatter
@@ -68,7 +68,9 @@ def blocks(column, runs):
 def test_an_entry_is_what_its_folder_says(tmp_path):
     parts = (quality(12.0), likelihood(2.0, "LOWER_BOUND", details={"K": 64, "elbo": -9.0}), cost(50.0))
     entry = read_entry(hand_written(tmp_path / "vae", "vae", *parts))
-    assert entry.quality.figures["frechet"].value == 12.0 and entry.quality.figures["frechet"].floor == 0.5
+    assert (
+        entry.quality.figures["frechet"].value == 12.0 and entry.quality.figures["frechet"].reference == 0.5
+    )
     assert entry.likelihood.bits_per_dim.value == 2.0 and protocol_text(entry.likelihood.details) == "K 64"
     assert entry.cost.network_calls.most == 30
     assert machine_text(entry.cost.machine) == "Xeon, 2 cores, 1 threads, cpu"
@@ -83,7 +85,7 @@ def test_runs_of_all_families_are_read(preset, tmp_path):
     entry = read_entry(hand_written(tmp_path / "run", preset, spec=spec))
     own = create(preset, spec, "tiny")
     assert entry.parameters == sum(p.numel() for p in own.parameters())
-    assert (entry.reason is None) == (own.likelihood is not Likelihood.NONE)
+    assert (entry.reason is None) == (own.likelihood is not LikelihoodKind.NONE)
 
 
 def test_what_is_not_measured_is_named_with_its_command(tmp_path):
@@ -103,7 +105,7 @@ def test_a_gan_shows_why_it_has_no_likelihood(tmp_path):
     assert "stands in no table of likelihoods: a GAN" in render(Comparison(runs))
 
 
-def test_a_noised_generator_is_in_no_ranking(tmp_path):
+def test_a_generator_plus_noise_is_in_no_ranking(tmp_path):
     runs = entries(tmp_path, gan=(ais(4.321, images=20),), vae=(likelihood(2.0),))
     assert blocks(likelihood_column(runs), runs)[-1] == ("no figure", ["gan"])
     assert "Generators plus noise" in render(Comparison(runs)) and "~ 4.321" in render(Comparison(runs))
@@ -151,8 +153,8 @@ def test_mistakes_are_told_in_one_line(tmp_path, capsys, monkeypatch):
 
 def test_a_command_rebuilt_from_a_configuration_makes_it_again(tmp_path):
     """The flags that the page prints are parsed by the train command into the very configuration."""
-    config = replace(get_preset("flow").config("tiny", SPEC), data_std=0.4)
-    config = replace(config, training=replace(config.training, muon=False, batch_size=48))
+    config = replace(get_preset("flow").config("tiny", SPEC), sigma_data=0.4)
+    config = replace(config, training=replace(config.training, optimizer="adamw", batch_size=48))
     folder = hand_written(tmp_path / "run", "flow", config=to_json(config))
     words = shlex.split(read_entry(folder).command.partition("#")[0])
     assert words[:3] == ["genzoo", "train", "flow"] and "#" not in read_entry(folder).command

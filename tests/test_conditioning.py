@@ -121,7 +121,9 @@ SPEC = DataSpec((1, 4, 4), 4, "vector", 3)
 
 
 def with_prior(generator=None):
-    generator = generator or VAEConfig(latents=2, widths=(8,), blocks=1, mixture=2, training=TRAINING)
+    generator = generator or VAEConfig(
+        latent_dim=2, channels=(8,), blocks=1, prior_components=2, training=TRAINING
+    )
     prior = flow_of_vectors(MLPConfig(width=16, blocks=1))
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -90,7 +90,7 @@ def test_table_of_classes(monkeypatch, capsys, tmp_path):
         "vqvae",
         "shortcut",
     ]
-    assert all(0 <= float(row[18:].split()[0]) <= 100 for row in rows) and "below the bar" in rows[1]
+    assert all(0 <= float(row[18:].split()[0]) <= 100 for row in rows) and "below the target" in rows[1]
     assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["shortcut.png", "vqvae.png"]
 
 
@@ -168,7 +168,7 @@ def test_table_of_variations(monkeypatch, capsys, tmp_path):
 
 
 def test_a_judge_of_the_same_recipe_is_refused(monkeypatch, capsys):
-    assert "not independent" in refused(monkeypatch, capsys, variations, "--judge", "simclr")
+    assert "not independent" in refused(monkeypatch, capsys, variations, "--features", "simclr")
     assert "did you mean 'flow'" in refused(monkeypatch, capsys, variations, "--preset", "flwo")
     assert "input image" in refused(monkeypatch, capsys, variations, "--preset", "image-to-image")
     assert "fewer --images" in refused(monkeypatch, capsys, variations, "--data", "digits")

@@ -133,7 +133,7 @@ def test_similarities_of_pairs():
         (torch.zeros(1, 2), torch.zeros(1, 1, 2), None, "2 images or more"),
         (torch.full((3, 2), math.nan), torch.zeros(3, 1, 2), None, "NaN"),
         (torch.zeros(3, 2), torch.full((3, 1, 2), math.inf), None, "NaN"),
-        (torch.zeros(3, 2), torch.zeros(3, 1, 2), torch.arange(3), "judge more images"),
+        (torch.zeros(3, 2), torch.zeros(3, 1, 2), torch.arange(3), "take more images"),
     ],
 )
 def test_features_that_cannot_be_compared_are_refused(images, variations, groups, words):

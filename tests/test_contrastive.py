@@ -20,12 +20,19 @@ from genzoo.objectives.contrastive import (
     masked_logsumexp,
 )
 from genzoo.objectives.redundancy import BarlowTwins, VICReg
-from genzoo.objectives.supervised import BatchHard, Instances, Margin, SupCon, Triplet, Tuplets
+from genzoo.objectives.supervised import BatchHard, Instances, Margin, SupCon, SupervisedNPair, Triplet
 
 SOFTMAX = [InfoNCE(0.3), NTXent(0.3), Decoupled(0.3)]
 SIGMOID = [Logistic(0.3), NCE(0.3)]
 COSINE = [*SOFTMAX, *SIGMOID, Instances(SupCon(0.3)), Instances(Triplet(0.4, BatchHard()))]
-PAIRS = [*COSINE, NPair(0.01), BarlowTwins(), VICReg(), Instances(Margin(2.0)), Instances(Tuplets(0.01))]
+PAIRS = [
+    *COSINE,
+    NPair(0.01),
+    BarlowTwins(),
+    VICReg(),
+    Instances(Margin(2.0)),
+    Instances(SupervisedNPair(0.01)),
+]
 
 
 def named(parts):
@@ -357,7 +364,15 @@ def test_a_queue_of_another_width_is_refused():
 @named([*PAIRS, QueuedInfoNCE(0.2)])
 def test_objectives_are_parts_of_configurations(objective):
     text = json.dumps(to_json(objective))
-    types = [*(type(part) for part in PAIRS), QueuedInfoNCE, SupCon, Triplet, BatchHard, Margin, Tuplets]
+    types = [
+        *(type(part) for part in PAIRS),
+        QueuedInfoNCE,
+        SupCon,
+        Triplet,
+        BatchHard,
+        Margin,
+        SupervisedNPair,
+    ]
     assert from_json(json.loads(text), types) == objective
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import DataSpec
 from genzoo.models.gan.generator_model import GANConfig
 from genzoo.nn.gan_nets import ConvGANNetworks
@@ -20,11 +20,11 @@ QUICK = Annealing(chains=16, steps=60, hmc=HMC(leapfrog_steps=5))
 class Linear(torch.nn.Module):
     """G(z) = W z + b."""
 
-    def __init__(self, spec, latents=2):
+    def __init__(self, spec, latent_dim=2):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        self.spec, self.latents, self.device = spec, latents, torch.device("cpu")
-        self.weight = 0.4 * torch.randn(spec.dims, latents, generator=generator)
+        self.spec, self.latent_dim, self.device = spec, latent_dim, torch.device("cpu")
+        self.weight = 0.4 * torch.randn(spec.dims, latent_dim, generator=generator)
         self.bias = 0.2 * torch.randn(spec.dims, generator=generator)
 
     def generate(self, z, cond=None):
@@ -45,7 +45,7 @@ def test_a_linear_generator_has_the_evidence_of_a_gaussian():
     ll = decoder_likelihood(model, x, SCALE, annealing=QUICK, generator=rng(3))
     error = (ll.nats - model.truth().log_prob(x.double())).mean()
     assert abs(error) < 3 * ll.stderr.square().sum().sqrt() / len(x) + 1e-3
-    assert ll.kind is Likelihood.LOWER_BOUND and ll.details["scale"] == SCALE
+    assert ll.kind is LikelihoodKind.LOWER_BOUND and ll.details["scale"] == SCALE
     assert -0.05 <= ll.details["bdmc_gap"] < 0.5
 
 
@@ -70,7 +70,7 @@ def test_the_scale_that_made_the_images_is_chosen():
 @pytest.mark.parametrize("cond", [None, "class"])
 def test_a_gan_can_be_asked(cond):
     spec = DataSpec((1, 4, 4), levels=17, cond=cond, cond_size=3 if cond else 0)
-    model = GANConfig(latents=4, networks=ConvGANNetworks((8,), 1)).build(spec)
+    model = GANConfig(latent_dim=4, networks=ConvGANNetworks((8,), 1)).build(spec)
     images, labels = model.sample(3, generator=rng()), torch.arange(3) if cond else None
     few = Annealing(chains=2, steps=5, hmc=HMC(leapfrog_steps=2, pilot_transitions=4))
     ll = decoder_likelihood(model, images, 0.2, labels, annealing=few, simulated=2, generator=rng())

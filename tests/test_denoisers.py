@@ -14,12 +14,12 @@ from genzoo.nn.mlp import MLPConfig
 from genzoo.nn.patch_transformer import PatchTransformerConfig, waves
 from genzoo.nn.unet import UNetConfig, UNetDenoiser
 
-UNET = UNetConfig(widths=(16, 32), layers=1, attention=1, head_width=16, norm_groups=8)
+UNET = UNetConfig(channels=(16, 32), layers=1, attention=1, head_width=16, norm_groups=8)
 TRANSFORMER = PatchTransformerConfig(width=32, blocks=2, head_width=16)
 IMAGE_CONFIGS = {
-    "conv-unet": ConvUNetConfig(fine=8, widths=(16, 24), blocks=1),
+    "conv-unet": ConvUNetConfig(fine=8, channels=(16, 24), blocks=1),
     "unet": UNET,
-    "unet-patch": UNetConfig(widths=(16, 32, 48), layers=1, norm_groups=8, patch=2),
+    "unet-patch": UNetConfig(channels=(16, 32, 48), layers=1, norm_groups=8, patch=2),
     "patch-transformer": TRANSFORMER,
     "patch-transformer-3": PatchTransformerConfig(width=32, blocks=1, patch=3),
 }
@@ -36,9 +36,9 @@ def generator(seed=0):
 
 def inputs(shape, cond_width=0, n=3, seed=0):
     g = generator(seed)
-    clock = 1000 * torch.rand(n, generator=g, dtype=torch.float64)
+    c_noise = 1000 * torch.rand(n, generator=g, dtype=torch.float64)
     cond = torch.randn(n, cond_width, generator=g) if cond_width else None
-    return torch.randn(n, *shape, generator=g), clock, cond
+    return torch.randn(n, *shape, generator=g), c_noise, cond
 
 
 def channels_last(x):
@@ -95,10 +95,10 @@ def test_the_output_depends_on_all_that_goes_in(config):
 @image_networks
 def test_the_last_row_and_column_are_seen_and_drawn(config):
     """What padding must not cut off."""
-    net, (x, clock, _) = built(config, (3, 5, 7)), inputs((3, 5, 7))
+    net, (x, c_noise, _) = built(config, (3, 5, 7)), inputs((3, 5, 7))
     for corner in ((0, 0), (4, 6)):
         x.requires_grad_()
-        (slope,) = torch.autograd.grad(net(x, clock)[:, :, corner[0], corner[1]].sum(), x)
+        (slope,) = torch.autograd.grad(net(x, c_noise)[:, :, corner[0], corner[1]].sum(), x)
         assert (slope[:, :, corner[0], corner[1]] != 0).all()
 
 
@@ -135,9 +135,9 @@ def test_bf16_is_close_to_fp32_and_trains(config, cond_width):
 @all_networks
 def test_memory_order_of_the_input_does_not_matter(config):
     for channels in (1, 3):
-        net, (x, clock, _) = built(config, (channels, 8, 8), channels), inputs((channels, 8, 8))
-        expected = net(x, clock)
-        torch.testing.assert_close(net(channels_last(x), clock), expected)
+        net, (x, c_noise, _) = built(config, (channels, 8, 8), channels), inputs((channels, 8, 8))
+        expected = net(x, c_noise)
+        torch.testing.assert_close(net(channels_last(x), c_noise), expected)
 
 
 @all_networks
@@ -165,29 +165,29 @@ def bare(net):
 
 
 def test_unet_equals_the_bare_unet():
-    net, (x, clock, _) = built(UNET, (3, 8, 8)), inputs((3, 8, 8))
+    net, (x, c_noise, _) = built(UNET, (3, 8, 8)), inputs((3, 8, 8))
     config = net.unet.config
     assert (config.in_channels, config.out_channels, config.sample_size) == (3, 3, 8)
-    torch.testing.assert_close(net(x, clock), bare(net)(x, clock).sample)
+    torch.testing.assert_close(net(x, c_noise), bare(net)(x, c_noise).sample)
 
 
 def test_unet_pads_below_and_to_the_right_and_folds_patches():
-    config = UNetConfig(widths=(16, 32), layers=1, norm_groups=8, patch=2)
-    net, (x, clock, cond) = built(config, (3, 5, 7), 2, cond_width=5), inputs((3, 5, 7), 5)
+    config = UNetConfig(channels=(16, 32), layers=1, norm_groups=8, patch=2)
+    net, (x, c_noise, cond) = built(config, (3, 5, 7), 2, cond_width=5), inputs((3, 5, 7), 5)
     padded = x.new_zeros(3, 3, 8, 8)
     padded[..., :5, :7] = x
     folded = padded.reshape(3, 3, 4, 2, 4, 2).permute(0, 1, 3, 5, 2, 4).reshape(3, 12, 4, 4)
-    y = bare(net)(folded, clock, class_labels=net.cond(cond)).sample
+    y = bare(net)(folded, c_noise, class_labels=net.cond(cond)).sample
     unfolded = y.reshape(3, 2, 2, 2, 4, 4).permute(0, 1, 4, 2, 5, 3).reshape(3, 2, 8, 8)
-    torch.testing.assert_close(net(x, clock, cond), unfolded[..., :5, :7])
+    torch.testing.assert_close(net(x, c_noise, cond), unfolded[..., :5, :7])
 
 
 def test_a_saved_unet_comes_back_and_is_wrapped(tmp_path):
-    net, (x, clock, _) = built(UNET, (3, 8, 8)), inputs((3, 8, 8))
+    net, (x, c_noise, _) = built(UNET, (3, 8, 8)), inputs((3, 8, 8))
     net.unet.save_pretrained(tmp_path)
     again = UNetDenoiser(UNet2DModel.from_pretrained(tmp_path))
-    torch.testing.assert_close(again(x, clock), net(x, clock))
-    assert again(x[..., :5, :7], clock).shape == (3, 3, 5, 7)
+    torch.testing.assert_close(again(x, c_noise), net(x, c_noise))
+    assert again(x[..., :5, :7], c_noise).shape == (3, 3, 5, 7)
 
 
 @pytest.mark.parametrize("strange", [{"num_class_embeds": 10}, {"time_embedding_type": "fourier"}], ids=str)
@@ -201,12 +201,12 @@ def test_unets_of_other_kinds_are_refused(strange):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_maps_inside_the_unet_are_contiguous(channels):
     """In channels-last order group normalisation and bf16 convolutions are slow; diffusers' attention gives it."""
-    net, (x, clock, _) = built(UNET, (channels, 8, 8), channels), inputs((channels, 8, 8))
+    net, (x, c_noise, _) = built(UNET, (channels, 8, 8), channels), inputs((channels, 8, 8))
     strides = []
     for module in net.unet.modules():
         if isinstance(module, (torch.nn.Conv2d, torch.nn.GroupNorm)):
             module.register_forward_hook(lambda module, given, _: strides.append(given[0].stride(1)))
-    net(channels_last(x), clock)
+    net(channels_last(x), c_noise)
     assert len(strides) > 20 and 1 not in strides
 
 
@@ -215,14 +215,14 @@ def test_maps_inside_the_unet_are_contiguous(channels):
     [(2, 1, 1, 2), (8, 1, 3, 8), (9, 1, 4, 16), (2, 2, 1, 1), (28, 2, 4, 16)],
 )
 def test_small_images_use_fewer_resolutions(side, patch, resolutions, inner):
-    config = UNetConfig(widths=(8, 8, 8, 8), layers=1, norm_groups=4, patch=patch)
+    config = UNetConfig(channels=(8, 8, 8, 8), layers=1, norm_groups=4, patch=patch)
     unet = config.build((1, side, side), 1, 0).unet
     assert (len(unet.config.block_out_channels), unet.config.sample_size) == (resolutions, inner)
 
 
 def test_attention_is_where_it_was_asked_for():
     def attended(**fields):
-        net = UNetConfig(widths=(16, 32, 96), layers=1, norm_groups=48, head_width=32, **fields).build(
+        net = UNetConfig(channels=(16, 32, 96), layers=1, norm_groups=48, head_width=32, **fields).build(
             (1, 16, 16), 1, 0
         )
         blocks = [*net.unet.down_blocks, net.unet.mid_block]
@@ -239,7 +239,7 @@ def test_attention_is_where_it_was_asked_for():
 
 
 def test_without_positions_patches_are_a_set():
-    net, (x, clock, cond) = built(TRANSFORMER, (3, 8, 8), cond_width=5), inputs((3, 8, 8), 5)
+    net, (x, c_noise, cond) = built(TRANSFORMER, (3, 8, 8), cond_width=5), inputs((3, 8, 8), 5)
 
     def swapped(images):
         """Upper left and lower right patch change places."""
@@ -250,20 +250,20 @@ def test_without_positions_patches_are_a_set():
         )
         return images
 
-    assert (net(swapped(x), clock, cond) - swapped(net(x, clock, cond))).abs().max() > 1e-2
+    assert (net(swapped(x), c_noise, cond) - swapped(net(x, c_noise, cond))).abs().max() > 1e-2
     with torch.no_grad():
         net.place.zero_()
-    torch.testing.assert_close(net(swapped(x), clock, cond), swapped(net(x, clock, cond)))
+    torch.testing.assert_close(net(swapped(x), c_noise, cond), swapped(net(x, c_noise, cond)))
 
 
 def test_a_new_transformer_is_linear_in_normalised_tokens():
     """adaLN-zero: blocks and modulation do nothing yet. Patches are cut out by hand."""
-    net, (x, clock, _) = TRANSFORMER.build((1, 3, 4), 1, 0), inputs((1, 3, 4))
+    net, (x, c_noise, _) = TRANSFORMER.build((1, 3, 4), 1, 0), inputs((1, 3, 4))
     perturbed(net.exit)
     patches = F.pad(x, (0, 0, 0, 1)).reshape(3, 2, 2, 2, 2).permute(0, 1, 3, 2, 4).reshape(3, 4, 4)
     tokens = F.layer_norm(net.enter(patches) + net.place, (32,))
     y = net.exit(tokens).reshape(3, 1, 2, 2, 2, 2).permute(0, 1, 2, 4, 3, 5).reshape(3, 1, 4, 4)
-    torch.testing.assert_close(net(x, clock), y[..., :3, :])
+    torch.testing.assert_close(net(x, c_noise), y[..., :3, :])
 
 
 def test_positions_begin_different_from_each_other():
@@ -288,10 +288,10 @@ def test_vectors(d, cond_width):
 
 def test_a_new_perceptron_grows_with_its_input():
     """Blocks do nothing yet, and no normalisation bounds the output."""
-    net, (x, clock, _) = MLPConfig(width=32).build((2,), 2, 0), inputs((2,))
+    net, (x, c_noise, _) = MLPConfig(width=32).build((2,), 2, 0), inputs((2,))
     perturbed(net.exit)
-    torch.testing.assert_close(net(x, clock), net.exit(F.silu(net.enter(x))))
-    assert net(1000 * x, clock).norm() > 100 * net(x, clock).norm()
+    torch.testing.assert_close(net(x, c_noise), net.exit(F.silu(net.enter(x))))
+    assert net(1000 * x, c_noise).norm() > 100 * net(x, c_noise).norm()
 
 
 def test_perceptron_learns_the_denoiser_of_a_gaussian():

@@ -1,4 +1,4 @@
-"""Weightings against their papers' own formulas, the loss against closed forms, and the laws of times."""
+"""Weightings against their papers' own formulas, the loss against closed forms, and timestep distributions."""
 
 import math
 
@@ -14,7 +14,7 @@ from genzoo.objectives.denoising.paths import (
     EDMTarget,
     Linear,
     NoiseTarget,
-    Solved,
+    Prediction,
     Trigonometric,
     VelocityTarget,
     VPCosine,
@@ -57,16 +57,16 @@ def assert_close(actual, expected, tolerance=1e-9):
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-def predicting(solved, path, target):
+def predicting(prediction, path, target):
     """A network that answers with these data and noise, in the terms of its target."""
-    return lambda x_t, t: target.of(solved.x, solved.eps, path.at(t))
+    return lambda x_t, t: target.of(prediction.x0, prediction.eps, path.at(t))
 
 
 def wrong_guess(x, eps, path):
     """Data and noise that do not fit, but make up the same x_t, as any prediction's do."""
     at = path.at(GRID)
     eps_hat = eps + noise(*eps.shape, seed=5)
-    return Solved(x + (at.sigma / at.alpha)[:, None] * (eps - eps_hat), eps_hat)
+    return Prediction(x + (at.sigma / at.alpha)[:, None] * (eps - eps_hat), eps_hat)
 
 
 # --- weightings, each in the parametrisation of its paper ---------------------------------------------------------
@@ -170,7 +170,7 @@ def test_losses_do_not_depend_on_the_target(path, weighting):
 def test_a_perfect_prediction_costs_nothing(target, weighting):
     for path in PATHS:
         x, eps = noise(len(GRID), 2, 3, 3), noise(len(GRID), 2, 3, 3, seed=1)
-        predict = predicting(Solved(x, eps), path, target)
+        predict = predicting(Prediction(x, eps), path, target)
         loss = denoising_loss(predict, x, path, target, weighting, GRID, eps)
         assert loss.shape == GRID.shape and (loss == 0).all()
 
@@ -179,7 +179,7 @@ def test_a_perfect_prediction_costs_nothing(target, weighting):
 def test_diffusion_term_of_gaussian_data_in_nats(law, precision):
     """Unit Gaussian data, optimal prediction: E|eps - eps_hat|^2 = D alpha^2, so the term is D times a closed form."""
     path, n, first = VPLinear(), 20_000, 1e-2
-    drawn = law.draw(n, path, rng(), first=first)
+    drawn = law.draw(n, path, rng(), t_min=first)
     x, eps = noise(n, 4), noise(n, 4, seed=1)
 
     def optimal(x_t, t):
@@ -235,8 +235,8 @@ def test_gradients_reach_the_network():
         lambda: LogitNormal(std=0.0),
         lambda: LogNormalSigma(std=-1.0),
         lambda: Importance(bins=1),
-        lambda: Importance(uniform_share=0.0),
-        lambda: UniformTimes().draw(3, Linear(), first=1.0),
+        lambda: Importance(uniform_fraction=0.0),
+        lambda: UniformTimes().draw(3, Linear(), t_min=1.0),
     ],
 )
 def test_senseless_settings_are_refused(make):

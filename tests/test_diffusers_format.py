@@ -33,7 +33,7 @@ from diffusers_folders import (
     stock_unet,
 )
 
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import DataSpec
 from genzoo.models.diffusers_format import DiffusersDenoiser, from_diffusers, to_diffusers
 from genzoo.models.diffusion.samplers.sampling import Sampling
@@ -41,7 +41,7 @@ from genzoo.models.diffusion.samplers.solvers import DDIM, Euler
 from genzoo.models.registry import load_model
 from genzoo.nn.saved_unet import SavedUNetConfig
 from genzoo.objectives.denoising.betas import LinearBetas
-from genzoo.objectives.denoising.noise_conditioning import TimeClock
+from genzoo.objectives.denoising.noise_conditioning import TimeConditioning
 from genzoo.objectives.denoising.paths import DiscreteBetas, Linear, NoiseTarget, VelocityTarget
 from genzoo.training.checkpoint import save_model
 
@@ -74,7 +74,7 @@ def test_stock_pipelines_come_in_with_their_betas_and_predictions(tmp_path, sche
     with torch.no_grad():
         expected = unet(x, i).sample
         y = model.predict(x, (i + 1).double() / steps, None)
-        solved = model.denoiser(None)(x, t[i])
+        prediction = model.denoiser(None)(x, t[i])
     torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
     # diffusers' own reading of the same output
     alpha = scheduler.alphas_cumprod[i].sqrt()[:, None, None, None]
@@ -85,7 +85,7 @@ def test_stock_pipelines_come_in_with_their_betas_and_predictions(tmp_path, sche
         "sample": expected,
         "v_prediction": alpha * x - sigma * expected,
     }
-    torch.testing.assert_close(solved.x, of_data[kind], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(prediction.x0, of_data[kind], rtol=1e-3, atol=1e-3)
 
 
 def test_ddim_steps_are_those_of_the_pipeline(tmp_path):
@@ -112,7 +112,7 @@ def test_a_stock_pipeline_gets_samples_and_likelihoods_that_survive_a_run_folder
     assert torch.equal(torch.get_rng_state(), before)
     images = torch.randint(256, (2, 3, 8, 8), generator=generator())
     answer = model.log_likelihood(images, generator=generator())
-    assert answer.kind is Likelihood.LOWER_BOUND and answer.nats.isfinite().all()
+    assert answer.kind is LikelihoodKind.LOWER_BOUND and answer.nats.isfinite().all()
     samples = model.draw(2, sampling=Sampling(steps=3), generator=generator())
     assert samples.shape == (2, 3, 8, 8) and samples.dtype == torch.uint8 and samples.double().std() > 0
     save_model(model, tmp_path / "run")
@@ -124,7 +124,7 @@ def test_a_stock_pipeline_gets_samples_and_likelihoods_that_survive_a_run_folder
 def test_every_step_once_is_the_bound_in_the_pipelines_own_steps(tmp_path):
     saved(tmp_path, DDPMScheduler(trained_betas=[0.02, 0.3, 0.5, 0.8], num_train_timesteps=4))
     protocol = from_diffusers(tmp_path).config.protocol
-    assert (protocol.first, protocol.steps, protocol.times) == (0.25, 3, 16)
+    assert (protocol.t_min, protocol.steps, protocol.times) == (0.25, 3, 16)
 
 
 def test_flow_pipelines_come_in(tmp_path):
@@ -133,8 +133,8 @@ def test_flow_pipelines_come_in(tmp_path):
     assert model.path == Linear() and model.target == VelocityTarget()
     t = torch.tensor([0.25, 1.0], dtype=torch.float64)
     with torch.no_grad():
-        solved, expected = model.denoiser(None)(x, t), unet(x, 1000 * t).sample
-    torch.testing.assert_close(solved.eps - solved.x, expected, rtol=1e-5, atol=1e-5)
+        prediction, expected = model.denoiser(None)(x, t), unet(x, 1000 * t).sample
+    torch.testing.assert_close(prediction.eps - prediction.x0, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_bare_unet_is_taken_for_ddpms(tmp_path):
@@ -154,11 +154,15 @@ def expected_output(model, pipeline, x, timesteps):
     """What the scheduler must be told, from our reading of the data and the noise in x."""
     flow = isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler)
     t = timesteps.double() / 1000 if flow else (timesteps.double() + 1) / len(pipeline.scheduler.betas)
-    solved, at = model.denoiser(None)(x, t), model.path.at(t)
+    prediction, at = model.denoiser(None)(x, t), model.path.at(t)
     if flow:
-        return solved.eps - solved.x
+        return prediction.eps - prediction.x0
     alpha, sigma = (c.float()[:, None, None, None] for c in at[:2])
-    kinds = {"epsilon": solved.eps, "sample": solved.x, "v_prediction": alpha * solved.eps - sigma * solved.x}
+    kinds = {
+        "epsilon": prediction.eps,
+        "sample": prediction.x0,
+        "v_prediction": alpha * prediction.eps - sigma * prediction.x0,
+    }
     return kinds[pipeline.scheduler.config.prediction_type]
 
 
@@ -225,7 +229,7 @@ def test_euler_steps_of_the_flow_pipeline_are_ours(tmp_path, network):
 def test_a_late_clock_goes_into_the_weights(tmp_path, changes):
     unet = saved(tmp_path / "in", FlowMatchEulerDiscreteScheduler(), stock_unet(**changes))
     model = from_diffusers(tmp_path / "in")
-    model.config = replace(model.config, clock=TimeClock(1000, 300))
+    model.config = replace(model.config, c_noise=TimeConditioning(1000, 300))
     to_diffusers(model, tmp_path / "out")
     moved, x, i = (
         UNet2DModel.from_pretrained(tmp_path / "out" / "unet"),
@@ -239,7 +243,7 @@ def test_a_late_clock_goes_into_the_weights(tmp_path, changes):
 
 def test_exporting_leaves_the_model_alone(tmp_path):
     for network in (UNET, CONV):
-        model = built(replace(V, network=network, clock=TimeClock(1000, 5)))
+        model = built(replace(V, network=network, c_noise=TimeConditioning(1000, 5)))
         before = {k: v.clone() for k, v in model.state_dict().items()}
         rng = torch.get_rng_state()
         to_diffusers(model, tmp_path)

@@ -12,7 +12,7 @@ from torch.distributions import MultivariateNormal, Normal
 from genzoo import create, load, load_data
 from genzoo.core.config import TrainConfig, from_json, to_json
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.models.diffusion.denoising_model import DiffusionConfig
 from genzoo.models.diffusion.samplers.sampling import Sampling
@@ -20,7 +20,7 @@ from genzoo.models.preset import build
 from genzoo.models.registry import every_preset
 from genzoo.nn.mlp import MLPConfig
 from genzoo.objectives.denoising.couplings import ClassAwareOptimalTransport, Independent, OptimalTransport
-from genzoo.objectives.denoising.noise_conditioning import TimeClock
+from genzoo.objectives.denoising.noise_conditioning import TimeConditioning
 from genzoo.objectives.denoising.paths import (
     VE,
     DataTarget,
@@ -60,8 +60,8 @@ def gaussian(n, seed=0):
     return (MEAN + eps @ torch.linalg.cholesky(COVARIANCE).T).float()
 
 
-def exact_ode(first=0.0, steps=40, gate=0.01):
-    return OdeProtocol(first=first, solver=RungeKutta4(steps), divergence=ExactDivergence(), gate_bits=gate)
+def exact_ode(t_min=0.0, steps=40, gate=0.01):
+    return OdeProtocol(t_min=t_min, solver=RungeKutta4(steps), divergence=ExactDivergence(), gate_bits=gate)
 
 
 # --- networks whose truth is known -----------------------------------------------------------------------------
@@ -75,12 +75,12 @@ class Optimal(nn.Module):
         self.config, self.covariance = config, covariance.double()
         self.mean = nn.Parameter(mean.double())
 
-    def forward(self, x, clock, cond=None):
-        t = clock.double() / 1000
+    def forward(self, x, c_noise, cond=None):
+        t = c_noise.double() / 1000
         at, shape = self.config.path.at(t), x.shape
         alpha, sigma, x_t = at.alpha[:, None], at.sigma[:, None], x.double().flatten(1)
-        if self.config.unit_input:
-            x_t = x_t * (sigma**2 + (alpha * self.config.data_std) ** 2).sqrt()
+        if self.config.scale_input:
+            x_t = x_t * (sigma**2 + (alpha * self.config.sigma_data) ** 2).sqrt()
         mean = self.mean if cond is None else self.mean + cond[:, : x_t.shape[1]].double()
         marginal = alpha[:, :, None] ** 2 * self.covariance + torch.diag_embed(sigma.expand_as(x_t) ** 2)
         white = torch.linalg.solve(marginal, x_t - alpha * mean)
@@ -96,8 +96,8 @@ class Recorder(nn.Module):
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(()))
 
-    def forward(self, x, clock, cond=None):
-        self.x, self.t, self.cond = x, clock.double() / 1000, cond
+    def forward(self, x, c_noise, cond=None):
+        self.x, self.t, self.cond = x, c_noise.double() / 1000, cond
         return self.nothing * x
 
 
@@ -106,7 +106,7 @@ def optimal_model(spec=REAL, mean=MEAN, covariance=COVARIANCE, **options):
     flow = {
         "path": Linear(),
         "target": VelocityTarget(),
-        "clock": TimeClock(),
+        "c_noise": TimeConditioning(),
         "network": SMALL,
         "times": StratifiedTimes(),
         "sampling": Sampling(steps=40, precision="fp32"),
@@ -125,11 +125,11 @@ def recording(name, spec, **options):
 
 ROWS = {
     "noise": {"path": VPLinear(beta_max=40.0), "target": NoiseTarget(), "protocol": exact_ode(1e-5)},
-    "data": {"path": Linear(), "target": DataTarget(), "protocol": exact_ode(1e-3), "first": 0.01},
+    "data": {"path": Linear(), "target": DataTarget(), "protocol": exact_ode(1e-3), "t_min": 0.01},
     "v": {"path": Trigonometric(), "target": VTarget()},
     "velocity": {},
-    "F": {"path": VE(), "target": EDMTarget(), "unit_input": True, "protocol": exact_ode(steps=96)},
-    "F, linear": {"path": Linear(), "target": EDMTarget(), "unit_input": True},
+    "F": {"path": VE(), "target": EDMTarget(), "scale_input": True, "protocol": exact_ode(steps=96)},
+    "F, linear": {"path": Linear(), "target": EDMTarget(), "scale_input": True},
 }
 rows = pytest.mark.parametrize("row", ROWS)
 
@@ -150,12 +150,12 @@ def flow_log_prob(path, first, x):
 @rows
 def test_the_likelihood_is_the_closed_form(row):
     x, model = gaussian(16), optimal_model(**ROWS[row])
-    answer, first = model.log_likelihood(x, generator=rng()), model.config.protocol.first
+    answer, first = model.log_likelihood(x, generator=rng()), model.config.protocol.t_min
     exact = 3e-4  # 1e-4 per dimension
     assert (answer.nats - flow_log_prob(model.path, first, x)).abs().max() < exact
     charged = 0.03 if row == "F" else exact  # a little of the data is left at sigma = 80
     assert (answer.nats - DATA.log_prob(x.double())).abs().max() < charged
-    assert answer.kind is Likelihood.ESTIMATE and answer.details["conditional"] is False
+    assert answer.kind is LikelihoodKind.ESTIMATE and answer.details["conditional"] is False
 
 
 @rows
@@ -172,7 +172,7 @@ def test_samples_have_the_mean_and_the_covariance(row):
 def test_the_loss_is_the_error_that_nobody_can_avoid(row):
     """tr Var(y | x_t) = (a - b alpha / sigma)^2 tr (C^-1 + SNR)^-1, whatever the weights."""
     n, model = 20_000, optimal_model(**ROWS[row])
-    first = max(model.config.first, model.path.first)
+    first = max(model.config.t_min, model.path.t_min)
     t = first + (1 - first) * (torch.arange(20_000, dtype=F64) + 0.5) / 20_000
     at = model.path.at(t)
     a, b = model.target.coefficients(at)
@@ -231,7 +231,7 @@ def conditional_model(**options):
 
 
 def test_conditions_are_left_out_in_training_only():
-    n, model = 4000, recording("flow", CLASSES, null_share=0.25)
+    n, model = 4000, recording("flow", CLASSES, cond_dropout=0.25)
     batch = Batch(torch.zeros(n, 3), torch.arange(n) % 3)
     nn.init.constant_(model.null, 7.0)
     for training, share in ((True, 0.25), (False, 0.0)):
@@ -275,7 +275,7 @@ def test_guidance():
 
 def test_guidance_needs_something_to_lead_away_from():
     sampling, weaker = Sampling(steps=4, guidance=2.0), optimal_model(mean=0 * MEAN)
-    for model in (optimal_model(), conditional_model(null_share=0.0)):
+    for model in (optimal_model(), conditional_model(cond_dropout=0.0)):
         with pytest.raises(GenzooError, match="or give a weaker model"):
             model.draw(2, sampling=sampling)
     model = optimal_model()

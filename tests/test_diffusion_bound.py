@@ -9,9 +9,17 @@ from scipy import integrate, special, stats
 from torch.distributions import Normal, kl_divergence
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import DataSpec
-from genzoo.objectives.denoising.paths import VE, Linear, Solved, Trigonometric, VPCosine, VPLinear, spread
+from genzoo.objectives.denoising.paths import (
+    VE,
+    Linear,
+    Prediction,
+    Trigonometric,
+    VPCosine,
+    VPLinear,
+    append_dims,
+)
 from genzoo.objectives.dequantisation import bin_centres
 from genzoo.objectives.likelihood import diffusion_bound
 from genzoo.objectives.likelihood.diffusion_bound import (
@@ -49,7 +57,7 @@ def solved_from(path, x_hat):
     def denoise(x_t, t):
         alpha, sigma, _, _ = path.at(t)
         x = x_hat(x_t, t)
-        return Solved(x, (x_t - spread(alpha, x_t) * x) / spread(sigma, x_t))
+        return Prediction(x, (x_t - append_dims(alpha, x_t) * x) / append_dims(sigma, x_t))
 
     return denoise
 
@@ -59,7 +67,7 @@ def gaussian_denoiser(path):
 
     def x_hat(x_t, t):
         alpha, sigma, _, _ = path.at(t)
-        return spread(alpha * SCALE**2 / ((alpha * SCALE) ** 2 + sigma**2), x_t) * x_t
+        return append_dims(alpha * SCALE**2 / ((alpha * SCALE) ** 2 + sigma**2), x_t) * x_t
 
     return solved_from(path, x_hat)
 
@@ -115,7 +123,7 @@ def test_continuous_terms_equal_their_closed_forms(path):
     torch.testing.assert_close(bound.prior, prior.expand(n))
     error = bound.stderr.square().mean().sqrt() / bound.diffusion.std()
     assert 0.95 < error < 2  # honest, and by differences of neighbours never too small
-    assert bound.kind is Likelihood.LOWER_BOUND and bound.nats.shape == (n,)
+    assert bound.kind is LikelihoodKind.LOWER_BOUND and bound.nats.shape == (n,)
 
 
 @by_name
@@ -208,11 +216,11 @@ def test_decoder_is_normalised_and_its_expectation_exact(path, first, levels):
     alpha, sigma, _, _ = at(path, first)
     k = torch.arange(levels).repeat(500)
     eps = torch.randn(k.shape, generator=seeded(), dtype=torch.float64)
-    x_first = alpha * bin_centres(k, levels) + sigma * eps
-    log_p = level_log_probs(x_first, path, first, levels)
+    x_t_min = alpha * bin_centres(k, levels) + sigma * eps
+    log_p = level_log_probs(x_t_min, path, first, levels)
     torch.testing.assert_close(log_p.exp().sum(1), torch.ones(len(k), dtype=torch.float64))
     density = stats.norm.pdf(
-        (x_first[:3, None] / alpha).numpy(), bin_centres(torch.arange(levels), levels).numpy(), sigma / alpha
+        (x_t_min[:3, None] / alpha).numpy(), bin_centres(torch.arange(levels), levels).numpy(), sigma / alpha
     )
     torch.testing.assert_close(
         log_p[:3].exp(), torch.from_numpy(density / density.sum(1, keepdims=True)), atol=1e-12, rtol=1e-6
@@ -276,7 +284,7 @@ def random_network(seed, agree):
 
         def denoise(x_t, t):
             eps = (hidden(x_t, t) @ weights[2]).view_as(x_t)
-            return Solved(solved_from(path, x_hat)(x_t, t).x, eps)
+            return Prediction(solved_from(path, x_hat)(x_t, t).x0, eps)
 
         return solved_from(path, x_hat) if agree else denoise
 
@@ -302,7 +310,7 @@ def test_random_weights_sum_to_at_most_one(path, steps, agree):
 
 
 P = torch.randn(256, generator=seeded(5), dtype=torch.float64).mul(1.5).log_softmax(0)
-"""log P of `EVERY`: an arbitrary law of images of 2x2 pixels with four levels."""
+"""log P of `EVERY`: an arbitrary distribution of images of 2x2 pixels with four levels."""
 
 
 def true_denoiser(path):
@@ -358,7 +366,7 @@ def test_the_bound_reports_its_terms():
     reported = bound.as_log_likelihood(SPEC)
     terms = [reported.details[name] for name in ("prior", "diffusion", "decoder")]
     assert sum(terms) == pytest.approx(-reported.nats.mean().item())
-    assert (reported.kind, reported.details["times"]) == (Likelihood.LOWER_BOUND, 16)
+    assert (reported.kind, reported.details["times"]) == (LikelihoodKind.LOWER_BOUND, 16)
     assert torch.equal(reported.stderr, bound.stderr)
 
 
@@ -375,11 +383,11 @@ def test_same_generator_same_bound_and_the_global_state_stays():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"first": 0.0}, "no noise at t = 0"),
-        ({"first": 1.5}, "first time"),
-        ({"first": 0.01, "times": 0}, "times >= 1"),
-        ({"first": 0.01, "times": None}, "times >= 1"),
-        ({"first": 0.01, "steps": 0}, "steps >= 1"),
+        ({"t_min": 0.0}, "no noise at t = 0"),
+        ({"t_min": 1.5}, "first time"),
+        ({"t_min": 0.01, "times": 0}, "times >= 1"),
+        ({"t_min": 0.01, "times": None}, "times >= 1"),
+        ({"t_min": 0.01, "steps": 0}, "steps >= 1"),
     ],
     ids=str,
 )
@@ -391,4 +399,4 @@ def test_mistakes_are_one_clear_line(options, words):
 
 def test_predictions_that_overflow_are_reported():
     with pytest.raises(GenzooError, match="not finite"):
-        diffusion_bound(lambda x, t: Solved(x / 0, x / 0), Linear(), IMAGE, 4, first=0.01)
+        diffusion_bound(lambda x, t: Prediction(x / 0, x / 0), Linear(), IMAGE, 4, first=0.01)

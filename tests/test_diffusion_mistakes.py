@@ -31,8 +31,8 @@ def model():
         (lambda m, x: m.vary(x, 1.5, torch.zeros(2).long()), "strength of a variation"),
         (lambda m, x: m.impute(x, torch.zeros(3, 3), torch.zeros(2).long()), "missing must broadcast"),
         (lambda m, x: m.sample(2, torch.tensor([-1, 2])), "class -1 is out of range"),
-        (lambda m, x: create("flow", SPEC, first=1.0), "0 <= first < 1"),
-        (lambda m, x: create("flow", SPEC, null_share=1.0), "null_share"),
+        (lambda m, x: create("flow", SPEC, t_min=1.0), "0 <= t_min < 1"),
+        (lambda m, x: create("flow", SPEC, cond_dropout=1.0), "cond_dropout"),
         (lambda m, x: VPLinear(beta_max=-3.0), "betas of a path"),
         (lambda m, x: SubVP(beta_min=0.0), "betas of a path"),
         (lambda m, x: VE(90.0, 80.0), "sigmas of a path"),
@@ -53,14 +53,14 @@ def test_variations_may_be_very_small(model):
 
 def test_flags_of_nested_objects_are_those_of_their_defaults():
     flags = flags_of(type(PRESETS["flow"].sizes["tiny"]))
-    assert {"--network.widths", "--sampling.steps", "--training.learning-rate"} <= set(flags)
+    assert {"--network.channels", "--sampling.steps", "--training.learning-rate"} <= set(flags)
     assert "--network" not in flags
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["flow", "--network.widthz", "3"], "did you mean --network.widths"),
+        (["flow", "--network.channelz", "3"], "did you mean --network.channels"),
         (["flow", "--sampling.stps", "3"], "did you mean --sampling.steps"),
     ],
 )

@@ -156,8 +156,8 @@ def test_evaluate_probes_and_draws_a_map(trained, capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--outliers", "digits"], "--outliers"),
-        (["--noised", "5"], "--noised"),
+        (["--ood", "digits"], "--ood"),
+        (["--ais", "5"], "--ais"),
         (["--split", "train"], "--split test or val"),
         (["--max-images", "1"], "2 images or more"),
         (["--fine-tune", "0"], "positive steps"),

@@ -1,4 +1,4 @@
-"""Encoders: the laws, losses of views put together by hand, presets, and that training teaches something."""
+"""Encoders: the checks, losses of views put together by hand, presets, and that training teaches something."""
 
 import json
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ class BrokenConfig(ViewsConfig):
 
 
 class Broken(ViewsEncoder):
-    """Breaks one law."""
+    """Fails one check."""
 
     def loss(self, batch, turn="model", *, generator=None):
         fault = self.config.fault
@@ -141,7 +141,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_laws_find_what_is_broken(fault):
+def test_the_checks_find_what_is_broken(fault):
     encoder = BrokenConfig(RESNET, HEAD, Noise(), NTXent(), fault=fault).build(SPEC)
     failing = {check.name for check in yield_encoder_checks(encoder) if not check.run().ok}
     assert failing == FAULTS[fault]
@@ -166,7 +166,7 @@ def test_the_loss_of_pairs_is_the_objective_of_two_views():
     torch.testing.assert_close(found.total, InfoNCE(0.3)(a, b))
     torch.testing.assert_close(found.parts["agreement"], F.cosine_similarity(a, b))
     mean = F.normalize(torch.cat([a, b])).mean(0)
-    torch.testing.assert_close(found.parts["spread"], (1 - mean.square().sum()).expand(5))
+    torch.testing.assert_close(found.parts["dispersion"], (1 - mean.square().sum()).expand(5))
 
 
 def test_the_loss_of_classes_takes_both_views_as_examples():
@@ -209,7 +209,7 @@ def test_views_of_nothing_and_equal_views():
     flat = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     parts = built(NTXent(), augmentation=Noise(0.0)).loss(Batch(flat), generator=rng()).parts
     torch.testing.assert_close(
-        parts["spread"], torch.zeros(4), atol=1e-6, rtol=0
+        parts["dispersion"], torch.zeros(4), atol=1e-6, rtol=0
     )  # a collapse looks like this
 
 
@@ -327,4 +327,4 @@ def test_clusters_do_not_collapse(name, digits):
     encoder = create_encoder(name, digits.spec, "tiny")
     encoder.fit(digits.train, steps=30, progress=False)
     found = encoder.loss(Batch(digits.val.images[:128]), generator=rng())
-    assert found.parts["spread"][0] > 0.3 and found.parts["agreement"].mean() < 0.98
+    assert found.parts["dispersion"][0] > 0.3 and found.parts["agreement"].mean() < 0.98

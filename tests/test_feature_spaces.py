@@ -1,4 +1,4 @@
-"""Feature spaces and judges: what they compute, what they are called, what is kept, and what may not judge."""
+"""Feature spaces and judges: what they compute, what they are called, what is kept, and what is refused."""
 
 import shutil
 from dataclasses import replace
@@ -14,12 +14,12 @@ from genzoo.core.errors import GenzooError
 from genzoo.data import TensorSplit
 from genzoo.evaluation.features.extractor import (
     cache_folder,
-    default_judge,
+    conditioning_encoders,
+    default_extractor,
+    extractor_named,
     file_hash,
-    helpers_of,
-    judge_named,
-    refuse_helper,
-    run_judge,
+    refuse_conditioning_encoder,
+    run_extractor,
     train_hash,
     training_remark,
 )
@@ -48,7 +48,7 @@ def digits():
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache, and a judge that trains for a moment."""
+    """An empty cache, and a feature extractor that trains for a moment."""
     monkeypatch.setenv("GENZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(genzoo.evaluation.features.extractor, "STEPS", 2)
     return tmp_path / "cache"
@@ -150,7 +150,7 @@ def test_inception_is_the_networks_own_pool_layer(tmp_path, monkeypatch):
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     torch.save(network.state_dict(), tmp_path / "hub" / "checkpoints" / TORCHVISION_WEIGHTS)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    space = judge_named("inception").make(genzoo.load_data("digits"))
+    space = extractor_named("inception").make(genzoo.load_data("digits"))
     x = images(2)
     rgb = (x.float() * 255 / 16).round().div(255).repeat(1, 3, 1, 1)
     rgb = F.interpolate(rgb, (299, 299), mode="bicubic", antialias=True).clamp(0, 1)
@@ -168,16 +168,16 @@ def test_networks_that_are_not_here_are_one_clear_line(tmp_path, monkeypatch, di
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(GenzooError, match="on this machine") as error:
-        judge_named(name).make(digits)
+        extractor_named(name).make(digits)
     assert "\n" not in str(error.value)
 
 
-# --- the default judge ---------------------------------------------------------------------------------------
+# --- the default feature extractor -----------------------------------------------------------------------------
 
 
 def lines_of(data):
     said = []
-    return default_judge(data, say=said.append), said
+    return default_extractor(data, say=said.append), said
 
 
 def test_the_default_judge_is_trained_once(cache, digits):
@@ -188,7 +188,7 @@ def test_the_default_judge_is_trained_once(cache, digits):
     assert nothing == [] and again.identity == first.identity
     assert torch.equal(again(digits.test.images), first(digits.test.images))
     assert {p: p.stat().st_mtime_ns for p in cache.rglob("*") if p.is_file()} == files
-    # what a model is conditioned on does not change who judges it
+    # what a model is conditioned on does not change its extractor
     for cond in ("class", "mask"):
         other, nothing = lines_of(genzoo.load_data("digits", cond=cond))
         assert nothing == [] and other.identity == first.identity
@@ -234,26 +234,26 @@ def test_the_default_judge_tells_digits_from_damaged_digits(tmp_path, monkeypatc
     """With its full training, of which a tenth will do here: worse by far than the floor, and worse the more."""
     monkeypatch.setenv("GENZOO_CACHE", str(tmp_path))
     monkeypatch.setattr(genzoo.evaluation.features.extractor, "STEPS", 40)
-    judge, x = default_judge(digits, say=lambda line: None), digits.test.images
+    judge, x = default_extractor(digits, say=lambda line: None), digits.test.images
     floor = frechet_distance(judge(digits.train.images[: len(x)]), judge(x))
     shifted = [frechet_distance(judge(x.roll(s, 3)), judge(x)) for s in (1, 2)]
     dimmed = [frechet_distance(judge((x * share).to(torch.uint8)), judge(x)) for share in (0.8, 0.5)]
     assert floor < shifted[0] < shifted[1] and floor < dimmed[0] < dimmed[1]
 
 
-# --- who may not judge ---------------------------------------------------------------------------------------
+# --- extractors that are refused -------------------------------------------------------------------------------
 
 
-def test_the_encoder_of_the_condition_may_not_judge(tmp_path, digits, encoder_run, conditioned_run):
+def test_the_encoder_of_the_condition_is_refused(tmp_path, digits, encoder_run, conditioned_run):
     refused = "learned to please it"
     with pytest.raises(GenzooError, match=refused):
-        refuse_helper(run_judge(encoder_run, digits), conditioned_run)
+        refuse_conditioning_encoder(run_extractor(encoder_run, digits), conditioned_run)
     copied = tmp_path / "innocent-name"
     shutil.copytree(encoder_run, copied)
     with pytest.raises(GenzooError, match=refused):
-        refuse_helper(run_judge(copied, digits), conditioned_run)
+        refuse_conditioning_encoder(run_extractor(copied, digits), conditioned_run)
     with pytest.raises(GenzooError, match=refused):
-        refuse_helper(encoder_space(genzoo.load(encoder_run), "in memory"), conditioned_run)
+        refuse_conditioning_encoder(encoder_space(genzoo.load(encoder_run), "in memory"), conditioned_run)
 
 
 def test_weights_saved_in_another_file_are_still_known(tmp_path, digits):
@@ -265,17 +265,17 @@ def test_weights_saved_in_another_file_are_still_known(tmp_path, digits):
     assert file_hash(copy) != file_hash(folder)
     out = conditioned_on(folder, tmp_path / "vae")
     with pytest.raises(GenzooError, match="learned to please it"):
-        refuse_helper(run_judge(copy, digits), out)
+        refuse_conditioning_encoder(run_extractor(copy, digits), out)
 
 
-def test_others_may_judge(tmp_path, digits, encoder_run, conditioned_run):
+def test_others_are_taken(tmp_path, digits, encoder_run, conditioned_run):
     genzoo.create_encoder("simclr", digits.spec, "tiny", seed=2).save(tmp_path / "other")
-    refuse_helper(run_judge(tmp_path / "other", digits), conditioned_run)
-    refuse_helper(pixel_space(digits.train), conditioned_run)
+    refuse_conditioning_encoder(run_extractor(tmp_path / "other", digits), conditioned_run)
+    refuse_conditioning_encoder(pixel_space(digits.train), conditioned_run)
     genzoo.create("vae", digits.spec, "tiny").save(tmp_path / "plain")
-    refuse_helper(run_judge(encoder_run, digits), tmp_path / "plain")
-    assert list(helpers_of(tmp_path / "plain")) == []
-    assert [name for name, _ in helpers_of(conditioned_run)] == ["encoder"]
+    refuse_conditioning_encoder(run_extractor(encoder_run, digits), tmp_path / "plain")
+    assert list(conditioning_encoders(tmp_path / "plain")) == []
+    assert [name for name, _ in conditioning_encoders(conditioned_run)] == ["encoder"]
 
 
 def test_what_a_judge_was_trained_on_is_told(digits, encoder_run):
@@ -291,20 +291,20 @@ def test_what_a_judge_was_trained_on_is_told(digits, encoder_run):
     )
     with pytest.raises(GenzooError, match="another cut"):
         training_remark({**own, "test_id": "digits/test@seed=1"}, digits, "test")
-    assert "unknown" in (judge_named(f"encoder:{encoder_run}").remark(digits, "test") or "")
-    assert judge_named(None).remark(digits, "test") is None
-    assert "these images" in (judge_named(None).remark(digits, "train") or "")
+    assert "unknown" in (extractor_named(f"encoder:{encoder_run}").remark(digits, "test") or "")
+    assert extractor_named(None).remark(digits, "test") is None
+    assert "these images" in (extractor_named(None).remark(digits, "train") or "")
 
 
 @pytest.mark.parametrize("text", ["incepton", "encoder:", ""])
 def test_unknown_judges_are_refused(text):
-    with pytest.raises(GenzooError, match="--judge takes"):
-        judge_named(text)
+    with pytest.raises(GenzooError, match="--features takes"):
+        extractor_named(text)
 
 
 def test_judges_that_hold_no_fitting_encoder_are_refused(tmp_path, digits, encoder_run):
     genzoo.create("vae", digits.spec, "tiny").save(tmp_path)
     with pytest.raises(GenzooError, match="holds no encoder"):
-        run_judge(tmp_path, digits)
+        run_extractor(tmp_path, digits)
     with pytest.raises(GenzooError, match="takes images"):
-        run_judge(encoder_run, genzoo.load_data("stacked-digits"))
+        run_extractor(encoder_run, genzoo.load_data("stacked-digits"))

@@ -1,4 +1,4 @@
-"""Figures with intervals and floors: what is refused, what intervals cover, and which rows a floor compares."""
+"""Estimates with intervals and reference values: what is refused, what intervals cover, what a reference compares."""
 
 import json
 import math
@@ -9,8 +9,8 @@ import torch
 
 from genzoo.core.errors import GenzooError
 from genzoo.metrics.diversity import sliced_wasserstein, vendi_score
-from genzoo.metrics.estimate import Figure, bootstrap, check_features, floor_of
-from genzoo.metrics.frechet import frechet_distance, frechet_extrapolated, frechet_floor
+from genzoo.metrics.estimate import Estimate, bootstrap, check_features, reference_value
+from genzoo.metrics.frechet import frechet_distance, frechet_extrapolated, frechet_reference
 from genzoo.metrics.kernels import gaussian_mmd, kid
 from genzoo.metrics.likelihood_divergence import feature_likelihood_divergence
 from genzoo.metrics.memorisation import authenticity, data_copying
@@ -30,10 +30,12 @@ def mean_distance(a, b):
 
 
 def test_figures_travel_as_json():
-    figure = Figure(1.5, 100, 200, low=1.0, high=2.0, interval="halves", floor=0.25, higher_is_better=True)
+    figure = Estimate(
+        1.5, 100, 200, low=1.0, high=2.0, interval="halves", reference=0.25, higher_is_better=True
+    )
     content = msgspec.to_builtins(figure)
-    assert msgspec.convert(json.loads(json.dumps(content)), Figure) == figure
-    assert set(content) >= {"value", "samples", "references", "low", "high", "interval", "floor"}
+    assert msgspec.convert(json.loads(json.dumps(content)), Estimate) == figure
+    assert set(content) >= {"value", "samples", "references", "low", "high", "interval", "reference"}
     for wrong, words in (
         ({"valeu": 1.0, "samples": 2, "references": 2}, "required field `value`"),
         ({**content, "value": "1.5"}, r"Expected `float`, got `str` - at `\$.value`"),
@@ -41,35 +43,42 @@ def test_figures_travel_as_json():
         ({**content, "higher_is_better": 1}, "higher_is_better"),
     ):
         with pytest.raises(msgspec.ValidationError, match=words):
-            msgspec.convert(wrong, Figure)
+            msgspec.convert(wrong, Estimate)
 
 
 def test_a_figure_from_a_standard_error():
-    figure = Figure.from_stderr(2.0, 0.5, 30, samples=10, floor=1.0, higher_is_better=None)
+    figure = Estimate.from_stderr(2.0, 0.5, 30, samples=10, floor=1.0, higher_is_better=None)
     assert (figure.low, figure.high) == pytest.approx((2 - 0.98, 2 + 0.98)) and figure.stderr == 0.5
-    assert (figure.samples, figure.references, figure.floor, figure.higher_is_better) == (10, 30, 1.0, None)
-    without = Figure.from_stderr(2.0, None, 1)
+    assert (figure.samples, figure.references, figure.reference, figure.higher_is_better) == (
+        10,
+        30,
+        1.0,
+        None,
+    )
+    without = Estimate.from_stderr(2.0, None, 1)
     assert without.low is without.high is without.stderr is without.interval is None
     with pytest.raises(GenzooError, match="ends above its begin"):
-        Figure(1.0, 1, 1, low=2.0, high=1.0)
+        Estimate(1.0, 1, 1, low=2.0, high=1.0)
 
 
 def test_figures_in_a_table():
-    assert str(Figure(0.123456, 10, 10)) == "0.1235"
-    assert str(Figure(0.5, 10, 10, low=0.4, high=0.6, floor=0.0123456)) == "0.5 [0.4, 0.6] (real 0.0123)"
+    assert str(Estimate(0.123456, 10, 10)) == "0.1235"
+    assert (
+        str(Estimate(0.5, 10, 10, low=0.4, high=0.6, reference=0.0123456)) == "0.5 [0.4, 0.6] (real 0.0123)"
+    )
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"value": math.nan}, "value is nan"),
-        ({"value": 1.0, "floor": math.inf}, "floor is inf"),
+        ({"value": 1.0, "reference": math.inf}, "reference is inf"),
         ({"value": 1.0, "low": 0.5}, "two ends"),
     ],
 )
 def test_no_figure_without_a_number(fields, words):
     with pytest.raises(GenzooError, match=words):
-        Figure(samples=2, references=2, **fields)
+        Estimate(samples=2, references=2, **fields)
 
 
 GOOD = torch.ones(5, 3)
@@ -123,7 +132,7 @@ def test_real_features_that_do_not_vary_tell_nothing(metric):
     constant, varied = torch.ones(60, 3), normal(60, 3, seed=0)
     with pytest.raises(GenzooError, match="features are equal"):
         metric(constant, varied)
-    metric(varied, constant)  # a generator of one image is judged like any other
+    metric(varied, constant)  # a generator of one image is evaluated like any other
 
 
 def test_rows_of_good_features_pass():
@@ -177,10 +186,10 @@ def test_intervals_leave_the_global_generator_alone_and_refuse_few_rows():
 
 
 @pytest.mark.parametrize(("m", "n", "sizes"), [(50, 10, (40, 10)), (50, 25, (25, 25)), (51, 80, (26, 25))])
-def test_a_floor_compares_disjoint_parts(m, n, sizes):
+def test_a_reference_value_compares_disjoint_parts(m, n, sizes):
     real = torch.arange(m)[:, None].double()
     seen = []
-    floor_of(lambda a, b: seen.append((a, b)) or 0.0, real, n, seeded(), draws=3)
+    reference_value(lambda a, b: seen.append((a, b)) or 0.0, real, n, seeded(), draws=3)
     assert len(seen) == 3 and not torch.equal(seen[0][1], seen[1][1])
     for a, b in seen:
         assert (len(a), len(b)) == sizes
@@ -188,12 +197,12 @@ def test_a_floor_compares_disjoint_parts(m, n, sizes):
         assert not torch.equal(b.flatten(), torch.arange(len(b)).double())
 
 
-def test_a_floor_is_the_bias():
+def test_a_reference_value_is_the_bias():
     real = normal(4000, 10, seed=0)
-    floor = floor_of(frechet_distance, real, 500, seeded(), draws=20)
-    assert floor == pytest.approx(frechet_floor(10, 500, 3500), rel=0.15)
-    with pytest.raises(GenzooError, match="a floor needs four or more real images"):
-        floor_of(frechet_distance, real[:3], 2)
+    floor = reference_value(frechet_distance, real, 500, seeded(), draws=20)
+    assert floor == pytest.approx(frechet_reference(10, 500, 3500), rel=0.15)
+    with pytest.raises(GenzooError, match="a reference value needs four or more real images"):
+        reference_value(frechet_distance, real[:3], 2)
 
 
 def test_vendi_tells_mistakes_too():

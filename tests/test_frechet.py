@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import sqrtm
 
 from genzoo.core.errors import GenzooError
-from genzoo.metrics.frechet import frechet_distance, frechet_extrapolated, frechet_floor, frechet_stderr
+from genzoo.metrics.frechet import frechet_distance, frechet_extrapolated, frechet_reference, frechet_stderr
 
 
 def normal(*shape, seed):
@@ -96,8 +96,8 @@ def test_bias_of_equal_laws():
     distances = [
         frechet_distance(normal(n, d, seed=100 + i), normal(n, d, seed=500 + i)) for i in range(repeats)
     ]
-    assert frechet_floor(d, n) == pytest.approx(2 * d / n + d * (d + 1) / (2 * n))
-    assert np.mean(distances) == pytest.approx(frechet_floor(d, n), rel=0.1)
+    assert frechet_reference(d, n) == pytest.approx(2 * d / n + d * (d + 1) / (2 * n))
+    assert np.mean(distances) == pytest.approx(frechet_reference(d, n), rel=0.1)
 
 
 def test_bias_of_unequal_numbers():
@@ -105,13 +105,13 @@ def test_bias_of_unequal_numbers():
     distances = [
         frechet_distance(normal(n, d, seed=100 + i), normal(m, d, seed=500 + i)) for i in range(repeats)
     ]
-    assert np.mean(distances) == pytest.approx(frechet_floor(d, n, m), rel=0.1)
+    assert np.mean(distances) == pytest.approx(frechet_reference(d, n, m), rel=0.1)
     with pytest.raises(GenzooError, match="needs features and rows"):
-        frechet_floor(0, 10)
+        frechet_reference(0, 10)
 
 
 def unequal_pair(n, m, d, seed):
-    """Sets whose laws have the distance 0.04 d + 0.25 d / 2."""
+    """Sets whose distributions have the distance 0.04 d + 0.25 d / 2."""
     scales = torch.ones(d, dtype=torch.float64)
     scales[: d // 2] = 1.5
     return normal(n, d, seed=seed), normal(m, d, seed=7000 + seed) * scales + 0.2
@@ -144,7 +144,7 @@ def test_the_extrapolated_distance_of_equal_laws_is_zero():
     assert abs(values.mean()) < 3 * values.std(ddof=1) / 30**0.5
     assert all(abs(f.value) < 3 * f.stderr for f in found)
     assert found[0].sizes == tuple(400 // k for k in range(1, 11))
-    assert np.mean([f.slope / 400 for f in found]) == pytest.approx(frechet_floor(8, 400), rel=0.5)
+    assert np.mean([f.slope / 400 for f in found]) == pytest.approx(frechet_reference(8, 400), rel=0.5)
 
 
 def test_extrapolation_is_reproducible_and_refuses_few_rows():

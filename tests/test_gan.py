@@ -18,7 +18,7 @@ from genzoo.objectives.adversarial import (
     R2,
     GradientPenalty,
     Hinge,
-    Lazily,
+    Lazy,
     LeastSquares,
     NonSaturating,
     RelativisticPaired,
@@ -36,18 +36,18 @@ PLAIN = TrainConfig(batch_size=16, learning_rate=3e-3, betas=(0.0, 0.9), weight_
 
 
 def gan(networks=CONV, **fields):
-    return GANConfig(latents=4, networks=networks, **fields)
+    return GANConfig(latent_dim=4, networks=networks, **fields)
 
 
 # --- the contract --------------------------------------------------------------------------------------------------
 
 
 MODELS = {
-    "binary": (gan(augmentation=0.5), BINARY),
+    "binary": (gan(augmentation_probability=0.5), BINARY),
     "binary dense": (gan(DENSE), BINARY),
-    "rgb class": (gan(loss=Hinge(), penalties=(Lazily(R1(), 2),)), RGB),
+    "rgb class": (gan(loss=Hinge(), penalties=(Lazy(R1(), every=2),)), RGB),
     "rgb vector": (gan(loss=NonSaturating()), DataSpec((3, 3, 2), cond="vector", cond_size=2)),
-    "vectors": (gan(DENSE, loss=Wasserstein(), penalties=(Lazily(GradientPenalty()),)), VECTORS),
+    "vectors": (gan(DENSE, loss=Wasserstein(), penalties=(Lazy(GradientPenalty()),)), VECTORS),
     "vectors class": (
         gan(DENSE, loss=LeastSquares(), penalties=()),
         DataSpec((2,), levels=None, cond="class", cond_size=4),
@@ -73,7 +73,9 @@ def test_no_likelihood_says_why_and_what_instead():
 
 
 @pytest.mark.parametrize(
-    "config", [GANConfig(latents=0), gan(augmentation=1.5)], ids=["latents", "augmentation"]
+    "config",
+    [GANConfig(latent_dim=0), gan(augmentation_probability=1.5)],
+    ids=["latent_dim", "augmentation_probability"],
 )
 def test_configurations_that_cannot_be(config):
     with pytest.raises(GenzooError, match="at least one latent"):
@@ -90,7 +92,7 @@ def test_convolutions_refuse_vectors():
 
 def test_the_loss_is_that_of_its_parts():
     """The discriminator's turn, put together by hand from the model's own networks and the same noise."""
-    rule, penalties = RelativisticPaired(), (Lazily(R1(0.7), 3), Lazily(R2(0.2)))
+    rule, penalties = RelativisticPaired(), (Lazy(R1(0.7), every=3), Lazy(R2(0.2)))
     model = built(gan(DENSE, loss=rule, penalties=penalties), VECTORS, spread=0.3)
     real = torch.randn(6, 3, generator=rng(1))
     found = model.loss(Batch(real), "discriminator", generator=rng(2))
@@ -118,15 +120,15 @@ def test_accuracy_and_gap_tell_who_wins():
 
 
 def test_penalties_are_paid_when_due_and_in_the_discriminators_turns_only():
-    model = built(gan(DENSE, penalties=(Lazily(R1(), 3),)), VECTORS, spread=0.3).train()
+    model = built(gan(DENSE, penalties=(Lazy(R1(), every=3),)), VECTORS, spread=0.3).train()
     paid = []
     for _ in range(7):
         paid.append(bool(model.loss(Batch(torch.ones(2, 3)), generator=rng()).parts["penalty"].any()))
         model.loss(Batch(torch.ones(2, 3)), "generator", generator=rng())
     assert paid == [True, False, False, True, False, False, True]
-    assert int(model.game.played) == 7
+    assert int(model.game.d_steps) == 7
     model.eval().loss(Batch(torch.ones(2, 3)), generator=rng())
-    assert int(model.game.played) == 7  # looking at a loss is no turn
+    assert int(model.game.d_steps) == 7  # looking at a loss is no turn
 
 
 def test_the_counter_is_saved():
@@ -134,7 +136,7 @@ def test_the_counter_is_saved():
     model.loss(Batch(torch.ones(2, 3)), generator=rng())
     twin = built(gan(DENSE), VECTORS)
     twin.load_state_dict(model.state_dict())
-    assert int(twin.game.played) == 1
+    assert int(twin.game.d_steps) == 1
 
 
 def test_the_generators_turn_sees_the_discriminator_of_now():
@@ -180,7 +182,7 @@ def test_waves_tell_near_points_apart_as_a_gaussian_kernel_does():
     """The mean product of sines of random phase is exp(-|spread (x - y)|^2 / 2) (Rahimi & Recht 2007)."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        waves = Waves(1, 6_000, spread=3.0)
+        waves = Waves(1, 6_000, std=3.0)
     x = torch.tensor([[0.0], [0.2], [0.5], [3.0]])
     features = 2**0.5 * waves.phase(x).sin()
     kernel = (features @ features.T / features.shape[1])[0]
@@ -189,8 +191,8 @@ def test_waves_tell_near_points_apart_as_a_gaussian_kernel_does():
 
 
 def test_small_data_have_no_more_latents_than_numbers():
-    made = [GANConfig(networks=DENSE).build(DataSpec(shape, None)).latents for shape in ((2,), (3, 30))]
-    assert made == [2, 64] and GANConfig(latents=5, networks=DENSE).build(VECTORS).latents == 5
+    made = [GANConfig(networks=DENSE).build(DataSpec(shape, None)).latent_dim for shape in ((2,), (3, 30))]
+    assert made == [2, 64] and GANConfig(latent_dim=5, networks=DENSE).build(VECTORS).latent_dim == 5
 
 
 # --- samples and latents -------------------------------------------------------------------------------------------
@@ -261,7 +263,7 @@ def test_inversion_keeps_its_condition_and_refuses_nonsense():
 
 
 def test_augmentation_is_for_training_and_for_both_players():
-    plain, augmented = (built(gan(augmentation=a), BINARY, spread=0.2) for a in (0.0, 1.0))
+    plain, augmented = (built(gan(augmentation_probability=a), BINARY, spread=0.2) for a in (0.0, 1.0))
     batch = Batch(images(8, BINARY))
     for turn in plain.turns:
         assert torch.equal(
@@ -288,8 +290,8 @@ def test_half_precision_gives_nearly_the_same_losses(networks):
 
 def train(out, *, crash=None, resume=False):
     """40 steps with penalties every 4 and every 3 turns, saved every 7; `crash` ends it in so many passes."""
-    penalties = (Lazily(R1(0.5), 4), Lazily(R2(0.5), 3))
-    model = built(gan(CONV, penalties=penalties, augmentation=0.5, training=PLAIN), RGB)
+    penalties = (Lazy(R1(0.5), every=4), Lazy(R2(0.5), every=3))
+    model = built(gan(CONV, penalties=penalties, augmentation_probability=0.5, training=PLAIN), RGB)
     crashing(model, crash)
     options = RunOptions(device="cpu", save_every=7, resume=resume)
     trainer = Trainer(model, Budget(steps=40), out=out, progress=False, options=options)
@@ -306,14 +308,14 @@ def test_a_run_that_crashed_resumes_bit_for_bit(tmp_path):
     train(tmp_path / "crashed", resume=True)
     whole = train(tmp_path / "whole")
     assert_same_runs(tmp_path / "whole", tmp_path / "crashed")
-    assert int(load_state(tmp_path / "whole")["model"]["game.played"]) == 40 == int(whole.game.played)
+    assert int(load_state(tmp_path / "whole")["model"]["game.d_steps"]) == 40 == int(whole.game.d_steps)
 
 
 def test_training_moves_the_samples_to_the_data():
     """A shifted Gaussian: mean and spread of the samples come near those of the data."""
     data = torch.randn(4000, 2, generator=rng()) * 0.5 + torch.tensor([2.0, -1.0])
     training = replace(PLAIN, batch_size=128, betas=(0.0, 0.99))
-    penalties = (Lazily(R1(0.1)), Lazily(R2(0.1)))
+    penalties = (Lazy(R1(0.1)), Lazy(R2(0.1)))
     config = gan(DenseGANNetworks(32, 1), penalties=penalties, training=training)
     model = built(config, DataSpec((2,), levels=None))
     model.fit(data, steps=300, progress=False)

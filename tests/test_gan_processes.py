@@ -13,7 +13,7 @@ from genzoo.core.random import seeded
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.models.gan.generator_model import GANConfig
 from genzoo.nn.gan_nets import ConvGANNetworks
-from genzoo.objectives.adversarial import R1, R2, Lazily
+from genzoo.objectives.adversarial import R1, R2, Lazy
 from genzoo.training.checkpoint import load_state
 from genzoo.training.optim import clip_gradients, make_optimizer, rate_factor, set_rate
 from genzoo.training.processes import BatchOrder, leave_processes
@@ -29,7 +29,7 @@ TRAINING = TrainConfig(
 
 def built():
     config = GANConfig(
-        4, ConvGANNetworks((8, 8), 1), penalties=(Lazily(R1(0.5), 2), Lazily(R2(0.3))), augmentation=0.5,
+        4, ConvGANNetworks((8, 8), 1), penalties=(Lazy(R1(0.5), every=2), Lazy(R2(0.3))), augmentation_probability=0.5,
         training=TRAINING,
     )  # fmt: skip
     with torch.random.fork_rng():
@@ -58,10 +58,10 @@ def trained_by_hand(shares):
     for step in range(STEPS):
         parts = order.indices(step).tensor_split(shares)
         noise = [seeded("cpu", "loss", 0, step, rank) for rank in range(shares)]
-        played = model.game.played.clone()
+        before = model.game.d_steps.clone()
         for turn, optimizer in optimizers.items():
             for part, generator in zip(parts, noise, strict=True):
-                model.game.played.copy_(played)  # every process counts a turn once
+                model.game.d_steps.copy_(before)  # every process counts a turn once
                 loss = model.loss(Batch(images[part], labels[part]), turn, generator=generator)
                 # of the other player nothing may be left in .grad
                 inputs = list(model.parameters_of(turn))
@@ -70,7 +70,7 @@ def trained_by_hand(shares):
             set_rate(optimizer, TRAINING.learning_rate * rate_factor(step, step / STEPS, TRAINING))
             optimizer.step()
             optimizer.zero_grad()
-        model.game.played.copy_(played + 1)
+        model.game.d_steps.copy_(before + 1)
     return model, optimizers
 
 

@@ -9,7 +9,7 @@ from small_models import rng
 from torch import nn
 
 from genzoo.core.errors import GenzooError, NoLikelihood
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import DataSpec
 from genzoo.data.split import TensorSplit
 from genzoo.evaluation.generative_classifier import (
@@ -33,7 +33,7 @@ class Known(GenerativeModel):
     `noise` nats are added to each figure, drawn from the generator.
     """
 
-    def __init__(self, spec=SPEC, kind=Likelihood.EXACT, noise=0.0):
+    def __init__(self, spec=SPEC, kind=LikelihoodKind.EXACT, noise=0.0):
         super().__init__()
         self.spec, self.kind, self.noise, self.sizes = spec, kind, noise, []
         self.weights = nn.Parameter(torch.randn(4, 3, generator=rng(), dtype=torch.float64))
@@ -79,7 +79,7 @@ def test_figures_are_those_of_bayes_rule():
     assert result.accuracy_stderr == pytest.approx(right.std().item() / 300**0.5)
     assert result.nll == pytest.approx(log_loss(labels, posterior.numpy(), labels=range(4)))
     assert result.confidence == pytest.approx(posterior.max(1).values.mean().item())
-    assert (result.kind, result.images, result.classes) == (Likelihood.EXACT, 300, 4)
+    assert (result.kind, result.images, result.classes) == (LikelihoodKind.EXACT, 300, 4)
     stored = classification_result("test", result, "test", 0)
     assert stored.kind == "EXACT" and stored.details == result.details == {"protocol": "by hand"}
     assert (stored.accuracy.value, stored.accuracy.stderr) == (result.accuracy, result.accuracy_stderr)
@@ -137,9 +137,9 @@ def test_a_split_in_parts_and_in_time():
 
 def test_bounds_are_named_and_the_worst_kind_counts():
     images, labels, _ = drawn(20)
-    found = classification(class_likelihoods(Known(kind=Likelihood.LOWER_BOUND), images), labels)
+    found = classification(class_likelihoods(Known(kind=LikelihoodKind.LOWER_BOUND), images), labels)
     assert (
-        found.kind is Likelihood.LOWER_BOUND
+        found.kind is LikelihoodKind.LOWER_BOUND
         and classification_result("t", found, "t", 0).kind == "LOWER_BOUND"
     )
 
@@ -147,7 +147,7 @@ def test_bounds_are_named_and_the_worst_kind_counts():
 def test_mistakes_are_named():
     images, labels, _ = drawn(5)
     with pytest.raises(NoLikelihood, match="without likelihood"):
-        class_likelihoods(Known(kind=Likelihood.NONE), images)
+        class_likelihoods(Known(kind=LikelihoodKind.NONE), images)
     with pytest.raises(GenzooError, match="--cond class"):
         class_likelihoods(Known(DataSpec((1, 2, 2), 3)), images)
     with pytest.raises(GenzooError, match="no images"):
@@ -160,4 +160,4 @@ def test_mistakes_are_named():
     with pytest.raises(GenzooError, match=r"0\.\.3, found"):
         classification(found, labels + 4)
     with pytest.raises(GenzooError, match="no finite likelihood"):
-        classification(ClassLikelihoods(torch.full((5, 4), -math.inf), Likelihood.EXACT), labels)
+        classification(ClassLikelihoods(torch.full((5, 4), -math.inf), LikelihoodKind.EXACT), labels)

@@ -19,7 +19,15 @@ from genzoo.models.diffusion.samplers.solvers import (
     Heun,
 )
 from genzoo.models.diffusion.samplers.time_grids import LogSNRGrid, UniformGrid
-from genzoo.objectives.denoising.paths import VE, Linear, Solved, Trigonometric, VPCosine, VPLinear, spread
+from genzoo.objectives.denoising.paths import (
+    VE,
+    Linear,
+    Prediction,
+    Trigonometric,
+    VPCosine,
+    VPLinear,
+    append_dims,
+)
 
 # --- guidance ------------------------------------------------------------------------------------------------
 
@@ -29,13 +37,13 @@ def score_denoiser(path, centres, scale=0.5):
 
     def denoise(x_t, t):
         c = path.at(t)
-        alpha, sigma = spread(c.alpha, x_t), spread(c.sigma, x_t)
+        alpha, sigma = append_dims(c.alpha, x_t), append_dims(c.sigma, x_t)
         x = x_t.detach().requires_grad_()
         variance = (alpha * scale) ** 2 + sigma**2
         logs = torch.stack([-((x - alpha * centre) ** 2) / (2 * variance) for centre in centres])
         (score,) = torch.autograd.grad(logs.logsumexp(0).sum(), x)
         eps = -sigma * score
-        return Solved((x_t - sigma * eps) / alpha, eps)
+        return Prediction((x_t - sigma * eps) / alpha, eps)
 
     return denoise
 
@@ -68,7 +76,7 @@ def test_guidance_only_where_it_counts():
     whole = guided(conditional, other, 3.0)(x_t, t)
     for row, expected in enumerate((plain, whole, whole, plain)):
         torch.testing.assert_close(within.eps[row], expected.eps[row])
-        torch.testing.assert_close(within.x[row], expected.x[row])
+        torch.testing.assert_close(within.x0[row], expected.x0[row])
     assert not torch.allclose(whole.eps, plain.eps)
 
 
@@ -111,7 +119,7 @@ class Correlated:
             z = (x_t - c.alpha * self.mean) @ basis
             variance = c.alpha**2 * values + c.sigma**2
             x = self.mean + (z * c.alpha * values / variance) @ basis.T
-            return Solved(x, (z * c.sigma / variance) @ basis.T)
+            return Prediction(x, (z * c.sigma / variance) @ basis.T)
 
         return denoise
 

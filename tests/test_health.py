@@ -100,30 +100,29 @@ def test_evaluate_says_what_there_is_instead(run, capsys):
     assert modes["modes"] == 10 and f"{modes['covered']['value']:.0f} of 10" in text
 
 
-def test_the_noised_generator_has_a_section_of_its_own(digits):
+def test_the_generator_plus_noise_has_a_section_of_its_own(digits):
     quick = Annealing(chains=2, steps=4, hmc=HMC(leapfrog_steps=2, pilot_transitions=4))
     section, case = AISSection(), Case(built(), digits, "test", ais=Noising(2, quick))
     assert section.applies(case) and not section.applies(replace(case, ais=None)) and section.table
     found, rows = section.measure(case), section.rows(section.measure(case))
     assert section.name == "ais" and found.images == 2
     assert found.scale > 0 and found.kind == "LOWER_BOUND"
-    assert "another model" in rows["what is judged"] and "nats" in rows["gap (BDMC)"]
+    assert "another model" in rows["what is evaluated"] and "nats" in rows["gap (BDMC)"]
 
 
-def test_the_noised_generator_from_the_command_line(tmp_path, capsys):
+def test_the_generator_plus_noise_from_the_command_line(tmp_path, capsys):
     built().save(tmp_path)
     assert (
-        evaluate([str(tmp_path), "--data", "digits", "--noised", "1", "--ais-steps", "3", "--samples", "0"])
-        == 0
+        evaluate([str(tmp_path), "--data", "digits", "--ais", "1", "--ais-steps", "3", "--samples", "0"]) == 0
     )
-    (noised,) = json.loads((tmp_path / "report.json").read_text())["ais"].values()
-    assert noised["images"] == 1 and noised["details"]["steps"] == 3 and "another" in capsys.readouterr().out
+    (found,) = json.loads((tmp_path / "report.json").read_text())["ais"].values()
+    assert found["images"] == 1 and found["details"]["steps"] == 3 and "another" in capsys.readouterr().out
 
 
 def test_noise_is_for_generators(tmp_path, capsys, digits):
     genzoo.create("pixelcnn", digits.spec, "tiny").save(tmp_path)
     with pytest.raises(SystemExit):
-        evaluate([str(tmp_path), "--data", "digits", "--max-images", "5", "--noised", "2", "--samples", "0"])
+        evaluate([str(tmp_path), "--data", "digits", "--max-images", "5", "--ais", "2", "--samples", "0"])
     assert "leave it out" in capsys.readouterr().err
     assert not (tmp_path / "report.json").exists()
 

@@ -12,14 +12,14 @@ from torch.nn import functional as F
 from genzoo import load_data
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.models.vae.hierarchical_vae import HVAEConfig
 from genzoo.objectives.elbo import ConstantBeta, FreeBits, WarmUp
 from genzoo.testing.probe import perturb
 
-TINY = HVAEConfig(2, 0, widths=(8, 12), latents=(1, 2), groups=(1, 2), head=6, kl=ConstantBeta())
-TWO_LATENTS = HVAEConfig(1, 0, widths=(8,), latents=(1,), groups=(1,), head=6, kl=ConstantBeta())
+TINY = HVAEConfig(2, 0, channels=(8, 12), latent_channels=(1, 2), groups=(1, 2), head=6, kl=ConstantBeta())
+TWO_LATENTS = HVAEConfig(1, 0, channels=(8,), latent_channels=(1,), groups=(1,), head=6, kl=ConstantBeta())
 BINARY = DataSpec((1, 2, 2), 2)
 
 
@@ -168,7 +168,7 @@ def test_the_bound_approaches_the_truth_by_quadrature_from_below(residual):
     elbo, iwae, tight = (bound.mean(0) for bound in bounds)
     assert elbo.mean() < iwae.mean() < exact.mean() and (elbo < exact + 4 * noise).all()
     assert ((tight - exact).abs() <= 4 * lls[-1].stderr + 1e-4).all()
-    assert lls[-1].kind is Likelihood.LOWER_BOUND
+    assert lls[-1].kind is LikelihoodKind.LOWER_BOUND
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_latents_carry_information_on_digits():
     """The bound is far better than at the start, and the KL that is paid for it is that of the groups."""
     data = load_data("digits")
     training = TrainConfig(batch_size=64, learning_rate=8e-3, clip_norm=20.0)
-    config = HVAEConfig(4, 8, (16, 24), latents=(2, 4), groups=(1, 1), head=8, training=training)
+    config = HVAEConfig(4, 8, (16, 24), latent_channels=(2, 4), groups=(1, 1), head=8, training=training)
     torch.manual_seed(0)
     model = config.build(data.spec)
     images, model.samples = data.test.images[:64], 16
@@ -270,9 +270,9 @@ def test_kl_weighting_acts_on_each_group_and_follows_progress():
     free = loss(FreeBits(floor * 1.001))
     expected = sum(max(floor * 1.001, value) for value in kl.mean(0).tolist())
     torch.testing.assert_close(free.total - free.parts["reconstruction"], torch.full((5,), expected))
-    warm = loss(WarmUp(share=0.5), progress=0.25)
+    warm = loss(WarmUp(fraction=0.5), progress=0.25)
     torch.testing.assert_close(warm.total - warm.parts["reconstruction"], 0.5 * kl.sum(1))
-    evaluated = loss(WarmUp(share=0.5), progress=0.25, train=False)
+    evaluated = loss(WarmUp(fraction=0.5), progress=0.25, train=False)
     torch.testing.assert_close(evaluated.total, plain.total)
 
 
@@ -310,7 +310,7 @@ def test_resolutions_follow_the_image(shape, sizes):
     """As many as there are halvings, the coarse ones of the recipe kept."""
     config, spec = HVAEConfig(), DataSpec(shape)
     levels = config.levels(spec)
-    assert [level.width for level in levels] == list(config.widths[-sizes:])
+    assert [level.width for level in levels] == list(config.channels[-sizes:])
     with torch.device("meta"):
         assert config.build(spec).groups == 1 + sum(config.groups[-sizes:])
 
@@ -318,8 +318,8 @@ def test_resolutions_follow_the_image(shape, sizes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"top": 0}, "positive"), ({"groups": (1,)}, "equally long"),
-     ({"widths": (), "latents": (), "groups": ()}, "equally long"),
-     ({"latents": (1, 0)}, "positive")],
+     ({"channels": (), "latent_channels": (), "groups": ()}, "equally long"),
+     ({"latent_channels": (1, 0)}, "positive")],
 )  # fmt: skip
 def test_mistakes_are_named(changes, message):
     with pytest.raises(GenzooError, match=message):

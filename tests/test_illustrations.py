@@ -67,7 +67,7 @@ def test_a_sample_comes_about_from_noise():
     noise = model.noise(3, rng(4))
     assert torch.equal(picture[0::2, 0], model.scale.images(noise))  # sigma is 1 and alpha 0 at the start
     denoise = model.denoiser(None, model.config.sampling.precision)
-    seen = denoise(noise, torch.ones(3, dtype=torch.float64)).x
+    seen = denoise(noise, torch.ones(3, dtype=torch.float64)).x0
     assert torch.equal(picture[1::2, 0], model.scale.images(seen.detach()))
     assert not torch.equal(picture[1::2, 0], picture[0::2, 0])
 

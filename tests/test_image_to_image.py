@@ -19,16 +19,16 @@ from genzoo.models.input_pictures import input_images
 from genzoo.models.registry import create, every_preset
 from genzoo.nn.conv_unet import ConvUNetConfig
 from genzoo.nn.patch_discriminator import PatchDiscriminatorConfig
-from genzoo.objectives.adversarial import R1, R2, Hinge, Lazily, LeastSquares, RelativisticPaired
+from genzoo.objectives.adversarial import R1, R2, Hinge, Lazy, LeastSquares, RelativisticPaired
 from genzoo.testing import check_model
 
 PRESETS = every_preset()
 
-NETWORK = ConvUNetConfig(fine=4, widths=(8,), blocks=1, attention=0)
-JUDGE = PatchDiscriminatorConfig(widths=(8, 8))
+NETWORK = ConvUNetConfig(fine=4, channels=(8,), blocks=1, attention=0)
+JUDGE = PatchDiscriminatorConfig(channels=(8, 8))
 GREY = DataSpec((1, 4, 4), 2, "vector", 16)
 COLOURED = DataSpec((3, 5, 6), 256, "vector", 30)
-PLAIN = TrainConfig(batch_size=16, learning_rate=1e-2, weight_decay=0.0, ema_share=0.0, precision="fp32")
+PLAIN = TrainConfig(batch_size=16, learning_rate=1e-2, weight_decay=0.0, ema_fraction=0.0, precision="fp32")
 
 
 def config(**fields):
@@ -49,7 +49,7 @@ def example(spec, n=6, seed=0):
     [
         ({}, GREY),
         ({"adversarial_weight": 0.0}, GREY),
-        ({"loss": Hinge(), "penalties": (Lazily(R1(), 2),)}, COLOURED),
+        ({"loss": Hinge(), "penalties": (Lazy(R1(), every=2),)}, COLOURED),
         ({"adversarial_weight": 0.0, "residual": False}, DataSpec((1, 1, 9), 17, "vector", 27)),
         (
             {"loss": LeastSquares(), "pixel_weight": 0.0, "penalties": ()},
@@ -97,7 +97,7 @@ def test_the_vector_is_the_input_image():
 
 def test_the_losses_are_those_of_their_parts():
     """Both turns put together by hand from the model's own networks."""
-    rule, penalties = RelativisticPaired(), (Lazily(R1(0.7)), Lazily(R2(0.2)))
+    rule, penalties = RelativisticPaired(), (Lazy(R1(0.7)), Lazy(R2(0.2)))
     model = built(
         config(loss=rule, penalties=penalties, pixel_weight=3.0, adversarial_weight=0.5), GREY, spread=0.2
     )

@@ -14,7 +14,7 @@ from genzoo.models.encoders.inpainting import Regions, cut_patches, normalised
 @pytest.fixture(params=["autoencoder", "context encoder"])
 def filling(request):
     config = (
-        inpainting() if request.param == "autoencoder" else inpainting(RESNET, hidden_share=0.5, square=2)
+        inpainting() if request.param == "autoencoder" else inpainting(RESNET, hidden_fraction=0.5, square=2)
     )
     model = built(config, DIGITS, spread=0.1)
     x = torch.rand(3, 1, 8, 8, generator=rng()) * 2 - 1
@@ -22,7 +22,7 @@ def filling(request):
 
 
 def test_orders_are_permutations_and_the_share_is_hidden():
-    model = built(inpainting(hidden_share=0.75), DIGITS)
+    model = built(inpainting(hidden_fraction=0.75), DIGITS)
     order = model.drawn_order(torch.zeros(400, 1, 8, 8), rng())
     assert torch.equal(order.sort(1).values, torch.arange(16).expand(400, -1))
     assert model.visible(order) == 4

@@ -96,7 +96,8 @@ def test_the_error_is_the_deviation_over_repetitions(metric, n, m):
 
 
 def test_closed_form_of_the_gaussian_kernel():
-    """E k = (s^2 / (s^2 + 2 v))^(d / 2) exp(-|shift|^2 / (2 (s^2 + 2 v))) between normal laws of variance v."""
+    """E k = (s^2 / (s^2 + 2 v))^(d / 2) exp(-|shift|^2 / (2 (s^2 + 2 v))) between normal distributions of variance
+    v."""
     s, d, shift = 2.0, 3, 1.0
     plain = (s**2 / (s**2 + 2)) ** (d / 2)
     truth = 2 * plain * (1 - np.exp(-d * shift**2 / (2 * (s**2 + 2))))
@@ -142,7 +143,9 @@ def test_the_median_distance():
     )  # distances 1 2 3 4 6 7: torch's median is the lower
     assert median_bandwidth(rows) == pytest.approx(3, rel=1e-12)
     many = normal(5000, 2, seed=0)
-    assert median_bandwidth(many) == pytest.approx((4 * np.log(2)) ** 0.5, rel=0.03)  # of a Rayleigh law
+    assert median_bandwidth(many) == pytest.approx(
+        (4 * np.log(2)) ** 0.5, rel=0.03
+    )  # of a Rayleigh distribution
     a, b = normal(60, 3, seed=1), normal(60, 3, seed=2) + 1
     assert gaussian_mmd(a, b) == gaussian_mmd(a, b, bandwidth=median_bandwidth(a))
 

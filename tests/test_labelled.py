@@ -15,8 +15,8 @@ from genzoo.objectives.supervised import (
     Margin,
     SemiHard,
     SupCon,
+    SupervisedNPair,
     Triplet,
-    Tuplets,
     squared_distances,
 )
 
@@ -25,7 +25,7 @@ LABELLED = [
     Margin(2.0),
     Margin(1.5, positive_margin=0.3, balanced=True, normalise=True),
     SupCon(0.2),
-    Tuplets(0.01),
+    SupervisedNPair(0.01),
     *(Triplet(0.5, mining) for mining in MINING),
     Triplet(None, BatchHard(), squared=False, normalise=False),
     Triplet(0.5, AllTriplets(), active_only=True),
@@ -120,7 +120,7 @@ def test_tuplets_by_a_loop(labels):
             for p in same
         ]
         wanted.append((sum(terms) / len(terms) if terms else 0.0) + 0.01 * float(z[i] @ z[i]))
-    assert_values(Tuplets(0.01)(z, torch.tensor(labels)), wanted)
+    assert_values(SupervisedNPair(0.01)(z, torch.tensor(labels)), wanted)
 
 
 def test_instances_of_supcon_are_nt_xent():
@@ -291,7 +291,14 @@ def test_margin_has_a_rest(pair):
     assert forces == ([0.0, 1.0, 5.0] if pair == (0, 0) else [-3.5, -2.0, 0.0])
 
 
-@named([SupCon(0.2), Tuplets(0.0), *(Triplet(1.0, mining) for mining in MINING), Margin(2.0, normalise=True)])
+@named(
+    [
+        SupCon(0.2),
+        SupervisedNPair(0.0),
+        *(Triplet(1.0, mining) for mining in MINING),
+        Margin(2.0, normalise=True),
+    ]
+)
 def test_descent_puts_classes_apart(objective):
     """From random points, plain gradient steps: afterwards all of a class are nearer than all others."""
     z = embeddings(seed=5).requires_grad_()
@@ -319,7 +326,7 @@ def test_degenerate_batches(objective, labels):
     assert found.isfinite().all() and gradient.isfinite().all()
     if isinstance(objective, Triplet):
         assert not found.any() and not gradient.any()
-    if isinstance(objective, Tuplets):
+    if isinstance(objective, SupervisedNPair):
         assert_values(found.detach(), (0.01 * z.detach().square().sum(1)).tolist())
     if isinstance(objective, SupCon) and len(labels.unique()) == len(labels):
         assert not found.any() and not gradient.any()
@@ -362,7 +369,7 @@ def test_labels_that_do_not_fit_are_refused(objective):
         (lambda: Margin(0.0), "margin of Margin must be above 0"),
         (lambda: Margin(1.0, positive_margin=1.0), "positive_margin must lie in 0 .. margin"),
         (lambda: Triplet(-0.2), "margin of Triplet must be above 0"),
-        (lambda: Tuplets(-1.0), "l2 of Tuplets"),
+        (lambda: SupervisedNPair(-1.0), "l2 of SupervisedNPair"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(make, message):

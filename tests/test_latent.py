@@ -11,7 +11,7 @@ from enumeration import all_images, perturbed
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError, NoLikelihood
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.models.autoregressive.pixel_models import HeadConfig, PixelCNNConfig, PixelTransformerConfig
 from genzoo.models.vq.latent_model import LatentConfig, LatentModel
@@ -22,7 +22,9 @@ from genzoo.training.trainer import Budget, RunOptions, Trainer
 
 HEAD = HeadConfig(width=16, code_width=6, output="categorical")
 PRIOR = PixelTransformerConfig(group=1, width=16, head_width=16, blocks=1, head=HEAD)
-AUTOENCODER = VQVAEConfig(widths=(8,), blocks=1, quantiser=QuantiserConfig(codes=4, width=3), neighbours=2)
+AUTOENCODER = VQVAEConfig(
+    channels=(8,), blocks=1, quantiser=QuantiserConfig(codebook_size=4, width=3), neighbours=2
+)
 TRAINING = TrainConfig(batch_size=16, precision="fp32", learning_rate=1e-2, weight_decay=0.1, validations=2)
 TINY = LatentConfig(AUTOENCODER, PRIOR, training=TRAINING)
 BINARY = DataSpec((1, 2, 3), 2)  # two tokens
@@ -34,7 +36,7 @@ def seeded(seed):
 
 def every_token_image(model):
     h, w = model.autoencoder.grid
-    values = itertools.product(range(model.autoencoder.quantiser.codes), repeat=h * w)
+    values = itertools.product(range(model.autoencoder.quantiser.codebook_size), repeat=h * w)
     return torch.tensor(list(values)).view(-1, 1, h, w)
 
 
@@ -61,7 +63,7 @@ def test_bounds_lie_below_the_exact_sum_which_is_normalised(prior):
     codes = model.autoencoder.nearby_codes(images, count=0)
     alone = model.prior.log_likelihood(codes).nats + model.autoencoder.log_prob_given(codes, images)[:, 0]
     bound = model.log_likelihood(images)
-    assert bound.kind is model.likelihood is Likelihood.LOWER_BOUND and bound.stderr is None
+    assert bound.kind is model.likelihood is LikelihoodKind.LOWER_BOUND and bound.stderr is None
     assert (alone <= bound.nats + 1e-4).all() and (bound.nats <= exact + 1e-4).all()  # float32 rounding
     assert alone.mean() < bound.nats.mean() - 0.01 < exact.mean() - 0.02
 
@@ -104,7 +106,7 @@ class Bounded(torch.nn.Module):
         return LogLikelihood(nats, self.likelihood, self.spec, stderr=torch.full_like(nats, 0.5))
 
 
-@pytest.mark.parametrize("kind", [Likelihood.LOWER_BOUND, Likelihood.ESTIMATE])
+@pytest.mark.parametrize("kind", [LikelihoodKind.LOWER_BOUND, LikelihoodKind.ESTIMATE])
 def test_a_prior_that_is_not_exact_gets_no_log_sum(kind):
     exact = perturbed(TINY.build(BINARY), 0.5)
     model = LatentModel(BINARY, TINY, exact.autoencoder, Bounded(exact.prior, kind))
@@ -116,8 +118,8 @@ def test_a_prior_that_is_not_exact_gets_no_log_sum(kind):
 
 def test_a_prior_without_likelihood_leaves_none():
     exact = TINY.build(BINARY)
-    model = LatentModel(BINARY, TINY, exact.autoencoder, Bounded(exact.prior, Likelihood.NONE))
-    assert model.likelihood is Likelihood.NONE
+    model = LatentModel(BINARY, TINY, exact.autoencoder, Bounded(exact.prior, LikelihoodKind.NONE))
+    assert model.likelihood is LikelihoodKind.NONE
     with pytest.raises(NoLikelihood, match="prior"):
         model.log_likelihood(all_images(BINARY))
 
@@ -198,7 +200,7 @@ def test_a_run_stopped_in_either_stage_resumes_bit_for_bit(tmp_path, stop_at):
 
 
 def test_spans_of_the_turns():
-    model = replace(TINY, autoencoder_share=0.25).build(SPEC)
+    model = replace(TINY, autoencoder_fraction=0.25).build(SPEC)
     assert model.span_of("autoencoder") == (0.0, 0.25) and model.span_of("prior") == (0.25, 1.0)
     wanted = {0.0: (0.0, None), 0.125: (0.5, None), 0.25: (None, 0.0), 0.625: (None, 0.5), 1.0: (None, 1.0)}
     for progress, shares in wanted.items():
@@ -259,4 +261,4 @@ def test_mistakes_are_named():
     with pytest.raises(GenzooError, match="prior is made for"):
         LatentModel(SPEC, TINY, model.autoencoder, PRIOR.build(DataSpec((1, 2, 2), 4)))
     with pytest.raises(GenzooError, match="between 0 and 1"):
-        replace(TINY, autoencoder_share=1.0).build(SPEC)
+        replace(TINY, autoencoder_fraction=1.0).build(SPEC)

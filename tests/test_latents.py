@@ -14,7 +14,7 @@ from genzoo.objectives.quantisation import perplexity
 from genzoo.testing.probe import perturb
 
 FIELDS = {
-    "vae": ["--latents", "2"],
+    "vae": ["--latent-dim", "2"],
     "hvae": [],
     "vqvae": [],
     "vq-transformer": [],
@@ -32,7 +32,7 @@ def test_evaluate_describes_the_latents(preset, tmp_path, capsys):
     flags = ["--data", "digits", "--size", "tiny", "--steps", "4", "--out", out]
     assert run("train", preset, *flags, *FIELDS[preset]) == 0
     capsys.readouterr()
-    assert run("evaluate", out, "--max-images", 30, "--outliers", "digits", "--samples", 0) == 0
+    assert run("evaluate", out, "--max-images", 30, "--ood", "digits", "--samples", 0) == 0
     text = capsys.readouterr().out
     report = json.loads((out / "report.json").read_text())
     (latents,) = report["latents"].values()
@@ -50,20 +50,18 @@ def test_evaluate_describes_the_latents(preset, tmp_path, capsys):
     assert {str(path) for path in expected} == set(latents["pictures"])
     for path in expected:
         assert min(Image.open(path).size) > 50
-    (outliers,) = report["ood"].values()
-    assert outliers["auroc"]["complexity"]["value"] == pytest.approx(
-        0.5, abs=0.1
-    )  # strangers of the same kind
-    assert outliers["images"] == [30, 30] and "AUROC by typicality" in text
+    (ood,) = report["ood"].values()
+    assert ood["auroc"]["complexity"]["value"] == pytest.approx(0.5, abs=0.1)  # strangers of the same kind
+    assert ood["images"] == [30, 30] and "AUROC by typicality" in text
 
 
-def test_outliers_that_cannot_be_had_are_named_before_anything_is_measured(tmp_path, capsys):
+def test_ood_data_that_cannot_be_had_are_named_before_anything_is_measured(tmp_path, capsys):
     out = tmp_path / "run"
     assert run("train", "vae", "--data", "digits", "--size", "tiny", "--steps", "2", "--out", out) == 0
     (out / "report.json").unlink()
     capsys.readouterr()
     with pytest.raises(SystemExit, match="2"):
-        run("evaluate", out, "--outliers", "digitz")
+        run("evaluate", out, "--ood", "digitz")
     error = capsys.readouterr().err
     assert "did you mean 'digits'" in error and error.count("\n") == 1
     assert not (out / "report.json").exists()
@@ -92,7 +90,7 @@ def test_codes_in_use_are_those_of_the_images():
     model = create("vqvae", data.spec, "tiny")
     model.fit(data.train, steps=3, progress=False)
     images = data.test.images[:40]
-    counts = torch.bincount(model.encode(images).flatten(), minlength=model.quantiser.codes)
+    counts = torch.bincount(model.encode(images).flatten(), minlength=model.quantiser.codebook_size)
     figures = model.latent_figures(images)
     assert figures["codebook_usage"] == pytest.approx((counts > 0).double().mean().item())
     assert figures["codebook_perplexity"] == pytest.approx(perplexity(counts / counts.sum()).item(), rel=1e-5)

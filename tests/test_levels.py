@@ -9,7 +9,7 @@ from torch import nn
 
 from genzoo import create
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.data import TensorSplit
 from genzoo.evaluation.likelihood import evaluate_likelihood
@@ -17,7 +17,15 @@ from genzoo.models.diffusion.denoising_model import DiffusionConfig
 from genzoo.models.diffusion.samplers.sampling import Sampling
 from genzoo.nn.mlp import MLPConfig
 from genzoo.objectives.denoising.levels import expected_levels
-from genzoo.objectives.denoising.paths import VE, Coefficients, DataTarget, Linear, VPCosine, solve, spread
+from genzoo.objectives.denoising.paths import (
+    VE,
+    Coefficients,
+    DataTarget,
+    Linear,
+    VPCosine,
+    append_dims,
+    to_prediction,
+)
 from genzoo.objectives.dequantisation import UniformDequantisation, bin_centres
 from genzoo.objectives.elbo import normal_noise
 from genzoo.objectives.likelihood import diffusion_bound
@@ -70,7 +78,7 @@ def naive(logits, x_t, at, levels):
 def test_bayes_rule_in_loops(path, levels):
     at = path.at(times(0.002, 0.1, 0.5, 0.99))
     x = bin_centres(torch.randint(levels, (4, 3, 2, 2), generator=rng(1)), levels)
-    x_t = spread(at.alpha, x) * x + spread(at.sigma, x) * normal(4, 3, 2, 2, seed=2)
+    x_t = append_dims(at.alpha, x) * x + append_dims(at.sigma, x) * normal(4, 3, 2, 2, seed=2)
     logits = 2 * normal(4, 3 * levels, 2, 2)
     expected = naive(logits, x_t, at, levels)
     torch.testing.assert_close(expected_levels(logits, x_t, at, levels), expected, rtol=0, atol=1e-10)
@@ -148,7 +156,7 @@ def denoiser(path, logits, levels):
     def denoise(x_t, t):
         at = path.at(t)
         x = expected_levels(logits.to(x_t).expand(len(x_t), -1, -1, -1), x_t, at, levels)
-        return solve(x_t, x, at, DataTarget())
+        return to_prediction(x_t, x, at, DataTarget())
 
     return denoise
 
@@ -202,8 +210,8 @@ class Recorder(nn.Module):
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(()))
 
-    def forward(self, x, clock, cond=None):
-        self.x, self.t, self.cond = x, clock.double() / 1000, cond
+    def forward(self, x, c_noise, cond=None):
+        self.x, self.t, self.cond = x, c_noise.double() / 1000, cond
         return self.nothing * x
 
 
@@ -214,14 +222,14 @@ class Blind(nn.Module):
         super().__init__()
         self.logits = nn.Parameter(logits)
 
-    def forward(self, x, clock, cond=None):
+    def forward(self, x, c_noise, cond=None):
         return self.logits.expand(len(x), *self.logits.shape)
 
 
 def test_the_elbo_loss_of_levels_is_the_bound_itself():
     """With logits that are blind, -log of their probability: from the first step on every bit counts."""
     n, levels = 60_000, GREY.levels
-    model = create("ddpm-likelihood", GREY, "tiny", protocol=BoundProtocol(first=2e-5, times=32))
+    model = create("ddpm-likelihood", GREY, "tiny", protocol=BoundProtocol(t_min=2e-5, times=32))
     logits = torch.randn(levels, 2, 2, generator=rng())
     model.network = Blind(logits)
     images = torch.randint(levels, (n, 1, 2, 2), generator=rng(1), dtype=torch.uint8)
@@ -277,8 +285,8 @@ def test_training_data_fill_their_bins_or_stay_in_the_middle(name, levels):
         ({"levels_head": True, "protocol": OdeProtocol()}, VECTORS, "have no levels"),
         ({"protocol": BoundProtocol()}, VECTORS, "have no levels"),
         ({"sampling": Sampling(steps=0)}, GREY, "sampling.steps >= 1"),
-        ({"null_share": 1.0}, GREY, "null_share < 1"),
-        ({"null_share": -0.1}, GREY, "null_share < 1"),
+        ({"cond_dropout": 1.0}, GREY, "cond_dropout < 1"),
+        ({"cond_dropout": -0.1}, GREY, "cond_dropout < 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, spec, words):
@@ -293,13 +301,13 @@ def test_what_does_not_fit_is_refused(options, spec, words):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        *((name, Likelihood.LOWER_BOUND) for name in ("ddpm", "ddpm-likelihood", "edm")),
-        *((name, Likelihood.ESTIMATE) for name in ("flow", "ot-flow", "flow-likelihood")),
+        *((name, LikelihoodKind.LOWER_BOUND) for name in ("ddpm", "ddpm-likelihood", "edm")),
+        *((name, LikelihoodKind.ESTIMATE) for name in ("flow", "ot-flow", "flow-likelihood")),
     ],
 )
 def test_kinds(name, kind):
     assert create(name, GREY, "tiny").likelihood is kind
-    assert create(name, VECTORS, "tiny").likelihood is Likelihood.ESTIMATE
+    assert create(name, VECTORS, "tiny").likelihood is LikelihoodKind.ESTIMATE
 
 
 def test_a_sum_of_noisy_figures_stays_a_lower_bound():
@@ -307,7 +315,7 @@ def test_a_sum_of_noisy_figures_stays_a_lower_bound():
     true = torch.tensor([-3.0, -3.5, -6.0, -4.0], dtype=F64)[:, None].expand(4, n)
 
     def figures(nats, stderr=None):
-        return LogLikelihood(nats.flatten(), Likelihood.LOWER_BOUND, GREY, stderr)
+        return LogLikelihood(nats.flatten(), LikelihoodKind.LOWER_BOUND, GREY, stderr)
 
     noisy = [true + scale * torch.randn(4, n, generator=rng(s), dtype=F64) for s in (0, 1)]
     first, again = figures(noisy[0]), figures(noisy[1], torch.full((4 * n,), scale, dtype=F64))
@@ -329,7 +337,7 @@ def test_a_bound_over_classes_takes_fresh_noise_for_its_second_figures(monkeypat
     model = create("ddpm", replace(GREY, cond="class", cond_size=3), "tiny")
     answer = model.log_likelihood(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), generator=rng())
     first, again = asked
-    assert answer.nats.shape == answer.stderr.shape == (2,) and answer.kind is Likelihood.LOWER_BOUND
+    assert answer.nats.shape == answer.stderr.shape == (2,) and answer.kind is LikelihoodKind.LOWER_BOUND
     assert not torch.equal(first.nats, again.nats)
 
 
@@ -342,22 +350,30 @@ def test_answers_are_joined():
         )
 
     parts = [
-        part(1, Likelihood.EXACT, torch.ones(1), kl=2.0, rates=[1.0, 5.0], ks=[3, 4], nothing=None),
-        part(3, Likelihood.LOWER_BOUND, 2 * torch.ones(3), kl=6.0, rates=[2.0, 1.0], ks=[3, 4], nothing=None),
+        part(1, LikelihoodKind.EXACT, torch.ones(1), kl=2.0, rates=[1.0, 5.0], ks=[3, 4], nothing=None),
+        part(
+            3,
+            LikelihoodKind.LOWER_BOUND,
+            2 * torch.ones(3),
+            kl=6.0,
+            rates=[2.0, 1.0],
+            ks=[3, 4],
+            nothing=None,
+        ),
     ]
     whole = LogLikelihood.cat(parts)
     assert whole.nats.tolist() == [0, 0, 1, 2] and whole.nats.dtype == F64
-    assert whole.stderr.tolist() == [1, 2, 2, 2] and whole.kind is Likelihood.LOWER_BOUND
+    assert whole.stderr.tolist() == [1, 2, 2, 2] and whole.kind is LikelihoodKind.LOWER_BOUND
     kept = {"steps": 7, "solver": "rk", "ks": [3, 4], "nothing": None}
     assert whole.details == {**kept, "kl": 5.0, "rates": [1.75, 2.0]} and whole.spec == GREY
-    assert LogLikelihood.cat([parts[0], part(2, Likelihood.EXACT, None, kl=0.0, rates=[0.0, 0.0], ks=[3, 4],
+    assert LogLikelihood.cat([parts[0], part(2, LikelihoodKind.EXACT, None, kl=0.0, rates=[0.0, 0.0], ks=[3, 4],
                                              nothing=None)]).stderr is None  # fmt: skip
 
 
 def test_a_likelihood_without_time_judges_one_chunk():
     """Ten images drawn from all, not the first ten."""
     images = (torch.arange(200) % 17).to(torch.uint8).view(200, 1, 1, 1).expand(-1, 1, 2, 2)
-    model, seen = create("ddpm", GREY, "tiny", protocol=BoundProtocol(first=1e-3, times=2)), []
+    model, seen = create("ddpm", GREY, "tiny", protocol=BoundProtocol(t_min=1e-3, times=2)), []
     options = {"max_seconds": 0, "progress": seen.append}
     report = evaluate_likelihood(model, TensorSplit(images), generator=rng(), **options)
     assert report.images == 10 and seen == [10]

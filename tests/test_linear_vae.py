@@ -57,7 +57,7 @@ class LinearDecoder(torch.nn.Module):
 
 
 def linear_vae(dims, latents):
-    config = VAEConfig(latents=latents, kl=ConstantBeta())
+    config = VAEConfig(latent_dim=latents, kl=ConstantBeta())
     encoder, decoder = LinearEncoder(dims, latents), LinearDecoder(dims, latents)
     parts = VAEParts(torch.nn.Identity(), encoder, decoder, StandardNormal(latents), GaussianDensity())
     return VAE(DataSpec((1, 1, dims), None), config, parts).double()
@@ -97,7 +97,7 @@ def set_to_optimum(model, mu, w, variance, mean_error=0.0):
 
 def expected_loss(model, x):
     """The loss's mean over its noise, exact: in z it is quadratic, so 2 d points +-sqrt(d) e_i suffice."""
-    d = model.config.latents
+    d = model.config.latent_dim
     total = 0.0
     for i in range(d):
         for sign in (-1, 1):

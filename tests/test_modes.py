@@ -60,8 +60,8 @@ def test_a_fifth_of_the_fair_share_is_enough():
     shares = torch.tensor([0.5, 0.5])
     assert Coverage.of(torch.tensor([90, 10]), shares).covered == 2
     assert Coverage.of(torch.tensor([91, 9]), shares).covered == 1
-    assert Coverage.of(torch.tensor([91, 9]), shares, least_share=0.0).covered == 2
-    assert Coverage.of(torch.tensor([100, 0]), shares, least_share=0.0).covered == 1
+    assert Coverage.of(torch.tensor([91, 9]), shares, least_fraction=0.0).covered == 2
+    assert Coverage.of(torch.tensor([100, 0]), shares, least_fraction=0.0).covered == 1
     assert Coverage.of(torch.tensor([90, 10]), shares, samples=101).covered == 1  # one lies in no mode
 
 
@@ -72,8 +72,11 @@ def test_samples_that_hit_nothing_have_collapsed():
 
 def test_what_counts_as_collapsed():
     assert not Coverage(5, 10, 0.7).collapsed and Coverage(4, 10, 0.9).collapsed
-    assert not Coverage(10, 10, 0.0, spread=0.3).collapsed and Coverage(10, 10, 0.0, spread=0.29).collapsed
-    assert Coverage(10, 10, 0.0, spread=math.nan).collapsed
+    assert (
+        not Coverage(10, 10, 0.0, dispersion=0.3).collapsed
+        and Coverage(10, 10, 0.0, dispersion=0.29).collapsed
+    )
+    assert Coverage(10, 10, 0.0, dispersion=math.nan).collapsed
 
 
 # --- modes of labelled data ----------------------------------------------------------------------------------------
@@ -111,10 +114,13 @@ def test_held_out_digits_cover_all_and_one_digit_none_but_its_own(digits):
     modes = Modes.of(digits.train)
     real = modes.count(digits.test.images)
     assert (
-        real.covered == 10 and real.divergence < 0.03 and abs(real.spread - 1) < 0.03 and not real.collapsed
+        real.covered == 10
+        and real.divergence < 0.03
+        and abs(real.dispersion - 1) < 0.03
+        and not real.collapsed
     )
     point = modes.count(digits.test.images[:1].expand(100, -1, -1, -1))
-    assert point.covered == 1 and point.spread == 0 and point.collapsed and 2 < point.divergence < 2.6
+    assert point.covered == 1 and point.dispersion == 0 and point.collapsed and 2 < point.divergence < 2.6
     blurred = (digits.test.images.float() * 0.2 + digits.train.images.float().mean(0) * 0.8).round().byte()
     assert modes.count(blurred).collapsed
 
@@ -159,9 +165,9 @@ def test_there_are_no_more_clusters_than_different_images():
 def test_spread_is_relative_to_the_data():
     data = torch.randn(400, 5, generator=rng())
     modes = Modes.of(TensorSplit(data))
-    assert modes.spread == pytest.approx(torch.pdist(data.double()).mean().item(), rel=1e-5)
-    assert modes.count(3 * data).spread == pytest.approx(3, rel=1e-5)
-    assert modes.count(data[:1]).spread == 0 and modes.count(data[:1]).collapsed
+    assert modes.dispersion == pytest.approx(torch.pdist(data.double()).mean().item(), rel=1e-5)
+    assert modes.count(3 * data).dispersion == pytest.approx(3, rel=1e-5)
+    assert modes.count(data[:1]).dispersion == 0 and modes.count(data[:1]).collapsed
 
 
 def test_samples_that_are_not_finite_hit_nothing():
@@ -170,7 +176,7 @@ def test_samples_that_are_not_finite_hit_nothing():
     broken = torch.full_like(data, torch.nan)
     assert modes.count(broken).covered == 0 and modes.count(broken).collapsed
     broken[:200] = data[:200]
-    assert modes.count(broken).covered == 20 and modes.count(broken).spread == pytest.approx(1, abs=0.05)
+    assert modes.count(broken).covered == 20 and modes.count(broken).dispersion == pytest.approx(1, abs=0.05)
 
 
 def test_large_images_are_averaged_over_blocks():

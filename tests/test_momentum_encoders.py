@@ -14,7 +14,7 @@ from genzoo.models.encoders.moco import MoCoConfig
 from genzoo.models.encoders.multi_crop import DINOConfig, SwAVConfig, clusters_in_use
 from genzoo.models.registry import create_encoder
 from genzoo.nn.backbones import ProjectionConfig, ResNetConfig
-from genzoo.objectives.clustering import CentredSoftmax, CrossView, KoLeo, Sinkhorn
+from genzoo.objectives.clustering import Centering, CrossViewLoss, KoLeo, Sinkhorn
 from genzoo.objectives.contrastive import QueuedInfoNCE
 from genzoo.training.checkpoint import load_state
 from genzoo.training.trainer import Budget, RunOptions, Trainer
@@ -124,7 +124,7 @@ def test_a_mocos_gradients_are_the_queries_alone():
 
 
 def test_swav_swaps_the_assignments_of_its_crops():
-    rule = CrossView(Sinkhorn(0.2, 2), 0.3)
+    rule = CrossViewLoss(Sinkhorn(0.2, 2), 0.3)
     encoder = built(swav(CROPS, objective=rule))
     large, little = CROPS(centres(images(6)), rng(1))
     scores = [encoder.prototypes(embedding(encoder, view)) for view in (*large, *little)]
@@ -148,7 +148,7 @@ def test_swavs_queue_takes_part_in_the_assignment():
     teacher = [encoder.prototypes(torch.cat([view, rows])) for view in z]
     scores = [encoder.prototypes(view) for view in z]
     found = encoder.loss(batch, generator=rng()).total
-    torch.testing.assert_close(found, CrossView()(scores, teacher))
+    torch.testing.assert_close(found, CrossViewLoss()(scores, teacher))
     assert not torch.allclose(found, without.loss(batch, generator=rng()).total)
 
 
@@ -163,7 +163,7 @@ def test_prototypes_in_use():
 
 
 def test_dino_predicts_its_centred_teacher():
-    rule = CrossView(CentredSoftmax(0.1), 0.3)
+    rule = CrossViewLoss(Centering(0.1), 0.3)
     encoder = built(dino(CROPS, objective=rule, koleo=0.5))
     encoder.train().centre.update(torch.randn(8, 5, generator=rng(7)))
     encoder.eval()

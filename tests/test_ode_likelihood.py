@@ -10,9 +10,17 @@ from scipy import stats
 from torch.nn import functional as F
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import DataSpec
-from genzoo.objectives.denoising.paths import VE, Linear, Solved, Trigonometric, VPCosine, VPLinear, spread
+from genzoo.objectives.denoising.paths import (
+    VE,
+    Linear,
+    Prediction,
+    Trigonometric,
+    VPCosine,
+    VPLinear,
+    append_dims,
+)
 from genzoo.objectives.dequantisation import (
     TruncatedNormalDequantisation,
     UniformDequantisation,
@@ -51,7 +59,7 @@ class Mixture:
     def _parts(self, path, x_t, t):
         alpha, sigma, _, _ = path.at(t)
         variance = (alpha * self.scale) ** 2 + sigma**2
-        offset = x_t[:, None] - spread(alpha, x_t)[:, None] * self.means.to(x_t)  # [b, m, ...]
+        offset = x_t[:, None] - append_dims(alpha, x_t)[:, None] * self.means.to(x_t)  # [b, m, ...]
         d = x_t[0].numel()
         log_joint = -0.5 * offset.flatten(2).square().sum(2) / variance[:, None] - 0.5 * d * torch.log(
             2 * math.pi * variance[:, None]
@@ -68,9 +76,9 @@ class Mixture:
             alpha, sigma, _, _ = path.at(t)
             offset, variance, log_joint = self._parts(path, x_t, t)
             share = log_joint.softmax(1).to(x_t).view(*log_joint.shape, *[1] * (x_t.ndim - 1))
-            gain = spread(alpha * self.scale**2 / variance, x_t)[:, None]
+            gain = append_dims(alpha * self.scale**2 / variance, x_t)[:, None]
             x = (share * (self.means.to(x_t) + gain * offset)).sum(1)
-            return Solved(x, (x_t - spread(alpha, x_t) * x) / spread(sigma, x_t))
+            return Prediction(x, (x_t - append_dims(alpha, x_t) * x) / append_dims(sigma, x_t))
 
         return denoise
 
@@ -87,7 +95,7 @@ THREE = Mixture(0.6 * normal(3, 1, 2, 2, seed=1), 0.25)
 @pytest.mark.parametrize("solver", [DormandPrince(1e-7), RungeKutta4(64)], ids=str)
 def test_density_equals_the_closed_form(path, data, solver):
     x = 0.7 * normal(8, 1, 2, 2)
-    ours = ode_log_density(data.denoiser(path), path, x, first=1e-3, divergence=EXACT, solver=solver)
+    ours = ode_log_density(data.denoiser(path), path, x, t_min=1e-3, divergence=EXACT, solver=solver)
     error = (ours.nats - data.log_prob(path, x, 1e-3)).abs() / 4
     assert error.max() < 1e-4 and ours.nats.dtype == torch.float64
 
@@ -105,7 +113,7 @@ def test_density_is_that_of_the_flow_from_the_assumed_noise(path):
     noise = torch.distributions.Normal(0.0, path.at(torch.ones((), dtype=torch.float64)).sigma)
     expected = (noise.log_prob(x_1) + (scale[1] / scale[0]).log()).flatten(1).sum(1)
     denoise = GAUSSIAN.denoiser(path)
-    ours = ode_log_density(denoise, path, x, first=first, divergence=EXACT, solver=DormandPrince(1e-8))
+    ours = ode_log_density(denoise, path, x, t_min=first, divergence=EXACT, solver=DormandPrince(1e-8))
     torch.testing.assert_close(ours.nats, expected, atol=1e-5, rtol=0)
 
 
@@ -114,7 +122,7 @@ def test_runge_kutta_is_of_fourth_order_and_counts_its_evaluations():
     errors = []
     for steps in (16, 32, 64):
         ours = ode_log_density(
-            THREE.denoiser(path), path, x, first=0.01, divergence=EXACT, solver=RungeKutta4(steps)
+            THREE.denoiser(path), path, x, t_min=0.01, divergence=EXACT, solver=RungeKutta4(steps)
         )
         assert ours.nfe == 4 * steps
         errors.append((ours.nats - THREE.log_prob(path, x, 0.01)).abs().mean().item())
@@ -129,7 +137,7 @@ def test_float32_networks_are_asked_in_float32():
         types.add(x_t.dtype)
         return THREE.denoiser(path)(x_t, t)
 
-    ours = ode_log_density(denoise, path, x.float(), first=0.01, divergence=EXACT)
+    ours = ode_log_density(denoise, path, x.float(), t_min=0.01, divergence=EXACT)
     assert types == {torch.float32} and ours.nats.dtype == torch.float64
     torch.testing.assert_close(ours.nats, THREE.log_prob(path, x, 0.01), atol=1e-3, rtol=0)
 
@@ -166,7 +174,7 @@ def test_hutchinson_is_unbiased_on_a_nonlinear_field(probes):
 
 def test_hutchinson_is_unbiased_along_trajectories_and_repeats_with_its_generator():
     path, x = Linear(), (0.7 * normal(1, 1, 2, 2)).expand(2000, -1, -1, -1)
-    options = {"first": 0.01, "solver": RungeKutta4(16)}
+    options = {"t_min": 0.01, "solver": RungeKutta4(16)}
     exact = ode_log_density(THREE.denoiser(path), path, x[:1], divergence=EXACT, **options).nats
     one, again, other = (
         ode_log_density(THREE.denoiser(path), path, x, generator=seeded(s), **options).nats for s in (0, 0, 1)
@@ -243,7 +251,7 @@ def test_importance_weights_approach_the_bin_mass_from_below(dequantisation):
 
 
 def protocol(**changes):
-    return OdeProtocol(**{"first": 0.05, "divergence": EXACT, "solver": RungeKutta4(32), **changes})
+    return OdeProtocol(**{"t_min": 0.05, "divergence": EXACT, "solver": RungeKutta4(32), **changes})
 
 
 @pytest.mark.parametrize(
@@ -252,7 +260,7 @@ def protocol(**changes):
     ids=str,
 )
 def test_bound_of_images_equals_the_closed_form_draw_by_draw(importance_weighted, dequantisation):
-    """Scale, alpha(first) and the mean over draws are all charged: nothing is left to noise."""
+    """Scale, alpha(t_min) and the mean over draws are all charged: nothing is left to noise."""
     path, levels = Linear(), 4
     images = torch.randint(0, levels, (5, 1, 2, 2), generator=seeded(1))
     g, log_weights = seeded(7), []
@@ -268,7 +276,7 @@ def test_bound_of_images_equals_the_closed_form_draw_by_draw(importance_weighted
     )
     torch.testing.assert_close(ours.nats, expected, atol=4e-4, rtol=0)
     torch.testing.assert_close(ours.stderr, stderr, atol=4e-4, rtol=0)
-    assert ours.kind is Likelihood.ESTIMATE and ours.details["nfe"] == 128 and ours.details["draws"] == 3
+    assert ours.kind is LikelihoodKind.ESTIMATE and ours.details["nfe"] == 128 and ours.details["draws"] == 3
     assert ours.as_log_likelihood(DataSpec((1, 2, 2), levels=4)).nats is ours.nats
 
 
@@ -299,7 +307,7 @@ def test_constant_weights_give_the_same_bound_for_any_number_of_draws(draws):
     path = VE(sigma_max=1e6)
     images = torch.randint(0, 5, (3, 1, 2, 2), generator=seeded())
     setting = protocol(draws=draws, importance_weighted=True, solver=RungeKutta4(1))
-    ours = ode_bound(lambda x, t: Solved(x, 0 * x), path, images, 5, protocol=setting, generator=seeded())
+    ours = ode_bound(lambda x, t: Prediction(x, 0 * x), path, images, 5, protocol=setting, generator=seeded())
     expected = 4 * (math.log(2 / 5) - math.log(1e6) - 0.5 * math.log(2 * math.pi))
     torch.testing.assert_close(ours.nats, torch.full((3,), expected, dtype=torch.float64))
     weights = torch.full((draws, 2), -3.0, dtype=torch.float64)
@@ -330,12 +338,12 @@ def test_gate_refuses_what_has_not_converged(solver, refuses):
         (lambda: RungeKutta4(0), "at least one step"),
         (lambda: TruncatedNormalDequantisation(0.0), "positive"),
         (
-            lambda: ode_log_density(GAUSSIAN.denoiser(VPLinear()), VPLinear(), normal(1, 4), first=0.0),
+            lambda: ode_log_density(GAUSSIAN.denoiser(VPLinear()), VPLinear(), normal(1, 4), t_min=0.0),
             "start",
         ),
-        (lambda: ode_log_density(broken, Linear(), normal(1, 4), first=0.0), "could not be solved"),
+        (lambda: ode_log_density(broken, Linear(), normal(1, 4), t_min=0.0), "could not be solved"),
         (
-            lambda: ode_log_density(broken, Linear(), normal(1, 4), first=0.0, solver=RungeKutta4(2)),
+            lambda: ode_log_density(broken, Linear(), normal(1, 4), t_min=0.0, solver=RungeKutta4(2)),
             "not finite",
         ),
     ],
@@ -347,4 +355,4 @@ def test_mistakes_are_one_clear_line(mistake, words):
 
 
 def broken(x_t, t):
-    return Solved(x_t, x_t / 0)
+    return Prediction(x_t, x_t / 0)

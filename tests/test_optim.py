@@ -50,7 +50,7 @@ def test_momentum_and_decay_by_hand():
 
 def test_hidden_kernels_go_to_muon_and_the_rest_to_adamw():
     model = nn.Sequential(nn.Conv2d(1, 32, 3), nn.Conv2d(32, 32, 3), nn.Linear(32, 32), nn.Conv2d(32, 4, 1))
-    optimizer = make_optimizer(model.parameters(), TrainConfig(muon=True))
+    optimizer = make_optimizer(model.parameters(), TrainConfig(optimizer="muon"))
     assert isinstance(optimizer, Optimizers)
     adamw, muon = optimizer.each
     (group,) = muon.param_groups
@@ -71,7 +71,7 @@ def test_a_stored_state_goes_on_the_same_way():
 
     torch.manual_seed(0)
     one, other = nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 3)
-    config = TrainConfig(muon=True)
+    config = TrainConfig(optimizer="muon")
     first = make_optimizer(one.parameters(), config)
     steps(one, first, range(3))
     other.load_state_dict(one.state_dict())

@@ -11,14 +11,14 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from genzoo.core.errors import GenzooError, NoLikelihood
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import Batch, DataSpec, check_images
 from genzoo.core.trainable import Loss
 from genzoo.evaluation.baselines import IndependentPixels
 from genzoo.evaluation.ood import (
-    OutlierScores,
+    OODScores,
     code_bits,
-    outlier_scores,
+    ood_scores,
     separation,
     separation_stderr,
     typicality_of_groups,
@@ -35,7 +35,7 @@ def seeded(seed):
 class Independent(GenerativeModel):
     """Independent pixels with P(v) proportional to exp(weights[v]): its likelihood is known by hand."""
 
-    def __init__(self, spec, weights, kind=Likelihood.EXACT):
+    def __init__(self, spec, weights, kind=LikelihoodKind.EXACT):
         super().__init__()
         self.spec, self.kind, self.calls = spec, kind, []
         self.weights = torch.nn.Parameter(torch.as_tensor(weights, dtype=torch.float64))
@@ -53,7 +53,7 @@ class Independent(GenerativeModel):
         return drawn.view(n, *self.spec.shape).to(torch.uint8)
 
     def log_likelihood(self, images, cond=None, *, generator=None):
-        if self.kind is Likelihood.NONE:
+        if self.kind is LikelihoodKind.NONE:
             raise NoLikelihood("none here")
         self.calls.append(len(images))
         nats = self.weights.log_softmax(0)[check_images(images, self.spec).long()].flatten(1).sum(1)
@@ -138,13 +138,13 @@ def test_scores_by_hand():
     spec = DataSpec((1, 4, 4), 4)
     model = Independent(spec, [0.0, 1.0, 2.0, 3.0]).train()
     images = torch.randint(4, (11, *spec.shape), dtype=torch.uint8, generator=seeded(1))
-    scores = outlier_scores(model, images, entropy=1.5, chunk=4)
+    scores = ood_scores(model, images, entropy=1.5, chunk=4)
     p = np.exp([0, 1, 2, 3]) / np.exp([0, 1, 2, 3]).sum()
     bits = -np.log2(p)[images.numpy()].reshape(11, -1).sum(1) / 16
     np.testing.assert_allclose(scores.likelihood.numpy(), bits)
     np.testing.assert_allclose(scores.complexity.numpy(), bits - code_bits(images, spec).numpy() / 16)
     np.testing.assert_allclose(scores.typicality.numpy(), np.abs(bits - 1.5))
-    assert model.calls == [4, 4, 3] and model.training and scores.kind is Likelihood.EXACT
+    assert model.calls == [4, 4, 3] and model.training and scores.kind is LikelihoodKind.EXACT
     assert list(scores.named()) == ["likelihood", "complexity", "typicality"]
 
 
@@ -157,11 +157,11 @@ def test_which_score_finds_which_strangers():
     noise = model.sample(200)
     flat = torch.full((50, 1, 8, 8), 3, dtype=torch.uint8)
     uniform = torch.randint(4, (50, 1, 8, 8), dtype=torch.uint8, generator=seeded(2))
-    inside, simple, wild = (outlier_scores(model, x, entropy=entropy) for x in (noise, flat, uniform))
+    inside, simple, wild = (ood_scores(model, x, entropy=entropy) for x in (noise, flat, uniform))
     assert separation(inside, simple) == {"likelihood": 0.0, "complexity": 1.0, "typicality": 1.0}
     found = separation(inside, wild)
     assert found["likelihood"] > 0.99 and found["typicality"] > 0.95
-    same = separation(inside, outlier_scores(model, model.sample(200), entropy=entropy))
+    same = separation(inside, ood_scores(model, model.sample(200), entropy=entropy))
     assert all(0.4 < value < 0.6 for value in same.values())
 
 
@@ -188,8 +188,7 @@ def test_the_ratio_cancels_what_the_background_knows():
     shuffled = own[..., torch.randperm(8, generator=seeded(9)), :].flatten(1)
     shuffled = shuffled[:, torch.randperm(64, generator=seeded(9))].view_as(own)
     a, b, c = (
-        outlier_scores(model, x, entropy=1.0, chunk=70, background=background)
-        for x in (own, shuffled, brighter)
+        ood_scores(model, x, entropy=1.0, chunk=70, background=background) for x in (own, shuffled, brighter)
     )
     by_hand = background.log_likelihood(own).nats - model.log_likelihood(own).nats
     np.testing.assert_allclose(a.ratio.numpy(), by_hand.numpy() / (64 * math.log(2)))
@@ -234,9 +233,9 @@ def test_mistakes_are_named():
     spec = DataSpec((1, 2, 2), 4)
     images = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
     with pytest.raises(NoLikelihood):
-        outlier_scores(Independent(spec, [0.0] * 4, Likelihood.NONE), images, entropy=1.0)
+        ood_scores(Independent(spec, [0.0] * 4, LikelihoodKind.NONE), images, entropy=1.0)
     with pytest.raises(GenzooError, match="shape"):
-        outlier_scores(Independent(spec, [0.0] * 4), images[..., :1], entropy=1.0)
+        ood_scores(Independent(spec, [0.0] * 4), images[..., :1], entropy=1.0)
     with pytest.raises(GenzooError, match="lossless code"):
         code_bits(torch.zeros(2, 3), DataSpec((3,), None))
     with pytest.raises(GenzooError, match="reference images"):
@@ -245,5 +244,5 @@ def test_mistakes_are_named():
 
 def test_no_images_no_scores():
     model = Independent(DataSpec((1, 2, 2), 4), [0.0] * 4)
-    scores = outlier_scores(model, torch.zeros(0, 1, 2, 2, dtype=torch.uint8), entropy=1.0)
-    assert isinstance(scores, OutlierScores) and all(len(v) == 0 for v in scores.named().values())
+    scores = ood_scores(model, torch.zeros(0, 1, 2, 2, dtype=torch.uint8), entropy=1.0)
+    assert isinstance(scores, OODScores) and all(len(v) == 0 for v in scores.named().values())

@@ -36,7 +36,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(browser, tmp_path_factory):
-    """Three runs seen by one judge, one by another, one not at all."""
+    """Three runs seen by one feature extractor, one by another, one not at all."""
     folder = tmp_path_factory.mktemp("page")
     runs = [
         hand_written(folder / "a", "vae", quality(30.0), likelihood(2.5, "LOWER_BOUND"), cost(900.0)),

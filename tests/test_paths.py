@@ -22,8 +22,8 @@ from genzoo.objectives.denoising.paths import (
     VPCosine,
     VPLinear,
     VTarget,
-    solve,
-    spread,
+    append_dims,
+    to_prediction,
     velocity_of,
 )
 
@@ -55,7 +55,7 @@ def assert_close(actual, expected, tolerance=1e-9):
 
 
 def amplification(at, target):
-    """How much larger than an input's rounding error the error of `solve` can be."""
+    """How much larger than an input's rounding error the error of `to_prediction` can be."""
     a, b = target.coefficients(at)
     det = (at.alpha * b - at.sigma * a).abs()
     largest = torch.stack([a.abs(), b.abs(), at.alpha, at.sigma]).max(0).values
@@ -72,10 +72,10 @@ def test_every_prediction_converts_back_in_float32(path, target):
     assert len(t) >= 50  # a quarter of the grid: the rest is near a pole of this pair
     x, eps = noise(len(t), 3, 4, dtype=torch.float32), noise(len(t), 3, 4, seed=1, dtype=torch.float32)
     at = path.at(t)
-    solved = solve(path.mix(x, eps, t), target.of(x, eps, at), at, target)
-    assert solved.x.dtype == solved.eps.dtype == torch.float32
-    assert_close(solved.x, x, 1e-5)
-    assert_close(solved.eps, eps, 1e-5)
+    prediction = to_prediction(path.mix(x, eps, t), target.of(x, eps, at), at, target)
+    assert prediction.x0.dtype == prediction.eps.dtype == torch.float32
+    assert_close(prediction.x0, x, 1e-5)
+    assert_close(prediction.eps, eps, 1e-5)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=repr)
@@ -85,10 +85,10 @@ def test_errors_of_predictions_convert_by_the_determinant(path, target):
     y, other = noise(len(GRID), 5, seed=1), noise(len(GRID), 5, seed=2)
     a, b = target.coefficients(at)
     det = at.alpha * b - at.sigma * a
-    one, two = solve(x_t, y, at, target), solve(x_t, other, at, target)
+    one, two = to_prediction(x_t, y, at, target), to_prediction(x_t, other, at, target)
     error = (y - other).square().sum(1)
     assert_close(error, (det / at.alpha) ** 2 * (one.eps - two.eps).square().sum(1), 1e-6)
-    assert_close(error, (det / at.sigma) ** 2 * (one.x - two.x).square().sum(1), 1e-6)
+    assert_close(error, (det / at.sigma) ** 2 * (one.x0 - two.x0).square().sum(1), 1e-6)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
@@ -96,7 +96,7 @@ def test_solved_velocity_is_the_derivative_of_the_mixed_path(path):
     x, eps = noise(len(GRID), 5), noise(len(GRID), 5, seed=1)
     at = path.at(GRID)
     y = VelocityTarget().of(x, eps, at)
-    assert_close(velocity_of(solve(path.mix(x, eps, GRID), y, at, VelocityTarget()), at), y, 1e-6)
+    assert_close(velocity_of(to_prediction(path.mix(x, eps, GRID), y, at, VelocityTarget()), at), y, 1e-6)
     h = 1e-6
     moved = (path.mix(x, eps, GRID + h) - path.mix(x, eps, GRID - h)) / (2 * h)
     assert_close(y, moved, 1e-4)
@@ -110,7 +110,7 @@ def test_edm_target_is_the_one_of_karras():
     sigma = at.sigma[:, None]
     c_skip = sigma_data**2 / (sigma**2 + sigma_data**2)
     c_out = sigma * sigma_data / (sigma**2 + sigma_data**2).sqrt()
-    assert_close(solve(x_t, f, at, EDMTarget(sigma_data)).x, c_skip * x_t + c_out * f)
+    assert_close(to_prediction(x_t, f, at, EDMTarget(sigma_data)).x0, c_skip * x_t + c_out * f)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
@@ -131,21 +131,23 @@ def test_ends_where_conversions_need_no_division():
     x, eps = noise(3, 4), noise(3, 4, seed=1)
     for t in (zero, one):
         at = Linear().at(t)
-        solved = solve(Linear().mix(x, eps, t), VelocityTarget().of(x, eps, at), at, VelocityTarget())
-        assert_close(solved.x, x)
-        assert_close(solved.eps, eps)
+        prediction = to_prediction(
+            Linear().mix(x, eps, t), VelocityTarget().of(x, eps, at), at, VelocityTarget()
+        )
+        assert_close(prediction.x0, x)
+        assert_close(prediction.eps, eps)
     for path in PRESERVING:
         at = path.at(zero)
-        assert_close(solve(x, eps, at, NoiseTarget()).x, x)
-        assert_close(solve(x, VTarget().of(x, eps, at), at, VTarget()).eps, eps)
-        assert_close(solve(x, EDMTarget().of(x, eps, at), at, EDMTarget()).eps, eps)
+        assert_close(to_prediction(x, eps, at, NoiseTarget()).x0, x)
+        assert_close(to_prediction(x, VTarget().of(x, eps, at), at, VTarget()).eps, eps)
+        assert_close(to_prediction(x, EDMTarget().of(x, eps, at), at, EDMTarget()).eps, eps)
 
 
 def test_spread_shapes_and_types():
     like = torch.zeros(2, 3, 4, 5)
-    assert spread(torch.ones(2, dtype=torch.float64), like).shape == (2, 1, 1, 1)
-    assert spread(torch.tensor(1.0, dtype=torch.float64), like).shape == ()
-    assert spread(torch.ones(2, dtype=torch.float64), like.bfloat16()).dtype == torch.bfloat16
+    assert append_dims(torch.ones(2, dtype=torch.float64), like).shape == (2, 1, 1, 1)
+    assert append_dims(torch.tensor(1.0, dtype=torch.float64), like).shape == ()
+    assert append_dims(torch.ones(2, dtype=torch.float64), like.bfloat16()).dtype == torch.bfloat16
 
 
 # --- paths -------------------------------------------------------------------------------------------------------
@@ -171,7 +173,7 @@ def test_time_of_inverts_log_snr(path):
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
 def test_log_snr_falls_without_end(path):
-    t = torch.linspace(path.first, 1, 5001, dtype=torch.float64)
+    t = torch.linspace(path.t_min, 1, 5001, dtype=torch.float64)
     assert (path.log_snr(t).diff() < 0).all()
     assert path.at(torch.tensor(0.3, dtype=torch.float64)).alpha.shape == ()
 
@@ -252,7 +254,7 @@ def test_discrete_betas_are_linear_in_log_snr_and_continuous(betas):
     before, after = path.at(nodes[:-1] - 1e-9), path.at(nodes[:-1] + 1e-9)
     assert_close(before.alpha, after.alpha, 1e-7)
     assert_close(before.sigma, after.sigma, 1e-7)
-    assert path.first == 1 / path.steps
+    assert path.t_min == 1 / path.steps
 
 
 def test_discrete_betas_end_at_the_data():

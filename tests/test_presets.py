@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.data import load_data
 from genzoo.models.registry import create, every_preset, list_models
@@ -27,7 +27,7 @@ def test_tiny_models_work_on_any_image(name, shape, levels):
     batch = Batch(images, torch.zeros(2, spec.cond_size) if spec.cond else None)
     losses = [model.loss(batch, turn).total for turn in model.turns]
     assert all(loss.shape == (2,) and loss.isfinite().all() for loss in losses)
-    if model.likelihood is not Likelihood.EXACT:
+    if model.likelihood is not LikelihoodKind.EXACT:
         return
     # a fresh model's last layer is zero: a uniform distribution, but for the logistics' own shape
     (loss,) = losses
@@ -46,7 +46,7 @@ def test_every_size_builds(name, size, shape):
 
 
 def without_dropout(name, spec):
-    """The tiny preset; dropout draws from the global random state, which a law forbids."""
+    """The tiny preset; dropout draws from the global random state, which a check forbids."""
     has_it = hasattr(PRESETS[name].sizes["tiny"], "dropout")
     return create(name, spec, "tiny", **({"dropout": 0.0} if has_it else {}))
 

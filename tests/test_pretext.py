@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from genzoo.core.config import from_json, to_json
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import Batch, DataSpec
-from genzoo.data.augmentations import RandomCrop, Then
+from genzoo.data.augmentations import Compose, RandomCrop
 from genzoo.models.encoders.pretext import (
     cut_tiles,
     distant_permutations,
@@ -35,8 +35,8 @@ MODELS = {
     "inpainting": (inpainting(augmentation=CROP), DIGITS),
     "inpainting rgb": (inpainting(), RGB),
     "inpainting tiny": (inpainting(), TINY),
-    "context encoder": (inpainting(RESNET, hidden_share=0.25), RGB),
-    "context encoder tiny": (inpainting(RESNET, hidden_share=0.25), TINY),
+    "context encoder": (inpainting(RESNET, hidden_fraction=0.25), RGB),
+    "context encoder tiny": (inpainting(RESNET, hidden_fraction=0.25), TINY),
 }
 LAWS = [
     pytest.param(check, id=f"{name}-{check}")
@@ -57,7 +57,15 @@ def test_conformance(check):
     "config", [rotation(), jigsaw(VIT), inpainting()], ids=["rotation", "jigsaw", "inpainting"]
 )
 def test_configurations_are_json(config):
-    types = [type(config), Then, RandomCrop, ResNetConfig, ViTConfig, ProjectionConfig, type(config.training)]
+    types = [
+        type(config),
+        Compose,
+        RandomCrop,
+        ResNetConfig,
+        ViTConfig,
+        ProjectionConfig,
+        type(config.training),
+    ]
     assert from_json(to_json(config), types) == config
 
 
@@ -68,7 +76,7 @@ def test_configurations_are_json(config):
         (jigsaw(grid=4), DIGITS, "grid of 2 or 3"),
         (jigsaw(permutations=1), DIGITS, "2 or more permutations"),
         (jigsaw(grid=3), TINY, "too few pixels"),
-        (inpainting(hidden_share=1.0), DIGITS, "hidden_share"),
+        (inpainting(hidden_fraction=1.0), DIGITS, "hidden_fraction"),
         (inpainting(regions=0), DIGITS, "regions"),
         (inpainting(), DataSpec((1, 1, 1), levels=4), "one patch"),
     ],

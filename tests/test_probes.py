@@ -128,7 +128,8 @@ def test_draws_are_of_every_class_without_repetition():
 
 
 def test_few_shot_mean_and_error_over_draws():
-    """One example per class of which half mislead: the accuracy is 0, 1/2 or 1 by the draw, and its law is known.
+    """One example per class of which half mislead: the accuracy is 0, 1/2 or 1 by the draw, and its distribution is
+    known.
 
     The pool of class 0 has an example at angle 0 and one at pi, class 1 at pi and 0; queries of class 0 lie at angle 0,
     of class 1 at pi. Both right: all right; both wrong: none; one of each: both classes tie at every query, and the
@@ -223,12 +224,12 @@ def test_verdicts_on_collapse():
     spread_out = Collapse.of(torch.randn(500, 16, generator=seeded()))
     assert not spread_out.collapsed
     assert spread_out.std == pytest.approx(1, abs=0.05) and 0.8 < spread_out.least_std < spread_out.std
-    assert spread_out.spread > 0.99 and 15 < spread_out.effective_rank <= 16
+    assert spread_out.dispersion > 0.99 and 15 < spread_out.effective_rank <= 16
     assert not Collapse.of(clusters(300).vectors).collapsed  # rank 2 is what three classes need
     point = torch.ones(1, 16) + 1e-3 * torch.randn(500, 16, generator=seeded())
-    assert Collapse.of(point).collapsed and Collapse.of(point).effective_rank > 10  # by spread alone
+    assert Collapse.of(point).collapsed and Collapse.of(point).effective_rank > 10  # by dispersion alone
     line = torch.randn(500, 1, generator=seeded()) * torch.ones(1, 16)
-    assert Collapse.of(line).collapsed and Collapse.of(line).spread > 0.9  # by rank alone
+    assert Collapse.of(line).collapsed and Collapse.of(line).dispersion > 0.9  # by rank alone
     assert Collapse.of(torch.zeros(9, 4)).collapsed
     assert not Collapse.of(torch.randn(500, 2, generator=seeded())).collapsed  # two dimensions, both used
 
@@ -236,7 +237,7 @@ def test_verdicts_on_collapse():
 def test_spread_is_one_less_the_average_cosine():
     x = torch.randn(400, 3, generator=seeded()) + 1
     cosines = nn.functional.normalize(x) @ nn.functional.normalize(x).T
-    assert Collapse.of(x).spread == pytest.approx(1 - cosines.mean().item(), abs=1e-5)
+    assert Collapse.of(x).dispersion == pytest.approx(1 - cosines.mean().item(), abs=1e-5)
 
 
 # --- training on -----------------------------------------------------------------------------------------------

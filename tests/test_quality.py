@@ -1,4 +1,4 @@
-"""Samples judged: how they are drawn, figures of samples whose quality is known, and the command."""
+"""Samples evaluated: how they are drawn, figures of samples whose quality is known, and the command."""
 
 import json
 from dataclasses import replace
@@ -18,7 +18,7 @@ from genzoo.core.spec import DataSpec
 from genzoo.data import TensorSplit
 from genzoo.evaluation.drawing import draw_for
 from genzoo.evaluation.evaluator import measured
-from genzoo.evaluation.features.extractor import Judge, judge_named
+from genzoo.evaluation.features.extractor import Extractor, extractor_named
 from genzoo.evaluation.features.feature_space import FeatureSpace, pixel_space
 from genzoo.evaluation.report.all_sections import SECTIONS
 from genzoo.evaluation.report.case import Case
@@ -129,7 +129,7 @@ def images_of(side):
 # --- figures of samples whose quality is known -----------------------------------------------------------------
 
 
-PIXELS = judge_named("pixels")
+PIXELS = extractor_named("pixels")
 
 
 def sections_of(samples, data, saved, *, judge=PIXELS, split="test", samples_asked=None, **options):
@@ -156,15 +156,15 @@ def test_real_images_are_as_good_as_real_images(digits, saved):
     n = len(digits.test)
     for figure in figures.values():
         assert figure.samples == n and figure.references == n
-        assert figure.floor is not None
+        assert figure.reference is not None
     for name in ("frechet", "frechet_train", "sliced_wasserstein"):
-        assert figures[name].value < 2 * figures[name].floor
+        assert figures[name].value < 2 * figures[name].reference
     for name in ("precision", "recall", "density", "coverage"):
-        assert figures[name].value == pytest.approx(figures[name].floor, abs=0.1)
+        assert figures[name].value == pytest.approx(figures[name].reference, abs=0.1)
     # drawn with replacement, so that there are fewer different ones
     different = round(n * (1 - 1 / 2.718281828))
     assert figures["coverage"].value > expected_coverage(n, different) - 0.1
-    assert figures["coverage"].floor == pytest.approx(expected_coverage(n, n), abs=0.03)
+    assert figures["coverage"].reference == pytest.approx(expected_coverage(n, n), abs=0.03)
     assert quality.extractor.name == "pixel components" and quality.extractor.width == 64
     assert quality.samples == n and quality.seed == 0 and quality.seconds > 0
 
@@ -173,14 +173,14 @@ def test_bad_samples_are_worse_in_every_figure(digits, saved):
     noise = torch.randint(17, (300, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     figures = results_of(noise, digits, saved)[0].figures
     for name in FIGURES - {"vendi"}:  # diversity is what noise does not lack
-        value, floor = figures[name].value, figures[name].floor
+        value, floor = figures[name].value, figures[name].reference
         assert value < floor if figures[name].higher_is_better else value > floor, name
         assert figures[name].low <= value <= figures[name].high
 
 
 def test_one_image_again_and_again_lacks_diversity(digits, saved):
     figures = results_of(digits.val.images[:1], digits, saved)[0].figures
-    assert figures["vendi"].value == pytest.approx(1, abs=1e-6) and figures["vendi"].floor > 2
+    assert figures["vendi"].value == pytest.approx(1, abs=1e-6) and figures["vendi"].reference > 2
     assert figures["recall"].value == 0 and figures["coverage"].value < 0.1
 
 
@@ -198,7 +198,7 @@ def test_copies_of_training_images_are_found(digits, saved):
 def test_enough_images_have_an_extrapolated_distance(digits, saved):
     """Of 16 features, which 128 images suffice for: unlike the distance itself it has no bias."""
     space = replace(pixel_space(digits.train), width=16)
-    narrow = Judge(lambda data: replace(space, embed=lambda x: pixel_features(space, x)))
+    narrow = Extractor(lambda data: replace(space, embed=lambda x: pixel_features(space, x)))
     figures = results_of(digits.val.images, digits, saved, judge=narrow)[0].figures
     assert abs(figures["frechet_infinity"].value) < figures["frechet"].value
     assert figures["frechet_infinity"].low < 0 < figures["frechet_infinity"].high
@@ -225,10 +225,10 @@ def test_few_samples_are_told(digits, saved):
 
 
 def test_judges_without_sense_are_one_line(digits, saved):
-    broken = Judge(lambda data: replace(pixel_space(data.train), scale=float("nan")))
+    broken = Extractor(lambda data: replace(pixel_space(data.train), scale=float("nan")))
     with pytest.raises(GenzooError, match="NaN or infinite"):
         results_of(digits.val.images, digits, saved, judge=broken)
-    constant = Judge(lambda data: replace(pixel_space(data.train), scale=0.0))
+    constant = Extractor(lambda data: replace(pixel_space(data.train), scale=0.0))
     with pytest.raises(GenzooError, match="sees no difference"):
         results_of(digits.val.images, digits, saved, judge=constant)
     with pytest.raises(GenzooError, match="nothing was trained on"):
@@ -281,7 +281,7 @@ def test_the_command_judges_samples(tmp_path, cache, capsys):
     assert quality["samples"] == 60 and quality["figures"]["frechet"]["references"] == 359
     assert quality["extractor"]["name"] == "own encoder" and len(quality["extractor"]["identity"]) == 16
     for words in (
-        "training the judge",
+        "training the feature extractor",
         "Fréchet",
         "KID",
         "authenticity",
@@ -291,7 +291,7 @@ def test_the_command_judges_samples(tmp_path, cache, capsys):
         assert words in out
     assert Image.open(memorisation["picture"]).size == (8 * 65 + 1, 8 * 65 + 1)
     assert run("evaluate", folder, "--samples", 60) == 0
-    assert "training the judge" not in capsys.readouterr().out
+    assert "training the feature extractor" not in capsys.readouterr().out
     again = json.loads((folder / "report.json").read_text())["quality"][test_id]
     assert again["figures"] == quality["figures"] and again["extractor"] == quality["extractor"]
 
@@ -306,7 +306,7 @@ def test_nothing_is_drawn_where_nobody_wants_it(tmp_path, cache, capsys):
 def test_samples_alone_leave_the_rest_of_the_report(tmp_path, cache):
     folder = saved_run(tmp_path / "vae", "vae")
     (folder / "report.json").write_text(json.dumps({"likelihood": {"a": 1}, "cost": {"b": 2}}))
-    asked = ("--samples", 30, "--judge", "random", "--max-images", 50)
+    asked = ("--samples", 30, "--features", "random", "--max-images", 50)
     assert run("evaluate", folder, "--samples-only", *asked) == 0
     report = json.loads((folder / "report.json").read_text())
     assert report["likelihood"] == {"a": 1} and report["cost"] == {"b": 2}
@@ -321,7 +321,7 @@ def test_samples_alone_leave_the_rest_of_the_report(tmp_path, cache):
 def test_classes_and_vectors(tmp_path, cache, encoder):
     for cond in ("class", f"encoder:{encoder}"):
         folder = saved_run(tmp_path / cond[:5], "gan", cond)
-        assert run("evaluate", folder, "--samples", 30, "--judge", "random", "--max-images", 50) == 0
+        assert run("evaluate", folder, "--samples", 30, "--features", "random", "--max-images", 50) == 0
         (quality,) = json.loads((folder / "report.json").read_text())["quality"].values()
         assert quality["samples"] == 30 and quality["figures"]["frechet"]["references"] == 50
         assert ("classes" if cond == "class" else "test images") in quality["conditions"]
@@ -330,16 +330,20 @@ def test_classes_and_vectors(tmp_path, cache, encoder):
 
 def test_the_encoder_of_the_condition_is_refused(tmp_path, cache, encoder, capsys):
     folder = saved_run(tmp_path / "gan", "gan", f"encoder:{encoder}")
-    assert run("evaluate", folder, "--samples", 20, "--max-images", 20, "--judge", f"encoder:{encoder}") == 2
+    assert (
+        run("evaluate", folder, "--samples", 20, "--max-images", 20, "--features", f"encoder:{encoder}") == 2
+    )
     error = capsys.readouterr().err
     assert "learned to please it" in error and error.count("\n") == 1
     assert not (folder / "report.json").exists()
 
 
 @pytest.mark.parametrize(("argv", "words"), [
-    (["--samples", "1"], "at least 2"), (["--samples", "-3"], "at least 2"), (["--judge", "nobody"], "--judge takes"),
-    (["--samples", "0", "--samples-only"], "nothing to judge"), (["--noised", "9", "--samples-only"], "leaves alone"),
-    (["--samples", "0", "--judge", "pixels"], "nothing to judge"), (["--judge", "encoder:nowhere"], "no run folder"),
+    (["--samples", "1"], "at least 2"), (["--samples", "-3"], "at least 2"),
+    (["--features", "nobody"], "--features takes"),
+    (["--samples", "0", "--samples-only"], "nothing to evaluate"), (["--ais", "9", "--samples-only"], "leaves alone"),
+    (["--samples", "0", "--features", "pixels"], "nothing to evaluate"),
+    (["--features", "encoder:nowhere"], "no run folder"),
     (["--split", "train", "--samples", "20"], "nothing was trained on"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(tmp_path, cache, capsys, argv, words):
@@ -368,7 +372,7 @@ def test_classes_of_samples_that_nobody_asked_for(saved):
     data = genzoo.load_data("digits")
     threes = data.val.images[data.val.labels == 3]
     classes = sections_of(threes, data, saved, samples_asked=36).classes
-    assert classes.share_of["three"].value > 0.9 and classes.share_of["three"].floor < 0.2
+    assert classes.share_of["three"].value > 0.9 and classes.share_of["three"].reference < 0.2
     assert classes.shift.value > 0.8
     tiles = Image.open(classes.picture)
     assert tiles.size == (8 * 65 + 1, 10 * 65 + 1)
@@ -381,7 +385,7 @@ def test_samples_of_classes_are_held_against_what_was_asked(saved):
     figures = {}
     for shift in (0, 1):
         model = OfClasses(data.spec).drawing(data.train, shift)
-        inquiry = Inquiry(Judge(lambda data: pixel_space(data.train)), 300)
+        inquiry = Inquiry(Extractor(lambda data: pixel_space(data.train)), 300)
         report = of_samples(Case(model, data, "test", run=saved, out=saved, inquiry=inquiry))
         figures[shift] = report.quality.figures
         assert "accuracy score" in " ".join(report_rows(report)) and report.classes is None

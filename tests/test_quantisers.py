@@ -15,11 +15,11 @@ def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def settled(codes, **options):
+def settled(codebook_size, **options):
     """A codebook on given vectors, each with a count of one."""
-    book = Codebook(len(codes), codes.shape[1], normalise=False, **options)
-    book.embedding.copy_(codes)
-    book.sums.copy_(codes)
+    book = Codebook(len(codebook_size), codebook_size.shape[1], normalise=False, **options)
+    book.embedding.copy_(codebook_size)
+    book.sums.copy_(codebook_size)
     book.counts.fill_(1.0)
     return book
 
@@ -153,10 +153,10 @@ def test_codes_do_not_change_under_autocast():
 @pytest.mark.parametrize("levels", [(3,), (4,), (8, 6, 5), (3, 4, 5)], ids=str)
 def test_fsq_codes_and_grid_are_in_bijection(levels):
     fsq = FSQ(levels)
-    codes = torch.arange(fsq.codes).view(1, 1, -1)
-    assert fsq.codes == math.prod(levels) and fsq.width == len(levels)
+    codes = torch.arange(fsq.codebook_size).view(1, 1, -1)
+    assert fsq.codebook_size == math.prod(levels) and fsq.width == len(levels)
     grid = fsq.embed(codes)[0, :, 0].T
-    assert len({tuple(row) for row in grid.tolist()}) == fsq.codes
+    assert len({tuple(row) for row in grid.tolist()}) == fsq.codebook_size
     for channel, count in zip(grid.T, levels, strict=True):
         wanted = [(k - count // 2) / (count // 2) for k in range(count)]
         assert sorted(set(channel.tolist())) == pytest.approx(wanted)
@@ -203,10 +203,10 @@ def test_mistakes_are_named():
     with pytest.raises(GenzooError, match="at least 3 levels"):
         QuantiserConfig(kind="fsq", levels=(2, 5)).build()
     with pytest.raises(GenzooError, match="at least 2 codes"):
-        QuantiserConfig(codes=1).build()
+        QuantiserConfig(codebook_size=1).build()
     with pytest.raises(GenzooError, match="unknown quantiser 'vq'"):
         QuantiserConfig(kind="vq").build()
-    assert QuantiserConfig(kind="fsq").build().codes == 240
+    assert QuantiserConfig(kind="fsq").build().codebook_size == 240
 
 
 # --- codes as an objective -----------------------------------------------------------------------------------

@@ -35,14 +35,14 @@ from genzoo.objectives.denoising.betas import GivenBetas
 from genzoo.objectives.denoising.paths import (
     DiscreteBetas,
     Linear,
-    Solved,
+    Prediction,
     SubVP,
     Trigonometric,
     VelocityTarget,
     VPCosine,
     VPLinear,
-    solve,
-    spread,
+    append_dims,
+    to_prediction,
 )
 
 # --- diffusers -----------------------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ def network(x, t):
 def noise_denoiser(path):
     def denoise(x_t, t):
         c, eps = path.at(t), network(x_t, t[0].float())
-        return Solved((x_t - spread(c.sigma, x_t) * eps) / spread(c.alpha, x_t), eps)
+        return Prediction((x_t - append_dims(c.sigma, x_t) * eps) / append_dims(c.alpha, x_t), eps)
 
     return denoise
 
@@ -126,7 +126,7 @@ def test_flow_matching_euler_steps(shift):
         theirs.append(scheduler.step(network(theirs[-1], sigma), t, theirs[-1]).prev_sample)
 
     def denoise(x_t, t):
-        return solve(x_t, network(x_t, t[0].float()), Linear().at(t), VelocityTarget())
+        return to_prediction(x_t, network(x_t, t[0].float()), Linear().at(t), VelocityTarget())
 
     recorder = Recorder(denoise)
     end = Euler().run(recorder, Linear(), scheduler.sigmas.double(), theirs[0])

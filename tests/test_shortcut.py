@@ -8,7 +8,7 @@ import torch
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.data.toy import GaussianMixture
 from genzoo.models.diffusion.denoising_model import DiffusionConfig, Sampling
@@ -35,7 +35,7 @@ from genzoo.objectives.likelihood.ode import DormandPrince, OdeProtocol, RungeKu
 from genzoo.testing import check_model
 
 MEAN, STD = 0.7, 0.4
-TINY = ShortcutConfig(network=ConvUNetConfig(fine=8, widths=(16,), blocks=1, attention=1))
+TINY = ShortcutConfig(network=ConvUNetConfig(fine=8, channels=(16,), blocks=1, attention=1))
 VECTORS = ShortcutConfig(network=MLPConfig(width=32, blocks=2))
 
 
@@ -201,7 +201,7 @@ def test_steps_that_there_are_not(steps):
     [
         (ShortcutConfig(finest=100), "power of two"),
         (ShortcutConfig(finest=1, calls=1), "finest >= 2"),
-        (ShortcutConfig(bootstrap_share=1.0), "bootstrap_share"),
+        (ShortcutConfig(bootstrap_fraction=1.0), "bootstrap_fraction"),
         (ShortcutConfig(network=MLPConfig(), protocol=BoundProtocol()), "OdeProtocol"),
     ],
 )
@@ -334,21 +334,21 @@ def test_likelihood_is_the_protocols():
     spec = DataSpec((2,), levels=None)
     model = build(ShortcutConfig(network=MLPConfig(width=8), protocol=protocol), spec)
     ll = model.log_likelihood(x := noise(6, 2).float())
-    assert model.likelihood is ll.kind is Likelihood.ESTIMATE
+    assert model.likelihood is ll.kind is LikelihoodKind.ESTIMATE
     assert not ll.details["conditional"]
     # a network that says 0 moves nothing: the model is N(0, I)
     expected = -0.5 * x.double().square().sum(1) - math.log(2 * math.pi)
     torch.testing.assert_close(ll.nats, expected, rtol=0, atol=1e-4)
 
 
-QUICK = OdeProtocol(first=0.0, draws=2, solver=RungeKutta4(4), gate_bits=0.05)
+QUICK = OdeProtocol(t_min=0.0, draws=2, solver=RungeKutta4(4), gate_bits=0.05)
 OUTSIDE = {"estimate_sums_to_one": "the density of a continuous model reaches beyond the range of the images"}
 
 
 @pytest.mark.parametrize(
     ("network", "spec"),
     [
-        (ConvUNetConfig(fine=8, widths=(16,), blocks=1, attention=0), DataSpec((1, 4, 4), levels=2)),
+        (ConvUNetConfig(fine=8, channels=(16,), blocks=1, attention=0), DataSpec((1, 4, 4), levels=2)),
         (MLPConfig(width=24, blocks=1), DataSpec((3, 3, 4), levels=4, cond="class", cond_size=3)),
     ],
     ids=["plain", "class"],

@@ -16,7 +16,7 @@ from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
 from genzoo.core.random import seeded
 from genzoo.core.spec import DataSpec
-from genzoo.data.augmentations import Then
+from genzoo.data.augmentations import Compose
 from genzoo.data.image_grid import image_grid
 from genzoo.models.conditioning import condition_vectors
 from genzoo.models.encoders.clip import ClipConfig
@@ -47,7 +47,7 @@ def clip(objective=None, widths=(8, 16), **training):
     training = TrainConfig(batch_size=64, learning_rate=3e-3, precision="fp32", warmup_steps=10, **training)
     text, head = TextTowerConfig(width=32, blocks=2, head_width=16), ProjectionConfig(16, 12, layers=1)
     objective = objective or Clip()
-    return ClipConfig(Then(), ResNetConfig(widths), text, head, objective, training=training)
+    return ClipConfig(Compose(), ResNetConfig(widths), text, head, objective, training=training)
 
 
 # --- resampling ----------------------------------------------------------------------------------------------------
@@ -221,13 +221,13 @@ def gan_run(tmp_path_factory, clip_run):
 
 @pytest.fixture(scope="module")
 def flow_run(tmp_path_factory, clip_run):
-    network = ConvUNetConfig(fine=8, widths=(16, 16), blocks=1, attention=0)
+    network = ConvUNetConfig(fine=8, channels=(16, 16), blocks=1, attention=0)
     flow = replace(get_preset("flow").config("tiny", DIGITS), network=network, training=training())
     return generator_run(tmp_path_factory.mktemp("runs") / "flow", clip_run, flow, 20)
 
 
 def test_vectors_for_three_are_those_of_threes(digits, clip_run, gan_run):
-    """Judged by the nearest class mean of the training images in the shared space."""
+    """Evaluated by the nearest class mean of the training images in the shared space."""
     model, encoder = genzoo.load(gan_run), genzoo.load(clip_run)
     vectors = condition_vectors(encoder, digits.train.images)
     means = torch.stack([vectors[digits.train.labels == k].mean(0) for k in range(10)])

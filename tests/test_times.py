@@ -1,4 +1,4 @@
-"""Laws of times: their distributions, and that weights leave the mean of a loss as it is."""
+"""Timestep distributions: their moments, and that weights leave the mean of a loss as it is."""
 
 import math
 
@@ -46,13 +46,13 @@ def assert_close(actual, expected, tolerance=1e-9):
 def test_times_are_float64_between_first_and_one(law, path):
     sampler = law.build()
     state = torch.get_rng_state()
-    drawn = sampler.draw(1000, path, rng(), first=0.01)
+    drawn = sampler.draw(1000, path, rng(), t_min=0.01)
     assert drawn.times.dtype == drawn.weights.dtype == torch.float64
     assert drawn.times.shape == drawn.weights.shape == (1000,)
     assert (drawn.times >= 0.01).all() and (drawn.times <= 1).all()
-    assert torch.equal(sampler.draw(1000, path, rng(), first=0.01).times, drawn.times)
+    assert torch.equal(sampler.draw(1000, path, rng(), t_min=0.01).times, drawn.times)
     assert torch.equal(torch.get_rng_state(), state)
-    assert sampler.draw(4, path, rng()).first == path.first
+    assert sampler.draw(4, path, rng()).t_min == path.t_min
     assert drawn.unbiased == (not isinstance(law, (LogitNormal, LogNormalSigma)))
 
 
@@ -62,14 +62,14 @@ def test_laws_pass_through_json(law):
 
 
 def test_uniform_times_are_uniform():
-    drawn = UniformTimes().draw(5000, Linear(), rng(), first=0.2)
+    drawn = UniformTimes().draw(5000, Linear(), rng(), t_min=0.2)
     assert stats.kstest(drawn.times.numpy(), stats.uniform(0.2, 0.8).cdf).pvalue > 1e-3
     assert_close(drawn.weights, torch.full_like(drawn.times, 0.8))
 
 
 def test_stratified_times_fill_every_stratum_in_random_order():
     n = 64
-    drawn = [StratifiedTimes().draw(n, Linear(), rng(seed), first=0.1).times for seed in range(400)]
+    drawn = [StratifiedTimes().draw(n, Linear(), rng(seed), t_min=0.1).times for seed in range(400)]
     strata = torch.stack([((t - 0.1) / 0.9 * n).floor().long() for t in drawn])
     assert torch.equal(strata.sort(1).values, torch.arange(n).expand(400, n))
     of_first_image = torch.stack(drawn)[:, 0].numpy()
@@ -80,7 +80,7 @@ def test_stratified_times_fill_every_stratum_in_random_order():
 
 @pytest.mark.parametrize("path", [VPLinear(), VPCosine(), DiscreteBetas(), VE()], ids=repr)
 def test_uniform_log_snr_is_uniform_and_unbiased(path):
-    drawn = UniformLogSNR().draw(4000, path, rng(), first=0.01)
+    drawn = UniformLogSNR().draw(4000, path, rng(), t_min=0.01)
     high, low = path.log_snr(torch.tensor([0.01, 1.0], dtype=torch.float64)).tolist()
     share = (path.log_snr(drawn.times).numpy() - low) / (high - low)
     assert np.abs(np.sort(share) - (np.arange(4000) + 0.5) / 4000).max() < 1 / 4000
@@ -95,18 +95,18 @@ def test_uniform_log_snr_is_uniform_and_unbiased(path):
 @pytest.mark.parametrize(("path", "first"), [(Linear(), 0.1), (VPLinear(), 0.0)])
 def test_uniform_log_snr_needs_finite_ends(path, first):
     with pytest.raises(GenzooError, match="finite"):
-        UniformLogSNR().draw(4, path, rng(), first=first)
+        UniformLogSNR().draw(4, path, rng(), t_min=first)
 
 
 def test_logit_normal_times():
-    times = LogitNormal(0.5, 0.8).draw(5000, Linear(), rng(), first=0.1).times
+    times = LogitNormal(0.5, 0.8).draw(5000, Linear(), rng(), t_min=0.1).times
     logits = torch.logit((times - 0.1) / 0.9).numpy()
     assert stats.kstest(logits, stats.norm(0.5, 0.8).cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
 def test_log_normal_sigma_has_edms_law_on_every_path(path):
-    times = LogNormalSigma().draw(5000, path, rng(), first=1e-6).times
+    times = LogNormalSigma().draw(5000, path, rng(), t_min=1e-6).times
     log_sigma = -0.5 * path.log_snr(times)
     assert stats.kstest(log_sigma.numpy(), stats.norm(-1.2, 1.2).cdf).pvalue > 1e-3
 
@@ -127,7 +127,7 @@ def steep(t):
 def taught(config, batches=200, n=64, first=0.0):
     sampler, generator = config.build(), rng(9)
     for _ in range(batches):
-        drawn = sampler.draw(n, Linear(), generator, first=first)
+        drawn = sampler.draw(n, Linear(), generator, t_min=first)
         sampler.update(drawn, steep(drawn.times))
     return sampler
 
@@ -143,7 +143,10 @@ def test_importance_starts_uniform_and_waits_for_every_interval():
 
 def test_importance_masses_follow_the_second_moment():
     """Constant losses in each interval: masses are their sizes, mixed with the uniform share."""
-    sampler, sizes = Importance(bins=4, horizon=5, uniform_share=0.1).build(), torch.tensor([1.0, -2, 3, 4])
+    sampler, sizes = (
+        Importance(bins=4, horizon=5, uniform_fraction=0.1).build(),
+        torch.tensor([1.0, -2, 3, 4]),
+    )
     times = torch.tensor([0.1, 0.3, 0.6, 0.9], dtype=torch.float64)
     for _ in range(20):
         sampler.update(DrawnTimes(times, torch.ones_like(times), 0.0, True), sizes)
@@ -172,7 +175,7 @@ def test_importance_weighted_mean_is_the_uniform_mean(first):
     sampler = taught(Importance(bins=32), first=first)
     means = []
     for seed in range(400):
-        drawn = sampler.draw(16, Linear(), rng(seed), first=first)
+        drawn = sampler.draw(16, Linear(), rng(seed), t_min=first)
         means.append((drawn.weights * steep(drawn.times)).mean().item())
     integral = math.log(1.02 / (first + 0.02))
     assert abs(np.mean(means) - integral) < 3 * np.std(means, ddof=1) / math.sqrt(400)
@@ -191,7 +194,7 @@ def test_importance_times_follow_the_masses():
     counts = torch.bincount((times * 8).long().clamp(max=7), minlength=8).numpy()
     assert np.abs(counts / 5000 - sampler.masses.numpy()).max() < 0.005
     weights = sampler.draw(50, Linear(), rng()).weights
-    assert weights.max() <= 1 / Importance().uniform_share
+    assert weights.max() <= 1 / Importance().uniform_fraction
 
 
 def test_importance_remembers_through_a_state_dict():

@@ -71,7 +71,7 @@ def test_budget_fraction():
 
 
 def test_rate_by_hand():
-    config = TrainConfig(warmup_steps=4, final_rate=0.2)
+    config = TrainConfig(warmup_steps=4, final_lr_fraction=0.2)
     # a long run: four steps of warm-up; the decay goes from 1 to 0.2
     assert rate_factor(0, 0.0, config) == pytest.approx(0.25)
     assert rate_factor(2, 0.005, config) == pytest.approx(0.75 * (1 - 0.8 * 0.005))
@@ -105,11 +105,11 @@ def test_average_follows_the_recurrence_and_its_horizon():
 
 
 def test_average_of_share_zero_is_the_weights():
-    model = make(ema_share=0.0)
+    model = make(ema_fraction=0.0)
     fit(model, Budget(steps=3))
-    other = make(ema_share=0.5)
+    other = make(ema_fraction=0.5)
     fit(other, Budget(steps=3))
-    reference = make(ema_share=0.0)
+    reference = make(ema_fraction=0.0)
     optimizer = make_optimizer(reference.parameters(), reference.config.training)
     order = BatchOrder(100, 16, 0)
     for step in range(3):
@@ -349,7 +349,7 @@ def test_training_outside_the_main_thread():
 
 def test_validation_is_the_mean_loss_and_the_best_weights_are_kept(tmp_path):
     data, val = tiny_images(64, SPEC), tiny_images(40, SPEC, seed=5)  # other frequencies: training will hurt
-    model = make(learning_rate=0.1, validations=4, ema_share=0.0)
+    model = make(learning_rate=0.1, validations=4, ema_fraction=0.0)
     with torch.no_grad():
         model.bias.copy_(
             torch.stack([(val.flatten(1) == k).float().mean(0) + 0.01 for k in range(4)], 1).log()

@@ -16,7 +16,7 @@ from genzoo.models.input_pictures import input_images, translation_picture
 from genzoo.nn.conv_unet import ConvUNetConfig
 
 SPEC = DataSpec((1, 8, 8), 17, "vector", 64)
-NETWORK = ConvUNetConfig(fine=4, widths=(8,), blocks=1, attention=0)
+NETWORK = ConvUNetConfig(fine=4, channels=(8,), blocks=1, attention=0)
 
 
 def images(n=60, c=1, levels=17, seed=0):

@@ -5,7 +5,7 @@ from torch import nn
 
 from genzoo.core.passes import frozen
 from genzoo.nn.patch_discriminator import PatchDiscriminatorConfig
-from genzoo.objectives.adversarial import R1, Hinge, Lazily, RelativisticPaired, per_image
+from genzoo.objectives.adversarial import R1, Hinge, Lazy, RelativisticPaired, per_image
 from genzoo.objectives.two_players import TwoPlayerGame
 
 
@@ -27,12 +27,12 @@ def test_patches_are_averaged_image_by_image():
     real, fake = (torch.randn(3, 1, 8, 8, generator=rng(seed)) for seed in (0, 1))
     on_real, on_fake = network(real), network(fake)
     assert on_real.shape == (3, 4, 4)
-    found = game.discriminate(network, real, fake)
+    found = game.discriminator_loss(network, real, fake)
     by_hand = [
         (torch.relu(1 - r) + torch.relu(1 + f)).sum() / 16 for r, f in zip(on_real, on_fake, strict=True)
     ]
     torch.testing.assert_close(found.total, torch.stack(by_hand))
-    torch.testing.assert_close(game.deceive(frozen(network), real, fake), -on_fake.mean((1, 2)))
+    torch.testing.assert_close(game.generator_loss(frozen(network), real, fake), -on_fake.mean((1, 2)))
     torch.testing.assert_close(found.parts["gap"], (on_real - on_fake).mean((1, 2)))
 
 
@@ -54,13 +54,13 @@ def test_a_patch_sees_34_pixels_and_what_it_answers_to():
 
 
 def test_the_makers_turn_leaves_the_discriminator_without_gradients():
-    network, game = patches(), TwoPlayerGame(RelativisticPaired(), (Lazily(R1()),))
+    network, game = patches(), TwoPlayerGame(RelativisticPaired(), (Lazy(R1()),))
     fake = torch.randn(2, 1, 8, 8, generator=rng(), requires_grad=True)
-    game.deceive(frozen(network), torch.zeros(2, 1, 8, 8), fake).sum().backward()
+    game.generator_loss(frozen(network), torch.zeros(2, 1, 8, 8), fake).sum().backward()
     assert fake.grad is not None and fake.grad.any()
     assert all(p.grad is None and p.requires_grad for p in network.parameters())
     fake.grad = None
-    game.discriminate(network, torch.zeros(2, 1, 8, 8), fake).total.sum().backward()
+    game.discriminator_loss(network, torch.zeros(2, 1, 8, 8), fake).total.sum().backward()
     assert fake.grad is None and any(p.grad.any() for p in network.parameters())
 
 

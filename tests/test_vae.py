@@ -17,7 +17,7 @@ from genzoo.models.vae.vector_vae import VAEConfig
 from genzoo.nn.latent_paths import interpolate_spherically
 from genzoo.objectives.elbo import ConstantBeta, FreeBits, WarmUp
 
-TINY = VAEConfig(latents=2, widths=(8, 8), blocks=1, mixture=0)
+TINY = VAEConfig(latent_dim=2, channels=(8, 8), blocks=1, prior_components=0)
 BINARY = DataSpec((1, 2, 2), 2)
 FOUR = DataSpec((1, 2, 2), 4)
 
@@ -91,7 +91,7 @@ def reference_case(**changes):
 @pytest.mark.parametrize("progress", [1.0, 0.25])
 def test_loss_equals_the_reference(progress):
     """Kingma & Welling 2014, equation 3, with the KL warmed up; odd sides, a class, every layer perturbed."""
-    model, images, classes = reference_case(kl=WarmUp(share=0.5))
+    model, images, classes = reference_case(kl=WarmUp(fraction=0.5))
     model.progress = progress
     loss = model.loss(Batch(images, classes), generator=generator())
     eps = torch.randn(4, 2, generator=generator(), dtype=torch.float64).numpy()
@@ -100,7 +100,7 @@ def test_loss_equals_the_reference(progress):
     np.testing.assert_allclose(loss.total.detach().numpy(), beta * kl - log_p, rtol=1e-6)
     np.testing.assert_allclose(loss.parts["kl"].detach().numpy(), kl, rtol=1e-6)
     assert (kl > 0.01).all()
-    model.eval()  # validation is judged by the weighting of the run's end
+    model.eval()  # validation is compared with the weighting of the run's end
     total = model.loss(Batch(images, classes), generator=generator()).total
     np.testing.assert_allclose(total.detach().numpy(), kl - log_p, rtol=1e-6)
 
@@ -140,7 +140,7 @@ OUTPUTS = ("categorical", "logistics", "gaussian", "sigma", "mse")
 CASES = [(BINARY, "bernoulli"), *((BINARY, o) for o in OUTPUTS), *((FOUR, o) for o in OUTPUTS)]
 
 
-PRIORS = {"normal": {}, "mixture": {"mixture": 3}, "vamp": {"pseudo_inputs": 3}}
+PRIORS = {"normal": {}, "mixture": {"prior_components": 3}, "vamp": {"pseudo_inputs": 3}}
 
 
 @pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
@@ -151,7 +151,7 @@ def test_bounds_of_all_images_sum_to_at_most_one(spec, output, prior):
     model = perturbed(config.build(spec), 0.25)
     with torch.no_grad():  # wider than the prior: a narrow posterior has heavy-tailed importance weights
         model.encoder.head.weight.mul_(0.2)
-        model.encoder.head.bias[config.latents :] = 0.2
+        model.encoder.head.bias[config.latent_dim :] = 0.2
     images, model.samples = all_images(spec), 256
     nats = torch.stack([model.log_likelihood(images, generator=generator(s)).nats for s in range(6)])
     totals = nats.exp().sum(1)
@@ -167,7 +167,7 @@ def one_latent(spec, output="auto"):
 
     Where a posterior is narrower than the true one, importance weights have no variance to speak of.
     """
-    model = perturbed(replace(TINY, latents=1, output=output).build(spec), 0.4).double()
+    model = perturbed(replace(TINY, latent_dim=1, output=output).build(spec), 0.4).double()
     with torch.no_grad():
         model.encoder.head.weight.mul_(0.1)
         model.encoder.head.bias.zero_()
@@ -301,7 +301,7 @@ def test_spherical_interpolation_turns_at_a_steady_rate():
 
 
 def test_traversals_vary_the_most_active_latents():
-    model = perturbed(replace(TINY, latents=4).build(FOUR), 0.5)
+    model = perturbed(replace(TINY, latent_dim=4).build(FOUR), 0.5)
     images = all_images(FOUR)
     grid = model.traversals(images, most=3, n=5, span=2.0)
     assert grid.shape == (3, 5, 1, 2, 2)
@@ -337,7 +337,7 @@ def test_mistakes_are_named():
     with pytest.raises(GenzooError, match="real-valued"):
         TINY.build(DataSpec((2,), None))
     with pytest.raises(GenzooError, match="at least one latent"):
-        replace(TINY, latents=0).build(FOUR)
+        replace(TINY, latent_dim=0).build(FOUR)
     with pytest.raises(GenzooError, match="scale of a Gaussian must be positive"):
         replace(TINY, output="mse", mse_scale=0.0).build(FOUR)
     with pytest.raises(GenzooError, match="unknown output distribution 'gauss'"):

@@ -152,7 +152,7 @@ def test_coarse_images_are_those_of_their_levels():
 
 @pytest.fixture(scope="module")
 def bench():
-    """Digits seen by judges that need no training, under the names of those that do."""
+    """Digits seen by extractors that need no training, under the names of those that do."""
     data = genzoo.load_data("digits")
     made = Bench(data, 150, 2, 0, lambda text: None, 4)
     spaces = {DEFAULT: pixel_space(data.train), "random": random_space(data.train)}

@@ -10,7 +10,7 @@ from enumeration import perturbed
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.models.autoregressive.pixel_models import HeadConfig, PixelTransformerConfig
 from genzoo.models.gan.generator_model import GANConfig
@@ -20,15 +20,15 @@ from genzoo.models.vq.vqgan import MOST_PER_DIM, VQGANConfig, adaptive_weight
 from genzoo.models.vq.vqvae import VQVAEConfig
 from genzoo.nn.patch_discriminator import PatchDiscriminatorConfig
 from genzoo.nn.quantisers import QuantiserConfig
-from genzoo.objectives.adversarial import R1, Hinge, Lazily
+from genzoo.objectives.adversarial import R1, Hinge, Lazy
 from genzoo.objectives.perceptual import feature_distance
 from genzoo.testing import yield_checks
 from genzoo.training.checkpoint import load_state
 from genzoo.training.trainer import Budget, RunOptions, Trainer
 
-VQ = VQVAEConfig(widths=(8,), blocks=1, quantiser=QuantiserConfig(codes=4, width=3), neighbours=2)
+VQ = VQVAEConfig(channels=(8,), blocks=1, quantiser=QuantiserConfig(codebook_size=4, width=3), neighbours=2)
 TRAINING = TrainConfig(batch_size=16, precision="fp32", learning_rate=3e-3, validations=2)
-TINY = VQGANConfig(VQ, PatchDiscriminatorConfig((6,)), penalties=(Lazily(R1(1.0), 3),), training=TRAINING)
+TINY = VQGANConfig(VQ, PatchDiscriminatorConfig((6,)), penalties=(Lazy(R1(1.0), every=3),), training=TRAINING)
 HEAD = HeadConfig(width=16, code_width=6, output="categorical")
 PRIOR = PixelTransformerConfig(group=1, width=16, head_width=16, blocks=1, head=HEAD)
 LATENT = LatentConfig(TINY, PRIOR, training=TRAINING)
@@ -81,7 +81,7 @@ def test_conformance(check):
 def test_everything_but_training_is_the_autoencoders():
     model = built().eval()
     inner, x = model.autoencoder, images()
-    assert model.likelihood is inner.likelihood is Likelihood.LOWER_BOUND
+    assert model.likelihood is inner.likelihood is LikelihoodKind.LOWER_BOUND
     assert torch.equal(model.sample(5, generator=rng(1)), inner.sample(5, generator=rng(1)))
     assert torch.equal(model.log_likelihood(x).nats, inner.log_likelihood(x).nats)
     assert torch.equal(model.reconstruct(x), inner.reconstruct(x))
@@ -106,7 +106,7 @@ def test_the_autoencoders_loss_by_hand():
         model.discriminator.head.weight.mul_(300)  # sure enough of itself to need no clamp
     twin = copy.deepcopy(model)
     found = model.loss(Batch(x), "autoencoder", generator=rng(1))
-    plain, params = twin.autoencoder.judged(Batch(x), rng(1))
+    plain, params = twin.autoencoder.loss_and_params(Batch(x), rng(1))
     probabilities = params.softmax(-1)
     mean = (probabilities * torch.arange(8)).sum(-1)
     shown = mean + (mean.round() - mean).detach()
@@ -193,7 +193,7 @@ def test_the_discriminator_judges_what_is_shown_and_touches_nothing_else():
     before = snapshot(model.discriminator)
     model.loss(Batch(x), "autoencoder", generator=rng(1)).total.mean().backward()
     assert all(p.grad is None or not p.grad.any() for p in model.discriminator.parameters())
-    assert equal(before, snapshot(model.discriminator)) and int(model.game.played) == 1
+    assert equal(before, snapshot(model.discriminator)) and int(model.game.d_steps) == 1
 
 
 def test_before_its_start_the_discriminator_says_nothing():
@@ -257,7 +257,9 @@ def test_given_features_replace_the_discriminators_and_stay_outside(tmp_path):
 
 
 def test_turns_and_spans_with_a_prior():
-    model = built(replace(LATENT, autoencoder_share=0.8, autoencoder=replace(TINY, adversarial_start=0.25)))
+    model = built(
+        replace(LATENT, autoencoder_fraction=0.8, autoencoder=replace(TINY, adversarial_start=0.25))
+    )
     assert model.turns == ("autoencoder discriminator", "autoencoder", "prior")
     spans = {turn: model.span_of(turn) for turn in model.turns}
     assert spans == {
@@ -275,7 +277,7 @@ def test_turns_and_spans_with_a_prior():
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.7, 0.9])
 def test_spans_end_where_the_parts_do(share):
-    model = built(replace(LATENT, autoencoder_share=share))
+    model = built(replace(LATENT, autoencoder_fraction=share))
     assert [model.span_of(turn)[1] for turn in model.turns] == [share, share, 1.0]
 
 
@@ -326,4 +328,4 @@ def test_a_run_that_crashed_resumes_bit_for_bit(tmp_path, whole, crash, saved):
     assert load_state(tmp_path)["step"] == saved
     train(tmp_path, resume=True)
     assert_same_runs(whole, tmp_path)
-    assert int(load_state(whole)["model"]["autoencoder.game.played"]) == 10
+    assert int(load_state(whole)["model"]["autoencoder.game.d_steps"]) == 10

@@ -9,15 +9,17 @@ import torch
 from enumeration import all_images, perturbed
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.models.vq.vqvae import VQTokenizer, VQVAEConfig
 from genzoo.nn.quantisers import QuantiserConfig
 from genzoo.testing import check_model
 
-TINY = VQVAEConfig(widths=(8, 16), blocks=1, quantiser=QuantiserConfig(codes=4, width=3), neighbours=3)
+TINY = VQVAEConfig(
+    channels=(8, 16), blocks=1, quantiser=QuantiserConfig(codebook_size=4, width=3), neighbours=3
+)
 FSQ = replace(TINY, quantiser=QuantiserConfig(kind="fsq", levels=(3, 3)))
-SIXTEEN = replace(TINY, quantiser=QuantiserConfig(codes=16, width=3), neighbours=5)
+SIXTEEN = replace(TINY, quantiser=QuantiserConfig(codebook_size=16, width=3), neighbours=5)
 CASES = [
     pytest.param(SIXTEEN, DataSpec((1, 2, 2), 2), id="16-codes-1-position"),
     pytest.param(TINY, DataSpec((1, 2, 3), 2), id="4-codes-2-positions"),
@@ -41,7 +43,7 @@ def trained_a_little(config, spec):
 def every_code(model):
     """All codes there are, long `[K ** (h w), h', w']`."""
     positions = math.prod(model.grid)
-    values = list(itertools.product(range(model.quantiser.codes), repeat=positions))
+    values = list(itertools.product(range(model.quantiser.codebook_size), repeat=positions))
     return torch.tensor(values).view(-1, *model.grid)
 
 
@@ -49,7 +51,7 @@ def exact_nats(model, images, cond=None):
     """log sum_z P(z) P(x|z) over all codes, in float64, written out anew."""
     codes = every_code(model)
     marginals = model.marginals if cond is None else model.marginals[cond.item()]
-    shares = (0.99 * marginals + 0.01 / model.quantiser.codes).double().flatten(0, 1)
+    shares = (0.99 * marginals + 0.01 / model.quantiser.codebook_size).double().flatten(0, 1)
     log_prior = sum(shares[i].log()[codes.flatten(1)[:, i]] for i in range(len(shares)))
     with torch.no_grad():
         embedded = None if cond is None else model.condition(cond, len(cond)).expand(len(codes), -1)
@@ -68,11 +70,11 @@ def test_two_part_code_below_set_bound_below_exact_sum(config, spec):
     bound = model.log_likelihood(images)
     model.neighbours = 10**6
     widest = model.log_likelihood(images).nats
-    assert bound.kind is Likelihood.LOWER_BOUND
+    assert bound.kind is LikelihoodKind.LOWER_BOUND
     for lower, higher in itertools.pairwise((two_part, bound.nats, widest, exact)):
         assert (lower <= higher + 1e-4).all()  # float32 rounding
     assert two_part.mean() < bound.nats.mean() - 0.01 < exact.mean() - 0.02
-    if len(every_code(model)) == model.quantiser.codes:  # one position: single changes are all codes
+    if len(every_code(model)) == model.quantiser.codebook_size:  # one position: single changes are all codes
         torch.testing.assert_close(widest, exact, rtol=1e-5, atol=1e-5)
 
 
@@ -196,7 +198,7 @@ def test_samples_of_a_class_follow_its_exact_sum():
      ((64, 64), (16, 16))],
 )  # fmt: skip
 def test_grid_of_codes(size, grid):
-    model = VQVAEConfig(widths=(4, 8), blocks=0).build(DataSpec((1, *size), 2))
+    model = VQVAEConfig(channels=(4, 8), blocks=0).build(DataSpec((1, *size), 2))
     images = torch.randint(2, (2, 1, *size), generator=seeded(0), dtype=torch.uint8)
     tokenizer = VQTokenizer(model)
     tokens = tokenizer.encode(images)
@@ -210,7 +212,7 @@ def test_training_reconstructs_and_uses_its_codes():
     """Four prototypes and eight codes: the decoder learns them, and every image keeps its own code."""
     prototypes = torch.randint(2, (4, 1, 4, 4), generator=seeded(0), dtype=torch.uint8)
     images = prototypes.repeat(16, 1, 1, 1)
-    config = VQVAEConfig(widths=(16, 32), blocks=1, quantiser=QuantiserConfig(codes=8, width=4))
+    config = VQVAEConfig(channels=(16, 32), blocks=1, quantiser=QuantiserConfig(codebook_size=8, width=4))
     torch.manual_seed(0)
     model = config.build(DataSpec((1, 4, 4), 2)).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)

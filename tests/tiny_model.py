@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from genzoo.core.config import TrainConfig
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import Batch
 from genzoo.core.trainable import Loss
 from genzoo.models.base import GenerativeModel, ModelConfig
@@ -39,7 +39,7 @@ class TinyModel(GenerativeModel):
 
     @property
     def likelihood(self):
-        return Likelihood.EXACT
+        return LikelihoodKind.EXACT
 
     def _log_prob(self, images, bias):
         logits = F.log_softmax((bias * self.gain[:, None]).float(), -1)
@@ -88,7 +88,7 @@ class Duel(GenerativeModel):
 
     @property
     def likelihood(self):
-        return Likelihood.NONE
+        return LikelihoodKind.NONE
 
     def parameters_of(self, turn):
         return iter([{"critic": self.critic, "actor": self.actor}[turn]])

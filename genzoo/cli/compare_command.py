@@ -158,10 +158,10 @@ def _bake_off(flags: CompareFlags, argv: Sequence[str]) -> int:
         return 130
     _show(comparison, flags, flags.html or out / PAGE)
     _keep_record(comparison, out / RECORD)
-    return _judged(comparison)
+    return _exit_code(comparison)
 
 
-def _judged(comparison: "Comparison") -> int:
+def _exit_code(comparison: "Comparison") -> int:
     """The exit code; raises `GenzooError` where no entrant is left."""
     from genzoo.core.errors import GenzooError
 

@@ -1,6 +1,6 @@
 """`python -m genzoo.evaluate RUN [flags]`: how likely a trained model finds images it has not seen, and what it draws.
 
-Samples are judged in the features of an encoder that had no part in the model, and searched for copies of training
+Samples are evaluated in the features of an encoder that had no part in the model, and searched for copies of training
 images. Of models with latents it also tells what these hold, in figures and pictures; of those without a likelihood,
 which modes of the data their samples hit. Of an encoder it tells what its vectors are good for and how they lie.
 """
@@ -47,17 +47,18 @@ class EvaluateFlags:
     """End each measurement of likelihoods after this time, with the images, in random order, that were measured by
     then."""
     samples: int | None = None
-    """Samples to draw and judge, else 2,000 or as many as there are images to judge them by; 0: none. Drawing ends
-    after five minutes with what there is by then."""
+    """Samples to draw and evaluate, else 2,000 or as many as there are images to compare them with; 0: none. Drawing
+    ends after five minutes with what there is by then."""
     samples_only: bool = False
-    """Judge samples and draw pictures; likelihoods and costs in the report stay as they are."""
-    judge: str | None = None
-    """In whose features samples are judged: encoder:RUN, pixels, random, inception or dinov2; else a small encoder that
-    is trained on the training images once and kept in $GENZOO_CACHE or ~/.cache/genzoo."""
-    outliers: str | None = None
-    """Also: how well the model tells these other data (mnist, folder:PATH ...) from its own."""
-    noised: int | None = None
-    """Of a model without likelihood: that of its generator plus noise, estimated on this many images (slow)."""
+    """Evaluate samples and draw pictures; likelihoods and costs in the report stay as they are."""
+    features: str | None = None
+    """Feature extractor of FID-like metrics: encoder:RUN, pixels, random, inception or dinov2; else a small encoder
+    that is trained on the training images once and cached in $GENZOO_CACHE or ~/.cache/genzoo."""
+    ood: str | None = None
+    """Out-of-distribution (OOD) detection: also the AUROC against these other data (mnist, folder:PATH ...)."""
+    ais: int | None = None
+    """Of a model without likelihood: log-likelihood under its generator plus Gaussian observation noise, by annealed
+    importance sampling (Wu et al. 2017) on this many images (slow)."""
     ais_steps: int = 500
     """Temperatures of that estimate: more, and the bound is closer and slower."""
     fine_tune: int | None = None
@@ -82,17 +83,17 @@ def _evaluate(flags: EvaluateFlags) -> None:
     from genzoo.objectives.likelihood.decoder import Annealing
 
     how = Evaluation(
-        flags.split, flags.samples, flags.judge, flags.max_images, flags.max_seconds, flags.seed, out=flags.run,
+        flags.split, flags.samples, flags.features, flags.max_images, flags.max_seconds, flags.seed, out=flags.run,
         run=flags.run, samples_only=flags.samples_only,
-        ais=None if flags.noised is None else Noising(flags.noised, Annealing(steps=flags.ais_steps)),
+        ais=None if flags.ais is None else Noising(flags.ais, Annealing(steps=flags.ais_steps)),
         fine_tuning=None if flags.fine_tune is None else FineTuning(flags.fine_tune),
     )  # fmt: skip
     model = load_model(flags.run).to(flags.device)
     _check_flags(model, flags)
     data = load_for(model, flags)
-    if flags.outliers is not None:
-        other = load_for(model, replace(flags, data=flags.outliers))
-        how = replace(how, ood=Strangers(flags.outliers, other))
+    if flags.ood is not None:
+        other = load_for(model, replace(flags, data=flags.ood))
+        how = replace(how, ood=Strangers(flags.ood, other))
     _show(evaluate_with(model, data, how), flags.run, data.name)
 
 
@@ -101,12 +102,12 @@ def _check_flags(model: "Trainable", flags: EvaluateFlags) -> None:
     from genzoo.models.base import Encoder
 
     if isinstance(model, Encoder):
-        generative = ("outliers", "noised", "samples", "judge", "max_seconds", "samples_only")
+        generative = ("ood", "ais", "samples", "features", "max_seconds", "samples_only")
         _refuse(flags, generative, "for models that draw images, this is an encoder")
         return
     _refuse(flags, ("fine_tune",), "for encoders, this is a generative model")
     if flags.samples_only:
-        about_likelihoods = ("max_seconds", "outliers", "noised")
+        about_likelihoods = ("max_seconds", "ood", "ais")
         _refuse(flags, about_likelihoods, "about likelihoods, which --samples-only leaves alone")
 
 
@@ -135,7 +136,7 @@ def _show(report: "Report", run: Path, data: str) -> None:
 
 
 def load_for(model: "Trainable", flags: EvaluateFlags) -> "ImageData":
-    """The data to be judged: the run's own unless the flags name others.
+    """The data to be evaluated: the run's own unless the flags name others.
 
     Raises `GenzooError` where neither says which, or where they do not fit the model.
     """

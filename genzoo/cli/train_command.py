@@ -43,13 +43,12 @@ class TrainFlags:
     data_root: str | None = None
     """Where data sets lie or are downloaded to; else $GENZOO_DATA, else ./data."""
     cond: str | None = None
-    """"class" trains a model that draws and judges images of a given class; mask, downsample, grey, edges or
+    """"class" trains a model that draws and scores images of a given class; mask, downsample, grey, edges or
     folder:INPUTS one that does so given an input image; encoder:RUN one given an encoder's vectors."""
     prior: bool = False
     """Also learn to draw the vectors of --cond encoder:RUN, so that samples need no picture."""
-    views: str | None = None
-    """The kind of images, which decides what an encoder learns to ignore: digits, small-digits, garments, photographs
-    or none; else by the data."""
+    augmentation: str | None = None
+    """Augmentation policy of an encoder: digits, small-digits, garments, photographs or none; else by the data."""
     size: Literal["tiny", "small", "base", "large"] = "small"
     """The size of the model; up to small suits two processor cores, large wants a GPU."""
     image_size: int | None = None
@@ -162,8 +161,8 @@ def _check_flags(name: str, flags: TrainFlags, rest: Sequence[str]) -> None:
     recipe = row_of(name).recipe()
     if name in encoder_rows():
         return
-    if flags.views is not None:
-        raise GenzooError("--views is for encoders, such as simclr; leave it out")
+    if flags.augmentation is not None:
+        raise GenzooError("--augmentation is for encoders, such as simclr; leave it out")
     _parse_config(recipe.sizes[flags.size], rest)
 
 
@@ -171,7 +170,7 @@ def _config_for(name: str, flags: TrainFlags, data: "ImageData") -> "TrainableCo
     """The preset's configuration for these data and the kind of their images."""
     from genzoo.data.augmentation_presets import KINDS
 
-    return row_of(name).recipe().config(flags.size, data.spec, flags.views or KINDS.get(flags.data))
+    return row_of(name).recipe().config(flags.size, data.spec, flags.augmentation or KINDS.get(flags.data))
 
 
 def _with_prior(config: "TrainableConfig") -> "TrainableConfig":
@@ -196,7 +195,7 @@ def _resumed_plan(argv: Sequence[str], flags: TrainFlags, preset: str | None, re
 
     if flags.out is None:
         raise GenzooError("--resume needs the run folder; name it with --out")
-    for flag in ("--size", "--views"):
+    for flag in ("--size", "--augmentation"):
         if any(argument.split("=")[0] == flag for argument in argv):
             raise GenzooError(f"a resumed run keeps what it was made of; leave {flag} out")
     out = Path(flags.out)
@@ -211,8 +210,8 @@ def _resumed_plan(argv: Sequence[str], flags: TrainFlags, preset: str | None, re
     budget = _budget(flags) or Budget(**stored.get("budget", {}))
     data = flags.data_arguments().load()
     config, data = _parse_config(config_of(stored, out), rest).adapted(data)
-    kept = replace(flags.data_arguments(), root=arguments.root)  # data may have moved since
-    return Plan(flags, preset or stored["preset"], config, budget, kept, data, out)
+    arguments_now = replace(flags.data_arguments(), root=arguments.root)  # data may have moved since
+    return Plan(flags, preset or stored["preset"], config, budget, arguments_now, data, out)
 
 
 def _parse_config(default: "TrainableConfig", rest: Sequence[str]) -> "TrainableConfig":
@@ -316,7 +315,7 @@ def _show_encoder(model: "Encoder", plan: Plan, trainer: "Trainer") -> None:
 
     case = EncoderCase(model, plan.data, "test", plan.flags.seed, TEST_IMAGES, BANK_IMAGES)
     rows = {"run": str(plan.out), "steps": str(trainer.step)}
-    rows |= _kept(plan.out, case, SECTIONS)
+    rows |= _reported_rows(plan.out, case, SECTIONS)
     print_table(f"{plan.preset} on {plan.arguments.name}", rows)
 
 
@@ -325,7 +324,7 @@ def _other_rows(model: "GenerativeModel", plan: Plan) -> dict[str, str]:
     from genzoo.evaluation.report.modes_section import ModesSection
     from genzoo.evaluation.report.translation_section import TranslationSection
 
-    return _kept(plan.out, _case(model, plan), [ModesSection(), TranslationSection()])
+    return _reported_rows(plan.out, _case(model, plan), [ModesSection(), TranslationSection()])
 
 
 def _case(model: "GenerativeModel", plan: Plan) -> "Case":
@@ -335,7 +334,7 @@ def _case(model: "GenerativeModel", plan: Plan) -> "Case":
     return Case(model, plan.data, "test", plan.flags.seed, TEST_IMAGES, TEST_SECONDS)
 
 
-def _kept(out: Path, case: "Case | EncoderCase", sections: Sequence["Section"]) -> dict[str, str]:
+def _reported_rows(out: Path, case: "Case | EncoderCase", sections: Sequence["Section"]) -> dict[str, str]:
     """The rows of what there is to tell, which joins the report."""
     from genzoo.evaluation.evaluator import measured
     from genzoo.evaluation.report.rendering import report_rows
@@ -354,6 +353,6 @@ def _test_rows(model: "GenerativeModel", plan: Plan) -> dict[str, str]:
     from genzoo.evaluation.report.likelihood_section import LikelihoodSection
 
     try:
-        return _kept(plan.out, _case(model, plan), [LikelihoodSection(gap=False)])
+        return _reported_rows(plan.out, _case(model, plan), [LikelihoodSection(gap=False)])
     except GenzooError as reason:  # a solver that did not converge: the run is no less done
         return {"likelihood": f"none: {reason}"}

@@ -58,17 +58,17 @@ class TrainConfig(Configurable):
     """Peak learning rate."""
     warmup_steps: int = 100
     """Steps of linear warm-up, at most a tenth of the run."""
-    final_rate: float = 0.0
+    final_lr_fraction: float = 0.0
     """Learning rate at the end of the budget as a share of the peak; the decay is linear."""
     betas: tuple[float, float] = (0.9, 0.99)
     """AdamW's moment decays."""
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay, on weights of two and more dimensions."""
-    muon: bool = False
-    """Muon's orthogonal steps for the kernels of hidden convolutions; all else keeps to AdamW."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """"muon": its orthogonal steps for the kernels of hidden convolutions; all else keeps to AdamW."""
     clip_norm: float = 1.0
     """Largest global gradient norm; longer gradients are scaled down."""
-    ema_share: float = 0.05
+    ema_fraction: float = 0.05
     """Horizon of the weight average as a share of the steps so far; 0 turns averaging off."""
     accumulate: int = 1
     """Gradient accumulation: micro-batches per step."""

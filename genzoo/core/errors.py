@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 class GenzooError(Exception):
-    """A mistake that a user can mend: the message is one line that says what was wrong and what to do."""
+    """User error; the message is one line that says what was wrong and what to change."""
 
 
 class NoLikelihood(GenzooError):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 from genzoo.core.spec import DataSpec
 
 
-class Likelihood(IntEnum):
+class LikelihoodKind(IntEnum):
     """How a reported log-likelihood relates to the true log P(x). Kinds of parts compose by `min`."""
 
     NONE = 0
@@ -38,6 +38,10 @@ class Likelihood(IntEnum):
         return {0: "-", 1: "~", 2: "<=", 3: "="}[int(self)]
 
 
+Likelihood = LikelihoodKind
+"""The public name."""
+
+
 def bits_per_dim(nats: Tensor, spec: DataSpec) -> Tensor:
     """-nats / (D ln 2): the one place where nats of an image become bits per sub-pixel. `[b]` -> `[b]`.
 
@@ -57,7 +61,7 @@ class LogLikelihood:
     """
 
     nats: Tensor
-    kind: Likelihood
+    kind: LikelihoodKind
     spec: DataSpec
     stderr: Tensor | None = None
     details: dict[str, Any] = field(default_factory=dict)

@@ -11,7 +11,14 @@ from dataclasses import replace
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
-from genzoo.data.augmentations import Augmentation, ColourJitter, RandomCrop, RandomErasing, RandomGrey, Then
+from genzoo.data.augmentations import (
+    Augmentation,
+    ColourJitter,
+    Compose,
+    RandomCrop,
+    RandomErasing,
+    RandomGrey,
+)
 
 LIGHT = ColourJitter(brightness=0.3, contrast=0.3, gamma=0.3)
 """Shades of grey."""
@@ -19,17 +26,17 @@ SMALL_SIDE = 16
 """Images with no side longer than this have little to leave out."""
 
 AUGMENTATIONS: Mapping[str, Augmentation] = {
-    "none": Then(),
-    "small-digits": Then((RandomCrop(scale=(0.6, 1.2), degrees=15.0, shear=10.0), LIGHT)),
-    "digits": Then((RandomCrop(scale=(0.4, 1.2), degrees=15.0, shear=10.0), LIGHT)),
-    "garments": Then(
+    "none": Compose(),
+    "small-digits": Compose((RandomCrop(scale=(0.6, 1.2), degrees=15.0, shear=10.0), LIGHT)),
+    "digits": Compose((RandomCrop(scale=(0.4, 1.2), degrees=15.0, shear=10.0), LIGHT)),
+    "garments": Compose(
         (
             RandomCrop(scale=(0.5, 1.0), ratio=(0.9, 1.1), flip=0.5),
             ColourJitter(brightness=0.4, contrast=0.4, gamma=0.4),
             RandomErasing(share=0.25, fill=-1.0),
         )
     ),
-    "photographs": Then(
+    "photographs": Compose(
         (
             RandomCrop(scale=(0.2, 1.0), flip=0.5, ground=None),
             ColourJitter(0.4, 0.4, 0.4, 0.1, share=0.8),
@@ -73,8 +80,8 @@ def ground_of(spec: DataSpec) -> float:
 
 def on_ground(augmentation: Augmentation, ground: float) -> Augmentation:
     """`augmentation` with `ground` outside of its crops' images, save where the edge goes on."""
-    if isinstance(augmentation, Then):
-        return Then(tuple(on_ground(part, ground) for part in augmentation.parts))
+    if isinstance(augmentation, Compose):
+        return Compose(tuple(on_ground(part, ground) for part in augmentation.parts))
     if isinstance(augmentation, RandomCrop) and augmentation.ground is not None:
         return replace(augmentation, ground=ground)
     return augmentation

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as kernels
+from typing_extensions import override
 
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
@@ -49,7 +50,7 @@ class Augmentation(Configurable, ABC):
 
 
 @dataclass(frozen=True)
-class Then(Augmentation):
+class Compose(Augmentation):
     """One after the other; nothing where there are no parts."""
 
     parts: tuple[Augmentation, ...] = ()
@@ -95,8 +96,8 @@ class RandomCrop(Augmentation):
         if not fine or (self.size is not None and min(self.size) < 1):
             raise GenzooError(f"scale, ratio and size of a crop must be positive and rising: {self}")
 
+    @override
     def changed(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """`[b, c, *size]`."""
         return resampled(x, self.maps(x, generator), self.size or (x.shape[2], x.shape[3]), self.ground)
 
     def maps(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -244,8 +245,8 @@ class RandomGrey(Augmentation):
     share: float = 0.2
     """Probability."""
 
+    @override
     def changed(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """The same shape."""
         grey = draws(x, 1, generator)[:, :, None, None] < self.share
         return torch.where(grey, _luma(x).expand_as(x), x)
 
@@ -316,9 +317,9 @@ def cropped_to(augmentation: Augmentation, size: tuple[int, int], scale: tuple[f
     """
     if isinstance(augmentation, RandomCrop):
         return replace(augmentation, size=size, scale=scale)
-    parts = augmentation.parts if isinstance(augmentation, Then) else ()
-    crops = [n for n, part in enumerate(parts) if isinstance(part, (RandomCrop, Then))]
+    parts = augmentation.parts if isinstance(augmentation, Compose) else ()
+    crops = [n for n, part in enumerate(parts) if isinstance(part, (RandomCrop, Compose))]
     if not crops:
         raise GenzooError(f"small crops need an augmentation with a RandomCrop, got {augmentation}")
     first = crops[0]
-    return Then((*parts[:first], cropped_to(parts[first], size, scale), *parts[first + 1 :]))
+    return Compose((*parts[:first], cropped_to(parts[first], size, scale), *parts[first + 1 :]))

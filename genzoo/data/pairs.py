@@ -21,6 +21,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import Batch, DataSpec
@@ -64,8 +65,8 @@ class Mask(Corruption):
     """The middle half of each side is hidden (0, middle grey); c' = c, as the hole is in the same place everywhere."""
 
     @property
+    @override
     def recipe(self) -> str:
-        """The hole."""
         return "middle half of each side hidden"
 
     def __call__(self, images: Tensor, levels: int) -> Tensor:
@@ -84,8 +85,8 @@ class Downsample(Corruption):
     factor: int = 4
 
     @property
+    @override
     def recipe(self) -> str:
-        """The blocks."""
         return f"means over {self.factor}x{self.factor} blocks"
 
     def __call__(self, images: Tensor, levels: int) -> Tensor:
@@ -100,8 +101,8 @@ class Grey(Corruption):
     """Brightness of RGB images; c' = 1."""
 
     @property
+    @override
     def recipe(self) -> str:
-        """Which grey."""
         return "luma (BT.601)"
 
     def __call__(self, images: Tensor, levels: int) -> Tensor:
@@ -122,8 +123,8 @@ class Edges(Corruption):
     """As a share of the step from the darkest to the brightest level."""
 
     @property
+    @override
     def recipe(self) -> str:
-        """The filter."""
         return f"Sobel gradient above {self.threshold:g} of a full step"
 
     def __call__(self, images: Tensor, levels: int) -> Tensor:
@@ -246,8 +247,8 @@ def paired(data: ImageData, cond: str) -> ImageData:
     spec = _paired_spec(data.spec, splits[0])
     channels = spec.cond_size // (spec.shape[1] * spec.shape[2])
     about = {"cond": cond, "recipe": recipe, "channels": channels}
-    told = _told(data.protocol, about)
-    return replace(data, train=splits[0], val=splits[1], test=splits[2], spec=spec, protocol=told)
+    protocol = _paired_protocol(data.protocol, about)
+    return replace(data, train=splits[0], val=splits[1], test=splits[2], spec=spec, protocol=protocol)
 
 
 def _paired_spec(spec: DataSpec, split: PairedSplit) -> DataSpec:
@@ -256,7 +257,7 @@ def _paired_spec(spec: DataSpec, split: PairedSplit) -> DataSpec:
     return DataSpec(spec.shape, spec.levels, "vector", first.shape[1])
 
 
-def _told(protocol: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+def _paired_protocol(protocol: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
     """P(image | input) is another quantity than P(image): the test set's id says so."""
     test = protocol["test_id"]
     return {

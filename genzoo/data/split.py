@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import override
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import Batch, DataSpec
@@ -94,8 +95,8 @@ class TensorSplit(Split):
         self._labels = _checked_labels(labels, len(images))
 
     @property
+    @override
     def images(self) -> Tensor:
-        """All images `[n, *shape]`."""
         return self._images
 
     @property

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+from typing_extensions import override
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
@@ -47,8 +48,8 @@ class Gaussian(Density):
     covariance: tuple[tuple[float, ...], ...] = ((1.0, 0.6), (0.6, 0.8))
 
     @property
+    @override
     def spec(self) -> DataSpec:
-        """Real-valued `(d,)`."""
         return DataSpec((len(self.mean),), levels=None)
 
     @cached_property
@@ -56,8 +57,8 @@ class Gaussian(Density):
         """Lower Cholesky factor of the covariance, float64 `[d, d]`."""
         return torch.linalg.cholesky(torch.tensor(self.covariance, dtype=torch.float64))
 
+    @override
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draws float32 `[n, d]`."""
         eps = torch.randn(n, len(self.mean), dtype=torch.float64, generator=generator)
         return (torch.tensor(self.mean, dtype=torch.float64) + eps @ self._factor.T).float()
 
@@ -79,8 +80,8 @@ class GaussianMixture(Density):
     scale: float = 0.25
 
     @property
+    @override
     def spec(self) -> DataSpec:
-        """Real-valued `(2,)`."""
         return DataSpec((2,), levels=None)
 
     @cached_property
@@ -89,8 +90,8 @@ class GaussianMixture(Density):
         angle = torch.arange(self.components, dtype=torch.float64) * (2 * math.pi / self.components)
         return self.radius * torch.stack([angle.cos(), angle.sin()], dim=1)
 
+    @override
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draws float32 `[n, 2]`."""
         return _sample_round(self.means, self.scale, n, generator)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -108,8 +109,8 @@ class GaussianGrid(Density):
     scale: float = 0.1
 
     @property
+    @override
     def spec(self) -> DataSpec:
-        """Real-valued `(2,)`."""
         return DataSpec((2,), levels=None)
 
     @cached_property
@@ -118,8 +119,8 @@ class GaussianGrid(Density):
         axis = self.spacing * (torch.arange(self.side, dtype=torch.float64) - (self.side - 1) / 2)
         return torch.cartesian_prod(axis, axis)
 
+    @override
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draws float32 `[n, 2]`."""
         return _sample_round(self.means, self.scale, n, generator)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -140,8 +141,8 @@ class BernoulliTemplates(Density):
     seed: int = 0
 
     @property
+    @override
     def spec(self) -> DataSpec:
-        """Binary `(1, size, size)`."""
         return DataSpec((1, self.size, self.size), levels=2)
 
     @cached_property

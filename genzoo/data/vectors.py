@@ -4,6 +4,7 @@ from typing import final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import Batch
@@ -25,8 +26,8 @@ class VectorSplit(Split):
         self.split, self.vectors = split, vectors
 
     @property
+    @override
     def images(self) -> Tensor | LazyImages:
-        """All images `[n, *shape]`."""
         return self.split.images
 
     @property

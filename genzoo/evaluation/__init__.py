@@ -1,4 +1,4 @@
-"""Judging trained models: likelihood with its error, kind and protocol; samples; and models beside each other."""
+"""Evaluating trained models: likelihood with its error, kind and protocol; samples; and models beside each other."""
 
 from importlib import import_module
 from typing import Any

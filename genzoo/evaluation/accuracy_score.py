@@ -20,7 +20,7 @@ from genzoo.core.spec import DataSpec
 from genzoo.data.split import TensorSplit
 from genzoo.evaluation.classifier import STEPS, Classifier, fit_classifier
 from genzoo.metrics.conditioning_metrics import ClassAgreement, class_agreement
-from genzoo.metrics.estimate import ERRORS, REACH, Figure
+from genzoo.metrics.estimate import ERRORS, REACH, Estimate
 from genzoo.metrics.probes import Share, accuracy
 from genzoo.models.base import GenerativeModel
 
@@ -66,50 +66,52 @@ def classification_accuracy_score(
 
 
 def class_accuracy(
-    model: GenerativeModel, judge: Classifier, n: int, *, generator: torch.Generator | None = None
+    model: GenerativeModel, classifier: Classifier, n: int, *, generator: torch.Generator | None = None
 ) -> ClassAgreement:
-    """The share of `n` samples, of the classes in equal numbers, that `judge` gives to the class asked for.
+    """The share of `n` samples, of the classes in equal numbers, that `classifier` gives to the class asked for.
 
     Overall with its standard error, and by class. `generator` is on the model's device. Raises `GenzooError` for a
-    model that is not class-conditional, a judge of other classes, and fewer samples than classes.
+    model that is not class-conditional, a classifier of other classes, and fewer samples than classes.
     """
     classes = _classes(model)
-    if judge.classes != classes:
+    if classifier.classes != classes:
         raise GenzooError(
-            f"the classifier knows {judge.classes} classes, the model draws {classes}: train it on the run's own data"
+            f"the classifier knows {classifier.classes} classes, the model draws {classes}: train it on the "
+            "run's own data"
         )
     if n < classes:
         raise GenzooError(f"class accuracy needs a sample of each of {classes} classes, got {n}")
     drawn = draw_classes(model, balanced_classes(n, classes), generator=generator)
     assert drawn.labels is not None
-    return class_agreement(judge.probabilities(drawn.images), drawn.labels)
+    return class_agreement(classifier.probabilities(drawn.images), drawn.labels)
 
 
 def class_figures(
-    samples: TensorSplit, judged: TensorSplit, train: TensorSplit, spec: DataSpec, *, seed: int = 0
-) -> dict[str, Figure]:
-    """Both figures of `samples`, whose labels are the classes asked for, judged by the real images `judged`.
+    samples: TensorSplit, real_images: TensorSplit, train: TensorSplit, spec: DataSpec, *, seed: int = 0
+) -> dict[str, Estimate]:
+    """Both figures of `samples`, whose labels are the classes asked for, compared with the real images `real_images`.
 
-    `train` are training images, at least as many as samples where there are. The floor of `class_accuracy` is what the
-    classifier gets right of `judged`, that of `accuracy_score` the same score of as many training images as samples.
-    Raises `GenzooError` where a class was never asked for.
+    `train` are training images, at least as many as samples where there are. The reference value of `class_accuracy` is
+    what the classifier gets right of `real_images`, that of `accuracy_score` the same score of as many training images
+    as samples. Raises `GenzooError` where a class was never asked for.
     """
-    judge = fit_classifier(train, spec, seed=seed)
-    found = class_agreement(judge.probabilities(samples.images), _labels(samples)).overall
+    classifier = fit_classifier(train, spec, seed=seed)
+    found = class_agreement(classifier.probabilities(samples.images), _labels(samples)).overall
     alike = TensorSplit(train.images[: len(samples)], _labels(train)[: len(samples)])
     score, real = (
-        classification_accuracy_score(part, judged, spec, seeds=(seed,)).score for part in (samples, alike)
+        classification_accuracy_score(part, real_images, spec, seeds=(seed,)).score
+        for part in (samples, alike)
     )
-    sizes = len(samples), len(judged)
+    sizes = len(samples), len(real_images)
     return {
-        "class_accuracy": _figure(found, *sizes, judge.accuracy(judged)),
+        "class_accuracy": _figure(found, *sizes, classifier.accuracy(real_images)),
         "accuracy_score": _figure(score, *sizes, real.value),
     }
 
 
-def _figure(share: Share, samples: int, references: int, floor: float) -> Figure:
+def _figure(share: Share, samples: int, references: int, reference: float) -> Estimate:
     low, high = share.value - REACH * share.stderr, share.value + REACH * share.stderr
-    return Figure(share.value, samples, references, low, high, ERRORS, floor, higher_is_better=True)
+    return Estimate(share.value, samples, references, low, high, ERRORS, reference, higher_is_better=True)
 
 
 def draw_classes(

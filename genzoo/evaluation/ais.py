@@ -1,6 +1,6 @@
 """The report on "generator plus observation noise", for models without a likelihood of their own.
 
-It is a block of its own, because what it judges is another model than the generator: no figure of it is to be ranked
+It is a block of its own, because what it evaluates is another model than the generator: no figure of it is to be ranked
 beside those of models that define a likelihood.
 """
 
@@ -21,7 +21,7 @@ SCALE_IMAGES = 10  # validation images, at most, that the noise's scale is chose
 SIMULATED = 10  # images, at most, that the gap is measured on
 
 
-def noised_generator(
+def ais_likelihood(
     model: Decoder,
     split: "Split",
     val: "Split",
@@ -36,13 +36,13 @@ def noised_generator(
     less than one image.
     """
     if images < 1:
-        raise GenzooError(f"the noised generator is judged on one image or more, got {images}")
+        raise GenzooError(f"the generator plus noise is evaluated on one image or more, got {images}")
     start = time.perf_counter()
     chosen, cond = _some(model, val, min(images, SCALE_IMAGES))
     scale = choose_scale(model, chosen, cond, annealing=annealing, generator=generator)
-    judged, cond = _some(model, split, images)
+    chosen, cond = _some(model, split, images)
     answer = decoder_likelihood(
-        model, judged, scale, cond, annealing=annealing, simulated=SIMULATED, generator=generator
+        model, chosen, scale, cond, annealing=annealing, simulated=SIMULATED, generator=generator
     )
     return summarise([answer], time.perf_counter() - start)
 

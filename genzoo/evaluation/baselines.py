@@ -21,10 +21,10 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor
-from typing_extensions import Self
+from typing_extensions import Self, override
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import DataSpec, check_images
 from genzoo.evaluation.likelihood import LikelihoodReport, summarise
 from genzoo.metrics.codecs import CODECS, Codec
@@ -50,7 +50,7 @@ class Baseline(ABC):
     def report(self, images: Tensor) -> LikelihoodReport:
         """Mean and standard error over `images`. Raises `GenzooError` where there are none."""
         if len(images) == 0:
-            raise GenzooError(f"there are no images to judge the baseline {self.name} on")
+            raise GenzooError(f"there are no images to evaluate the baseline {self.name} on")
         start = time.perf_counter()
         answer = self.log_likelihood(images)
         return summarise([answer], time.perf_counter() - start)
@@ -84,7 +84,7 @@ class CodecBaseline(Baseline):
             "options": dict(self.codec.options),
             "counted": "whole files, one per image",
         }
-        return LogLikelihood(-8 * math.log(2) * sizes, Likelihood.LOWER_BOUND, self.spec, details=details)
+        return LogLikelihood(-8 * math.log(2) * sizes, LikelihoodKind.LOWER_BOUND, self.spec, details=details)
 
 
 # --- independent pixels --------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class IndependentPixels(Baseline):
         parts = check_images(images, self.spec).cpu().flatten(1).split(_CHUNK)
         nats = torch.cat([self.log_probs[places, part.long()].sum(1) for part in parts])
         details = {"fitted_on": self.images, "smoothing": 1}
-        return LogLikelihood(nats, Likelihood.EXACT, self.spec, details=details)
+        return LogLikelihood(nats, LikelihoodKind.EXACT, self.spec, details=details)
 
 
 # --- probabilistic PCA ---------------------------------------------------------------------------------------
@@ -209,8 +209,8 @@ class PPCABaseline(Baseline):
         models = [PPCA(spectrum, k) for k in numbers]
         return cls(max(models, key=lambda model: float(model.bound(points).mean())), spec)
 
+    @override
     def log_likelihood(self, images: Tensor) -> LogLikelihood:
-        """The bound."""
         parts = check_images(images, self.spec).cpu().flatten(1).split(_CHUNK)
         nats = torch.cat([self.model.bound(part) for part in parts])
         details = {
@@ -219,7 +219,7 @@ class PPCABaseline(Baseline):
             "fitted_on": self.model.spectrum.points,
             "dequantisation": "uniform, expectation in closed form",
         }
-        return LogLikelihood(nats, Likelihood.LOWER_BOUND, self.spec, details=details)
+        return LogLikelihood(nats, LikelihoodKind.LOWER_BOUND, self.spec, details=details)
 
 
 def component_numbers(dims: int) -> list[int]:
@@ -319,7 +319,7 @@ class MixtureBaseline(Baseline):
             "fitted_on": f"at most {MIXTURE_IMAGES} training images",
             "dequantisation": f"uniform, {self.draws} draws",
         }
-        return LogLikelihood(nats, Likelihood.LOWER_BOUND, self.spec, details=details)
+        return LogLikelihood(nats, LikelihoodKind.LOWER_BOUND, self.spec, details=details)
 
 
 # --- all of them ---------------------------------------------------------------------------------------------

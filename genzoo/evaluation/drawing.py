@@ -1,4 +1,4 @@
-"""Samples to be judged: as many as were asked for, or as come in time, under the conditions of the data."""
+"""Samples to be evaluated: as many as were asked for, or as come in time, under the conditions of the data."""
 
 import time
 from collections.abc import Callable
@@ -59,11 +59,11 @@ def draw_for(
     real-valued data, and samples that are no images of the data's kind.
     """
     if model.spec.levels is None:
-        raise GenzooError("samples are judged as images, these data are real-valued: pass --samples 0")
+        raise GenzooError("samples are evaluated as images, these data are real-valued: pass --samples 0")
     conditions, told = _conditions(model, data, split, n, seed)
     n = n if conditions is None else min(n, len(conditions))
     if n < 2:
-        raise GenzooError(f"samples are judged by two or more, got {n}: raise --samples (0: judge none)")
+        raise GenzooError(f"sample metrics need two or more samples, got {n}: raise --samples (0: none)")
     generator, start = seeded(model.device, "quality", seed), time.perf_counter()
     parts, done, size = [], 0, min(FIRST, n)
     while done < n:

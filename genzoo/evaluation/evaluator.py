@@ -1,4 +1,4 @@
-"""What `genzoo evaluate` does, in Python: a model in memory, or one of a run folder, is judged on images.
+"""What `genzoo evaluate` does, in Python: a model in memory, or one of a run folder, is evaluated on images.
 
 report = evaluate(model, data)
 report.likelihood.bits_per_dim.value, report.quality.figures["frechet"].floor
@@ -12,10 +12,10 @@ from typing import Any, Literal
 import torch
 
 from genzoo.core.errors import GenzooError, NoLikelihood
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import DataSpec
 from genzoo.data.image_data import ImageData
-from genzoo.evaluation.features.extractor import Judge, default_judge, judge_named
+from genzoo.evaluation.features.extractor import Extractor, default_extractor, extractor_named
 from genzoo.evaluation.features.feature_space import FeatureSpace
 from genzoo.evaluation.fine_tuning import FineTuning
 from genzoo.evaluation.report.all_sections import SECTIONS
@@ -26,7 +26,7 @@ from genzoo.evaluation.report.schema import ModelFacts, Report
 from genzoo.evaluation.report.section import Section
 from genzoo.models.base import Encoder, GenerativeModel
 
-Features = str | FeatureSpace | Judge | None
+Features = str | FeatureSpace | Extractor | None
 """Whose features samples are seen in: by name ("pixels", "encoder:RUN" ...), a space, or what makes one."""
 
 Split = Literal["test", "val", "train"]
@@ -37,8 +37,8 @@ class Evaluation:
     """What is asked of a model, and how; of what is None nothing more than usual.
 
     `run` is the folder that the model was trained in, `out` that where pictures go. `samples` counts those that are
-    drawn and judged in `features` (0: none, else 2,000 or as many as there are images). `ood` are other data that it is
-    to tell from its own, `ais` asks for the likelihood of a generator plus noise, `fine_tuning` what becomes of an
+    drawn and evaluated in `features` (0: none, else 2,000 or as many as there are images). `ood` are other data that it
+    is to tell from its own, `ais` asks for the likelihood of a generator plus noise, `fine_tuning` what becomes of an
     encoder.
     """
 
@@ -63,9 +63,11 @@ class Evaluation:
         if self.samples is not None and (self.samples < 0 or self.samples == 1):
             raise GenzooError(f"--samples must be 0 (none) or at least 2, got {self.samples}")
         if self.samples == 0 and self.samples_only:
-            raise GenzooError("--samples-only has nothing to judge with --samples 0; leave one of them out")
+            raise GenzooError(
+                "--samples-only has nothing to evaluate with --samples 0; leave one of them out"
+            )
         if self.samples == 0 and self.features is not None:
-            raise GenzooError("--judge has nothing to judge with --samples 0; leave one of them out")
+            raise GenzooError("--features has nothing to evaluate with --samples 0; leave one of them out")
 
     @property
     def wants_samples(self) -> bool:
@@ -92,11 +94,11 @@ def evaluate(
     """Judges `model` on a split of `data`: a `Report` with a part for each question that concerns it.
 
     Of a generative model these are likelihood, samples, cost and more, of an encoder its probes. `samples` are drawn
-    and judged in `features`: "pixels", "random", "encoder:RUN", "inception", "dinov2" or a feature space; else a small
-    encoder is trained on the training images once and kept. `max_images` bounds the judged images, `max_seconds` each
-    measurement of likelihoods. Pictures are drawn where `out` names a folder for them.
+    and evaluated in `features`: "pixels", "random", "encoder:RUN", "inception", "dinov2" or a feature space; else a
+    small encoder is trained on the training images once and kept. `max_images` bounds the evaluated images,
+    `max_seconds` each measurement of likelihoods. Pictures are drawn where `out` names a folder for them.
 
-    Raises `GenzooError` where the data do not fit the model, or samples that were asked for cannot be judged.
+    Raises `GenzooError` where the data do not fit the model, or samples that were asked for cannot be evaluated.
     """
     folder = None if out is None else Path(out)
     return evaluate_with(
@@ -122,16 +124,16 @@ def feature_space(data: ImageData, features: Features = None) -> FeatureSpace:
     The default one is trained on the training images once, and kept in $GENZOO_CACHE or ~/.cache/genzoo.
     """
     _check_data(data)
-    return default_judge(data) if features is None else extractor_of(features).make(data)
+    return default_extractor(data) if features is None else extractor_of(features).make(data)
 
 
-def extractor_of(features: Features) -> Judge:
+def extractor_of(features: Features) -> Extractor:
     """What makes the feature space. Raises `GenzooError` for a name that is none."""
-    if isinstance(features, Judge):
+    if isinstance(features, Extractor):
         return features
     if isinstance(features, FeatureSpace):
-        return Judge(lambda data: features)
-    return judge_named(features)
+        return Extractor(lambda data: features)
+    return extractor_named(features)
 
 
 # --- what fits -------------------------------------------------------------------------------------------------
@@ -173,7 +175,7 @@ def _of_encoder(encoder: Encoder, data: ImageData, how: Evaluation) -> Report:
 
 
 def _of_case(case: Case, how: Evaluation) -> Report:
-    """Samples first: a judge that is refused is refused at once."""
+    """Samples first: a feature extractor that is refused is refused at once."""
     missing = {}
     if case.inquiry is not None:
         try:
@@ -217,7 +219,7 @@ def facts_of(case: Case | EncoderCase) -> ModelFacts:
 
 def no_likelihood(model: GenerativeModel) -> str | None:
     """Why the model gives images no probability; None where it does."""
-    if model.likelihood is not Likelihood.NONE:
+    if model.likelihood is not LikelihoodKind.NONE:
         return None
     image = torch.zeros(1, *model.spec.shape, dtype=torch.uint8)
     try:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError, NoLikelihood
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.trainable import evaluating
 from genzoo.models.base import GenerativeModel
 
@@ -30,7 +30,7 @@ class ClassLikelihoods:
     """log p(x|y) in nats, float64 `[n, classes]`, of the worst `kind` among them."""
 
     nats: Tensor
-    kind: Likelihood
+    kind: LikelihoodKind
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -59,7 +59,7 @@ def class_likelihoods(
 
 def check_classifies(model: GenerativeModel) -> None:
     """Raises `NoLikelihood` or `GenzooError` where a model cannot classify."""
-    if model.likelihood is Likelihood.NONE:
+    if model.likelihood is LikelihoodKind.NONE:
         raise NoLikelihood("a model without likelihood cannot classify by it: evaluate another family")
     if model.spec.cond != "class":
         raise GenzooError("only class-conditional models classify: train with --cond class")
@@ -138,7 +138,7 @@ class Classification:
     confidence: float
     images: int
     classes: int
-    kind: Likelihood
+    kind: LikelihoodKind
     details: dict[str, Any] = field(default_factory=dict)
 
 

@@ -51,7 +51,7 @@ class EncodesImages(Protocol):
     """A model that encodes images on its own."""
 
     def encode(self, images: Tensor, cond: Tensor | None = None) -> DiagonalGaussian | Tensor:
-        """q(z|x), `[n, latents]`, or codes."""
+        """q(z|x), `[n, latent_dim]`, or codes."""
         ...
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.trainable import evaluating
 from genzoo.models.base import GenerativeModel
 
@@ -31,7 +31,7 @@ class LikelihoodReport:
     nats_stderr: float | None
     bits_per_dim: float
     bits_per_dim_stderr: float | None
-    kind: Likelihood
+    kind: LikelihoodKind
     images: int
     seconds: float
     details: dict[str, Any]
@@ -55,7 +55,7 @@ def evaluate_likelihood(
     """The mean log-likelihood of `split`, `chunk` images at a time.
 
     With `max_images` a random subset of that size is taken; with `max_seconds` no further chunk is begun after that
-    time, and chunks start small, so that what is judged is a smaller random subset. A conditional
+    time, and chunks start small, so that what is evaluated is a smaller random subset. A conditional
     model is given the split's labels. `generator` (on the model's device) decides the subset and what is random in
     the likelihood. `progress` is called with the number of images of every finished chunk.
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import DataSpec, check_images
 from genzoo.core.trainable import evaluating
 from genzoo.metrics.codecs import PNG
@@ -42,7 +42,7 @@ class Background(Protocol):
 
 
 @dataclass(frozen=True)
-class OutlierScores:
+class OODScores:
     """Scores float64 `[n]` in bits per sub-pixel, larger for stranger images; `kind` is the likelihood's.
 
     `ratio` is None where no background model was given.
@@ -51,7 +51,7 @@ class OutlierScores:
     likelihood: Tensor
     complexity: Tensor
     typicality: Tensor
-    kind: Likelihood
+    kind: LikelihoodKind
     ratio: Tensor | None = None
 
     def named(self) -> dict[str, Tensor]:
@@ -60,7 +60,7 @@ class OutlierScores:
         return three if self.ratio is None else {**three, "ratio": self.ratio}
 
 
-def outlier_scores(
+def ood_scores(
     model: GenerativeModel,
     images: Tensor,
     cond: Tensor | None = None,
@@ -69,7 +69,7 @@ def outlier_scores(
     chunk: int = 100,
     background: Background | None = None,
     generator: torch.Generator | None = None,
-) -> OutlierScores:
+) -> OODScores:
     """The scores of integer `images` `[n, c, h, w]` under `model`, `chunk` at a time.
 
     `entropy` is the model's mean bits/dim on images of the right kind (`evaluate_likelihood`'s figure on the
@@ -88,7 +88,7 @@ def outlier_scores(
             kinds.append(answer.kind)
     likelihood = torch.cat(bits) if bits else torch.zeros(0, dtype=torch.float64)
     ratio = None if background is None else likelihood - _background_bits(background, images, chunk)
-    return OutlierScores(likelihood, likelihood - code, typicality(likelihood, entropy), min(kinds), ratio)
+    return OODScores(likelihood, likelihood - code, typicality(likelihood, entropy), min(kinds), ratio)
 
 
 def _background_bits(background: Background, images: Tensor, chunk: int) -> Tensor:
@@ -100,13 +100,13 @@ def _background_bits(background: Background, images: Tensor, chunk: int) -> Tens
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
 
-def separation(inside: OutlierScores, outside: OutlierScores) -> dict[str, float]:
+def separation(inside: OODScores, outside: OODScores) -> dict[str, float]:
     """AUROC of each score at telling strangers from images of the right kind: 1 is perfect, 1/2 is chance."""
     strange = outside.named()
     return {name: auroc(score, strange[name]) for name, score in inside.named().items()}
 
 
-def separation_stderr(inside: OutlierScores, outside: OutlierScores) -> dict[str, float | None]:
+def separation_stderr(inside: OODScores, outside: OODScores) -> dict[str, float | None]:
     """The standard error of each AUROC of `separation`; None for fewer than two images of either kind."""
     strange = outside.named()
     return {name: auroc_stderr(score, strange[name]) for name, score in inside.named().items()}

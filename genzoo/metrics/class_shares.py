@@ -1,7 +1,7 @@
 """Of which classes samples are that were drawn without asking for one, and in which shares.
 
-A class is told by the 20 nearest training images in the features of a judge (`genzoo.metrics.probes`). Real images
-go through the same hands, so that classes which the judge mixes up count for neither side.
+A class is told by the 20 nearest training images in the features of an extractor (`genzoo.metrics.probes`). Real images
+go through the same hands, so that classes which the feature extractor mixes up count for neither side.
 
     shift   sum_c |p_c - q_c| / 2     total variation distance of the shares of samples p and of real images q
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
-from genzoo.metrics.estimate import REACH, Figure, bootstrap, in_halves
+from genzoo.metrics.estimate import REACH, Estimate, bootstrap, in_halves
 from genzoo.metrics.probes import Labelled, nearest_classes
 
 DRAWS = 100
@@ -29,10 +29,10 @@ class ClassShares:
     found: Tensor
     samples: Tensor
     real: Tensor
-    shift: Figure
+    shift: Estimate
 
-    def share_figures(self, names: Sequence[str]) -> dict[str, Figure]:
-        """Of each class in `names` its share among samples, with that among real images as `floor`."""
+    def share_figures(self, names: Sequence[str]) -> dict[str, Estimate]:
+        """Of each class in `names` its share among samples, with that among real images as `reference`."""
         pairs = zip(names, self.samples.tolist(), self.real.tolist(), strict=False)
         return {name: _share(p, self.shift.samples, self.shift.references, q) for name, p, q in pairs}
 
@@ -47,8 +47,8 @@ def class_shares(
 ) -> ClassShares:
     """Shares among `samples` `[m, d]` beside those among `real` `[n, d]`, told by the training images of `bank`.
 
-    `stand_in` `[m, d]` are other real images, whose shift is the floor. `generator` (on the CPU) is for the interval.
-    Raises `GenzooError` for fewer than four images a side.
+    `stand_in` `[m, d]` are other real images, whose shift is the reference. `generator` (on the CPU) is for the
+    interval. Raises `GenzooError` for fewer than four images a side.
     """
     if min(map(len, (samples, real, stand_in))) < 4:
         raise GenzooError("shares of classes need four or more samples and real images")
@@ -58,7 +58,7 @@ def class_shares(
         for classes in (found, *(nearest_classes(bank, rows.to(bank.vectors)) for rows in (real, stand_in)))
     )
     low, high = bootstrap(_shift, q, p, draws=DRAWS, generator=generator)
-    shift = Figure(_shift(q, p), len(p), len(q), low, high, in_halves(DRAWS), _shift(q, r))
+    shift = Estimate(_shift(q, p), len(p), len(q), low, high, in_halves(DRAWS), _shift(q, r))
     return ClassShares(found, p.mean(0), q.mean(0), shift)
 
 
@@ -79,9 +79,9 @@ def _shift(real: Tensor, fake: Tensor) -> float:
     return (real.mean(0) - fake.mean(0)).abs().sum().item() / 2
 
 
-def _share(p: float, n: int, references: int, floor: float) -> Figure:
+def _share(p: float, n: int, references: int, floor: float) -> Estimate:
     """With Wilson's interval, which stays within 0 and 1 and is not of length 0 for a class never drawn."""
     z2 = REACH**2
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
     reach = REACH * (p * (1 - p) / n + z2 / (4 * n * n)) ** 0.5 / (1 + z2 / n)
-    return Figure(p, n, references, middle - reach, middle + reach, WILSON, floor, higher_is_better=None)
+    return Estimate(p, n, references, middle - reach, middle + reach, WILSON, floor, higher_is_better=None)

@@ -1,6 +1,6 @@
 """Lossless codecs of single images, with the bytes that they really take.
 
-A code is judged by the whole file: signature, headers and checksums are bytes that somebody has to keep. A file
+A code is measured by the whole file: signature, headers and checksums are bytes that somebody has to keep. A file
 tells by itself where it ends, so by Kraft's inequality 2^-length summed over all images is at most 1.
 """
 

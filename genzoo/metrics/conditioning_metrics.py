@@ -72,7 +72,7 @@ def variation_auc(
             if bool(others.any()):
                 found.append(auroc(row[others].flatten(), row[i]))
     if len(found) < 2:
-        raise GenzooError("no two images have others of their group to be held against: judge more images")
+        raise GenzooError("no two images have others of their group to be held against: take more images")
     each = torch.tensor(found, dtype=torch.float64)
     return Nearness(each.mean().item(), (each.std() / len(each) ** 0.5).item(), len(each))
 

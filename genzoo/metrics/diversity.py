@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
-from genzoo.metrics.estimate import check_features, check_spread
+from genzoo.metrics.estimate import check_dispersion, check_features
 
 SLICED = "the sliced Wasserstein distance"
 PROJECTIONS = 500
@@ -61,11 +61,11 @@ def sliced_wasserstein(
     The mean is over `projections` directions drawn by `generator` (on the CPU), with a relative error of some
     (2 / projections)^(1/2) or less; give equal generators to figures that are compared. Distances of projections are
     exact for any n and m: quantile functions are step functions. Biased upwards, as are all distances of samples: see
-    the floor. Raises `GenzooError` for features of two widths, not finite, fewer than two or all real ones equal, and
-    for p < 1 or no projections.
+    the reference value. Raises `GenzooError` for features of two widths, not finite, fewer than two or all real ones
+    equal, and for p < 1 or no projections.
     """
     check_features(real, fake, SLICED)
-    check_spread(real, SLICED)
+    check_dispersion(real, SLICED)
     if not 1 <= p < math.inf or projections < 1:
         raise GenzooError(
             "the sliced Wasserstein distance is of order 1 or more over directions, "

@@ -1,8 +1,8 @@
 """Figures of sample quality: a value, what it was measured on, how sure it is, and what real images would get.
 
 A metric here is a function of two matrices of features, `metric(real, fake) -> float`, rows images. Two further
-numbers make its value readable. The interval says how far it would move with other images. The floor is the metric
-between real images and real images: what no generator can be expected to beat, and not 0 for a biased metric.
+numbers make its value readable. The interval says how far it would move with other images. The reference value is the
+metric between real images and real images: what no generator can be expected to beat, and not 0 for a biased metric.
 
     interval   value + quantiles of T* - mean of T*,  T* the metric between random halves of both sets
 
@@ -14,9 +14,9 @@ m = n / 2, so that no rate of convergence has to be known. Their bias is another
 hence only deviations from their mean are taken. What the interval is about is therefore the mean of the figure over
 fresh images in the same numbers, its bias included, which is what a comparison of equal numbers of images needs.
 
-Measured on 300 pairs of Gaussian sets each (nominal 95%): 93 and 95% for the Fréchet distance of unequal laws. For
-equal laws, where distances are quadratic in small differences, it is too wide (1.6 times; sqrt(3) at most) and covers
-always.
+Measured on 300 pairs of Gaussian sets each (nominal 95%): 93 and 95% for the Fréchet distance of unequal distributions.
+For equal distributions, where distances are quadratic in small differences, it is too wide (1.6 times; sqrt(3) at most)
+and covers always.
 """
 
 import math
@@ -53,10 +53,10 @@ NAMES: Mapping[str, str] = {
 """Figures whose names in reports are not what people call them."""
 
 
-def readable(name: str) -> str:
+def display_name(name: str) -> str:
     """A figure's name for people.
 
-    >>> readable("kid"), readable("precision"), readable("mode_share")
+    >>> display_name("kid"), display_name("precision"), display_name("mode_share")
     ('KID', 'precision', 'mode share')
     """
     return NAMES.get(name, name.replace("_", " "))
@@ -64,10 +64,10 @@ def readable(name: str) -> str:
 
 @final
 @dataclass(frozen=True)
-class Figure:
-    """A measured value with its numbers of images, 95% interval and floor.
+class Estimate:
+    """A measured value with its numbers of images, 95% interval and reference value.
 
-    `interval` says in words how `low` and `high` were made; `floor` is the same figure between real images and real
+    `interval` says in words how `low` and `high` were made; `reference` is the same figure between real images and real
     images. Raises `GenzooError` for a value or limit that is not finite and for an interval with one end.
     """
 
@@ -79,7 +79,7 @@ class Figure:
     low: float | None = None
     high: float | None = None
     interval: str | None = None
-    floor: float | None = None
+    reference: float | None = None
     higher_is_better: bool | None = False
     """None where neither end is better."""
     stderr: float | None = None
@@ -115,15 +115,15 @@ class Figure:
         return cls(value, samples, references, low, high, how, floor, higher_is_better, stderr)
 
     def __str__(self) -> str:
-        """For a cell of a table: the value, its interval, and the floor.
+        """For a cell of a table: the value, its interval, and the reference value.
 
-        >>> print(Figure(12.34567, 1000, 1000, low=11.9, high=12.81, floor=0.52))
+        >>> print(Estimate(12.34567, 1000, 1000, low=11.9, high=12.81, reference=0.52))
         12.35 [11.9, 12.81] (real 0.52)
         """
         text = f"{self.value:.4g}"
         if self.low is not None:
             text += f" [{self.low:.4g}, {self.high:.4g}]"
-        return text if self.floor is None else f"{text} (real {self.floor:.3g})"
+        return text if self.reference is None else f"{text} (real {self.reference:.3g})"
 
 
 def check_features(real: Tensor, fake: Tensor, metric: str) -> None:
@@ -149,7 +149,7 @@ def check_features(real: Tensor, fake: Tensor, metric: str) -> None:
             raise GenzooError(f"{metric} has no value: the {name} features hold NaN or infinite values")
 
 
-def check_spread(rows: Tensor, metric: str, name: str = "real") -> None:
+def check_dispersion(rows: Tensor, metric: str, name: str = "real") -> None:
     """Refuses features `[n, d]` that do not vary at all: whatever made them saw nothing of the images.
 
     Generated ones may well be equal, where a generator draws one image only. Raises `GenzooError`.
@@ -183,19 +183,19 @@ def in_halves(draws: int) -> str:
     return f"95% over images, {draws} pairs of random halves"
 
 
-def floor_of(
+def reference_value(
     metric: Metric, real: Tensor, n: int, generator: torch.Generator | None = None, *, draws: int = 1
 ) -> float:
     """`metric` between two disjoint random parts of `real` `[m, d]`, the mean over `draws` splits.
 
     One part of `n` rows stands in for `n` generated images, all other rows for the real ones. Where there are fewer
-    than 2 n real images, both parts are halves: the floor of a biased metric is then higher than that of `n` images,
-    which is how it must be read. Raises `GenzooError` for fewer than four real rows, two samples or one draw.
+    than 2 n real images, both parts are halves: the reference of a biased metric is then higher than that of `n`
+    images, which is how it must be read. Raises `GenzooError` for fewer than four real rows, two samples or one draw.
     """
-    check_features(real, real, "a floor")
+    check_features(real, real, "a reference value")
     if len(real) < 4 or n < 2 or draws < 1:
         raise GenzooError(
-            "a floor needs four or more real images, two or more samples and a draw, "
+            "a reference value needs four or more real images, two or more samples and a draw, "
             f"got {len(real)}, {n} and {draws}"
         )
     size = min(n, len(real) // 2)

@@ -8,8 +8,8 @@ With S = R^T R, where Q R are the centred rows over sqrt(n - 1), the last trace 
 R_a R_b^T: real whatever the ranks, also with fewer rows than features, and without squaring a condition number.
 
 Estimated from n rows a side the distance is biased upwards, by 2 d / n + d (d + 1) / (2 n) to leading order for two
-sets of one d-dimensional standard normal law (`frechet_floor`): compare sets of equal size, print the distance between
-real sets, or extrapolate the bias away.
+sets of one d-dimensional standard normal distribution (`frechet_reference`): compare sets of equal size, print the
+distance between real sets, or extrapolate the bias away.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
-from genzoo.metrics.estimate import check_features, check_spread
+from genzoo.metrics.estimate import check_dispersion, check_features
 
 NAME = "the Fréchet distance"
 MOST_PARTS = 10
@@ -33,22 +33,24 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     matrices of equally wide, finite rows, two or more each, and where all rows of `a`, the real ones, are equal.
     """
     check_features(a, b, NAME)
-    check_spread(a, NAME)
+    check_dispersion(a, NAME)
     return _distance(a.detach().double(), b.detach().double())
 
 
-def frechet_floor(d: int, n: int, m: int | None = None) -> float:
-    """The mean distance between `n` and `m` (as many, by default) rows of one `d`-dimensional standard normal law.
+def frechet_reference(d: int, n: int, m: int | None = None) -> float:
+    """The mean distance between `n` and `m` (as many, by default) rows of one `d`-dimensional standard normal
+    distribution.
 
     To first order in 1 / n and 1 / m: (d + d (d + 1) / 4) (1 / n + 1 / m). Features of covariance S have the means'
-    part d replaced by Tr(S); whitened features have this floor. Raises `GenzooError` where a number is not positive.
+    part d replaced by Tr(S); whitened features have this reference value. Raises `GenzooError` where a number is not
+    positive.
 
-    >>> round(frechet_floor(512, 10_000), 2)
+    >>> round(frechet_reference(512, 10_000), 2)
     13.24
     """
     m = n if m is None else m
     if min(d, n, m) < 1:
-        raise GenzooError(f"a floor needs features and rows, got {d} features, {n} and {m} rows")
+        raise GenzooError(f"a reference value needs features and rows, got {d} features, {n} and {m} rows")
     return (d + d * (d + 1) / 4) * (1 / n + 1 / m)
 
 
@@ -57,8 +59,9 @@ def frechet_stderr(a: Tensor, b: Tensor) -> float:
 
     A row x of a moves the distance by 2 (mu_a - mu_b) (x - mu_a) + (x - mu_a)^T (I - T) (x - mu_a) over n, T the
     linear map that takes the one Gaussian into the other (the gradient of the Bures distance: Bhatia, Jain & Lim
-    2019); with z = sqrt(n - 1) times x's row of Q, and U D V^T = R_a R_b^T, x^T T x = z^T U D U^T z. Right for laws
-    that differ; for equal laws, where the distance is of second order, it is too large. Raises as the distance does.
+    2019); with z = sqrt(n - 1) times x's row of Q, and U D V^T = R_a R_b^T, x^T T x = z^T U D U^T z. Right for
+    distributions that differ; for equal distributions, where the distance is of second order, it is too large. Raises
+    as the distance does.
     """
     check_features(a, b, NAME)
     a, b = a.detach().double(), b.detach().double()
@@ -71,7 +74,7 @@ class Extrapolated(NamedTuple):
 
     `slope` is that over 1 / size: the bias at n rows is slope / n. `stderr` covers the sampling of the images and the
     scatter about the line. `sizes` are the rows of the parts of the smaller set. The value may be negative, by a few
-    standard errors, where laws are equal.
+    standard errors, where distributions are equal.
     """
 
     value: float
@@ -91,7 +94,7 @@ def frechet_extrapolated(a: Tensor, b: Tensor, *, generator: torch.Generator | N
     Raises `GenzooError` where even halves are smaller, and as `frechet_distance`.
     """
     check_features(a, b, NAME)
-    check_spread(a, NAME)
+    check_dispersion(a, NAME)
     a, b = a.detach().double(), b.detach().double()
     rows, width = min(len(a), len(b)), a.shape[1]
     most = min(MOST_PARTS, rows // (ROWS_PER_FEATURE * width))

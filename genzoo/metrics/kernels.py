@@ -5,8 +5,8 @@
     KID    k(x, y) = (x.y / d + 1)^3, unbiased, over all rows      Binkowski et al. 2018
     CMMD   k(x, y) = exp(-|x - y|^2 / (2 s^2)), biased             Jayasumana et al. 2024
 
-The unbiased estimate leaves the pairs of a row with itself out; its mean is 0 for equal laws, and it may be negative.
-The biased one has them in; it is 0 between a set and itself and never negative, but grows as the sets shrink.
+The unbiased estimate leaves the pairs of a row with itself out; its mean is 0 for equal distributions, and it may be
+negative. The biased one has them in; it is 0 between a set and itself and never negative, but grows as the sets shrink.
 
 KID is usually the mean over random subsets of 1,000 rows, with the deviation over subsets beside it. That mean is a
 noisy version of what all pairs of rows give at once, and that deviation is no error of it. Here all pairs are taken,
@@ -16,7 +16,7 @@ are uncorrelated (Serfling 1980, section 5.2; Sutherland et al. 2017 for equal s
     Var = 4 v_x / n + 4 v_y / m + 2 s_xx / (n (n - 1)) + 2 s_yy / (m (m - 1)) + 4 s_xy / (n m)
 
 v_x is the variance over x of the witness E k(x, x') - E k(x, y), v_y likewise, and s are variances of what kernels
-have beyond the means of their rows and columns. The last terms are all that is left for equal laws. Each is
+have beyond the means of their rows and columns. The last terms are all that is left for equal distributions. Each is
 estimated free of bias to leading order from the means of rows and the mean square.
 
 Kernels are in float64, since the figure is a small difference of large means, and made in square tiles of bounded size,
@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
-from genzoo.metrics.estimate import check_features, check_spread
+from genzoo.metrics.estimate import check_dispersion, check_features
 
 NAME = "a kernel distance"
 TILE = 1024
@@ -61,7 +61,7 @@ class Cubic:
 
 @dataclass(frozen=True)
 class GaussianKernel:
-    """exp(-|x - y|^2 / (2 s^2)), s the `bandwidth` in units of the features: sees all differences of laws.
+    """exp(-|x - y|^2 / (2 s^2)), s the `bandwidth` in units of the features: sees all differences of distributions.
 
     Raises `GenzooError` for a bandwidth that is not positive and finite.
     """
@@ -89,13 +89,13 @@ class Discrepancy(NamedTuple):
 def mmd(real: Tensor, fake: Tensor, kernel: Kernel, *, tile: int = TILE) -> Discrepancy:
     """MMD^2 of `real` `[n, d]` and `fake` `[m, d]` with any kernel, over all pairs of rows, in units of the kernel.
 
-    The result depends on `tile` in rounding alone. The standard error holds for equal laws, where it errs upwards by up
-    to a quarter, and for unequal ones; from fewer than a dozen rows it is a rough guess. Raises `GenzooError` unless
-    both are matrices of one width, finite, with two rows or more, where all real rows are equal, and where the kernel
-    overflows.
+    The result depends on `tile` in rounding alone. The standard error holds for equal distributions, where it errs
+    upwards by up to a quarter, and for unequal ones; from fewer than a dozen rows it is a rough guess. Raises
+    `GenzooError` unless both are matrices of one width, finite, with two rows or more, where all real rows are equal,
+    and where the kernel overflows.
     """
     check_features(real, fake, NAME)
-    check_spread(real, NAME)
+    check_dispersion(real, NAME)
     x, y = real.detach().double(), fake.detach().double()
     own_x, own_y, cross = _within(kernel, x, tile), _within(kernel, y, tile), _between(kernel, x, y, tile)
     value = own_x.mean() + own_y.mean() - 2 * cross.mean()
@@ -144,7 +144,7 @@ def kid_subsets(
 def median_bandwidth(real: Tensor) -> float:
     """The median distance between two rows of `real` `[n, d]` (Gretton et al. 2012).
 
-    Of the real set alone, so that all models are judged with one kernel; from 4,000 rows at equal steps where there
+    Of the real set alone, so that all models are evaluated with one kernel; from 4,000 rows at equal steps where there
     are more. Raises `GenzooError` for features of which more than half of the pairs are equal.
     """
     check_features(real, real, "the median distance")

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
-from genzoo.metrics.estimate import check_features, check_spread
+from genzoo.metrics.estimate import check_dispersion, check_features
 from genzoo.metrics.kernels import squared_distances
 
 NAME = "the feature likelihood divergence"
@@ -68,8 +68,8 @@ def feature_likelihood_divergence(
     """
     check_features(train, fake, NAME)
     check_features(test, fake, NAME)
-    check_spread(train, NAME, "training")
-    check_spread(test, NAME, "test")
+    check_dispersion(train, NAME, "training")
+    check_dispersion(test, NAME, "test")
     if len(train) < 4:
         raise GenzooError(f"{NAME} needs four or more training images, got {len(train)}")
     train, test, fake = (_at_most(most, rows, generator) for rows in (train, test, fake))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
-from genzoo.metrics.estimate import check_features, check_spread
+from genzoo.metrics.estimate import check_dispersion, check_features
 from genzoo.metrics.neighbours import BLOCK_MIB, SURFACE, Nearest, nearest, nearest_others
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class DataCopying(NamedTuple):
 
     `average` is C_T as published, the mean of the cells' z-scores weighted by their held-out points. Its variance
     is below 1 where there are more cells than one; `z` is the same sum divided by its own standard deviation,
-    standard normal if samples and held-out images have one law: below -3 is copying, above 3 samples that stray.
-    `cells` holds the z-score of each cell, NaN for those left out.
+    standard normal if samples and held-out images have one distribution: below -3 is copying, above 3 samples that
+    stray. `cells` holds the z-score of each cell, NaN for those left out.
     """
 
     z: float
@@ -120,7 +120,7 @@ def data_copying(
 
 
 def mann_whitney_z(first: Tensor, second: Tensor) -> float:
-    """How much greater the values `first` `[m]` are than `second` `[n]`, standard normal for equal laws.
+    """How much greater the values `first` `[m]` are than `second` `[n]`, standard normal for equal distributions.
 
         z = (U - m n / 2) / s,   s^2 = m n / 12 ((m + n + 1) - sum_ties (t^3 - t) / ((m + n) (m + n - 1)))
 
@@ -162,7 +162,7 @@ def _to_train(train: Tensor, fake: Tensor, block_mib: float) -> tuple[Nearest, T
 
 def _check(train: Tensor, other: Tensor, what: str) -> None:
     check_features(train, other, what)
-    check_spread(train, what, "training")
+    check_dispersion(train, what, "training")
 
 
 def _projected(sets: list[Tensor], components: int | None) -> list[Tensor]:

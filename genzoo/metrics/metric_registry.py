@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genzoo.core.errors import GenzooError
 from genzoo.metrics.diversity import sliced_wasserstein
-from genzoo.metrics.estimate import Figure
+from genzoo.metrics.estimate import Estimate
 from genzoo.metrics.frechet import frechet_distance, frechet_extrapolated
 from genzoo.metrics.kernels import gaussian_mmd, kid
 from genzoo.metrics.neighbours import neighbour_metrics
@@ -39,7 +39,7 @@ class MetricRow:
 
     name: str
     function: Callable[..., Any]
-    measure: Callable[["MetricRow", FeatureSets], Figure]
+    measure: Callable[["MetricRow", FeatureSets], Estimate]
     higher_is_better: bool | None = False
     question: Question = "quality"
     random: str = ""
@@ -55,39 +55,39 @@ class MetricRow:
 # --- ways to an interval ---------------------------------------------------------------------------------------
 
 
-def by_halves(row: MetricRow, sets: FeatureSets) -> Figure:
-    """Of a function that gives a number: against the judged images, by random halves."""
+def by_halves(row: MetricRow, sets: FeatureSets) -> Estimate:
+    """Of a function that gives a number: against the evaluated images, by random halves."""
     return halved(sets, row.name, row.bound(sets), higher_is_better=row.higher_is_better)
 
 
-def by_halves_of_train(row: MetricRow, sets: FeatureSets) -> Figure:
+def by_halves_of_train(row: MetricRow, sets: FeatureSets) -> Estimate:
     """As `by_halves`, against as many training images."""
     better = row.higher_is_better
-    return halved(sets, row.name, row.bound(sets), sets.train_like_judged, higher_is_better=better)
+    return halved(sets, row.name, row.bound(sets), sets.train_like_real, higher_is_better=better)
 
 
-def by_error(row: MetricRow, sets: FeatureSets) -> Figure:
+def by_error(row: MetricRow, sets: FeatureSets) -> Estimate:
     """Of a function that gives a value and its standard error."""
     return with_errors(sets, row.bound(sets), higher_is_better=row.higher_is_better)
 
 
-def by_balls(row: MetricRow, sets: FeatureSets) -> Figure:
+def by_balls(row: MetricRow, sets: FeatureSets) -> Estimate:
     """Of the four metrics of nearest neighbours, which one pass over the distances gives together."""
     return neighbour_figure(sets, row.name)
 
 
-def by_itself(row: MetricRow, sets: FeatureSets) -> Figure:
+def by_itself(row: MetricRow, sets: FeatureSets) -> Estimate:
     """Of a function of all sets that makes the figure itself."""
     return row.function(sets)
 
 
-def by_answer(row: MetricRow, sets: FeatureSets) -> Figure:
+def by_answer(row: MetricRow, sets: FeatureSets) -> Estimate:
     """Of a function from outside: by its standard error where it gives one, else by halves.
 
     What goes wrong in it costs this figure alone. Raises `GenzooError` in its place.
     """
     try:
-        answer = row.function(sets.judged, sets.samples)
+        answer = row.function(sets.real, sets.samples)
         if hasattr(answer, "value") and hasattr(answer, "stderr"):
             return by_error(row, sets)
         number = lambda real, fake: float(row.function(real, fake))  # noqa: E731
@@ -170,7 +170,7 @@ class MetricRegistry:
 
     def figures(
         self, sets: FeatureSets, question: Question = "quality"
-    ) -> tuple[dict[str, Figure], dict[str, str]]:
+    ) -> tuple[dict[str, Estimate], dict[str, str]]:
         """All figures by name, and why there is none of those that the features do not allow."""
         rows = [row for row in self.rows.values() if row.question == question]
         return collected({row.name: lambda row=row: {row.name: row.measure(row, sets)} for row in rows})
@@ -195,10 +195,10 @@ def register(name: str, function: Callable[..., Any], *, higher_is_better: bool 
 
 
 def collected(
-    makers: Mapping[str, Callable[[], dict[str, Figure]]],
-) -> tuple[dict[str, Figure], dict[str, str]]:
+    makers: Mapping[str, Callable[[], dict[str, Estimate]]],
+) -> tuple[dict[str, Estimate], dict[str, str]]:
     """What the makers make, and the reasons of those that refuse."""
-    figures: dict[str, Figure] = {}
+    figures: dict[str, Estimate] = {}
     missing: dict[str, str] = {}
     for name, make in makers.items():
         try:

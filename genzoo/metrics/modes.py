@@ -23,7 +23,7 @@ from genzoo.core.spec import Images
 
 LEAST_SHARE = 0.2
 """Of a mode's fair share of the samples, for it to count as covered."""
-LEAST_SPREAD = 0.3
+LEAST_DISPERSION = 0.3
 """Mean distance between samples, in terms of that between data, below which a sampler has collapsed."""
 CLUSTERS = 20
 MOST_CLASSES = 50
@@ -39,14 +39,14 @@ class Coverage:
 
     `divergence` is KL(samples || data) in nats, of shares of modes: 0 where they agree, ln(m / k) for a sampler that
     hits k of m equally likely modes evenly, infinite where no sample hits any. Of n perfect samples it is about
-    (m - 1) / (2 n). `spread` is the mean distance between two samples over that between two data: 1 where they
+    (m - 1) / (2 n). `dispersion` is the mean distance between two samples over that between two data: 1 where they
     agree, near 0 for a generator that draws one image.
     """
 
     covered: int
     modes: int
     divergence: float
-    spread: float = 1.0
+    dispersion: float = 1.0
 
     @classmethod
     def of(
@@ -55,13 +55,13 @@ class Coverage:
         shares: Tensor,
         *,
         samples: int | None = None,
-        spread: float = 1.0,
-        least_share: float = LEAST_SHARE,
+        dispersion: float = 1.0,
+        least_fraction: float = LEAST_SHARE,
     ) -> Self:
         """From how many samples hit each mode, `[m]`, and the data's shares of the modes, `[m]`.
 
-        A mode is covered by `least_share` of its fair part of all `samples`, and at least one; `samples` is more than
-        the sum of the counts where some lie in no mode. With `least_share=0` a single sample will do.
+        A mode is covered by `least_fraction` of its fair part of all `samples`, and at least one; `samples` is more
+        than the sum of the counts where some lie in no mode. With `least_fraction=0` a single sample will do.
         """
         counts, shares = counts.double().cpu(), (shares.double() / shares.double().sum()).cpu()
         hits = counts.sum()
@@ -69,10 +69,10 @@ class Coverage:
         fair = shares * (int(hits) if samples is None else samples)
         divergence = (torch.xlogy(found, found) - torch.xlogy(found, shares)).sum().item()
         return cls(
-            covered=int(((counts > 0) & (counts >= least_share * fair)).sum()),
+            covered=int(((counts > 0) & (counts >= least_fraction * fair)).sum()),
             modes=len(shares),
             divergence=max(0.0, divergence) if hits > 0 else math.inf,
-            spread=spread,
+            dispersion=dispersion,
         )
 
     @property
@@ -82,7 +82,7 @@ class Coverage:
         Both are far from what a sampler shows that merely draws badly; before training, every generator is collapsed.
         At least ten samples a mode are needed for the first half to mean anything.
         """
-        return 2 * self.covered < self.modes or not self.spread >= LEAST_SPREAD
+        return 2 * self.covered < self.modes or not self.dispersion >= LEAST_DISPERSION
 
     def __str__(self) -> str:
         return f"modes {self.covered}/{self.modes}"
@@ -93,10 +93,10 @@ class Modes:
     """The modes of some data: references `[r, d]`, which mode each belongs to `[r]`, and the modes' shares `[m]`."""
 
     def __init__(
-        self, shape: torch.Size, references: Tensor, members: Tensor, shares: Tensor, spread: float
+        self, shape: torch.Size, references: Tensor, members: Tensor, shares: Tensor, dispersion: float
     ) -> None:
         self.shape, self.references, self.members, self.shares = shape, references, members, shares
-        self.spread = spread
+        self.dispersion = dispersion
         """The mean distance between two data."""
 
     @classmethod
@@ -111,14 +111,14 @@ class Modes:
             raise GenzooError(f"modes are counted from two or more images, got {len(chosen)}: give more data")
         images = split.images[chosen].cpu()
         shape, features = images.shape[1:], _features(images)
-        spread = _spread(features, seed)
+        dispersion = _dispersion(features, seed)
         labels = None if split.labels is None or split.labels.ndim != 1 else split.labels.cpu()[chosen]
         if labels is not None and 2 <= len(labels.unique()) <= MOST_CLASSES:
             members = labels.unique(return_inverse=True)[1]
-            return cls(shape, features, members, _own_shares(features, members), spread)
+            return cls(shape, features, members, _own_shares(features, members), dispersion)
         centres, members = _clustered(features, clusters, seed)
         shares = torch.bincount(members, minlength=len(centres)).double() / len(members)
-        return cls(shape, centres, torch.arange(len(centres)), shares, spread)
+        return cls(shape, centres, torch.arange(len(centres)), shares, dispersion)
 
     def __len__(self) -> int:
         return len(self.shares)
@@ -141,8 +141,8 @@ class Modes:
         """
         finite = images.cpu()[images.cpu().flatten(1).isfinite().all(1)]
         counts = torch.bincount(self.members_of(finite), minlength=len(self))
-        spread = _spread(_features(finite), 0) / max(self.spread, 1e-12)
-        return Coverage.of(counts, self.shares, samples=len(images), spread=spread)
+        dispersion = _dispersion(_features(finite), 0) / max(self.dispersion, 1e-12)
+        return Coverage.of(counts, self.shares, samples=len(images), dispersion=dispersion)
 
     def _nearest(self, features: Tensor) -> Tensor:
         return self.members[torch.cdist(features, self.references).argmin(1)]
@@ -158,7 +158,8 @@ def _features(images: Tensor) -> Tensor:
 
 
 def _own_shares(features: Tensor, members: Tensor) -> Tensor:
-    """The share of each mode `[m]` among references judged by their nearest other one; none is left without any."""
+    """The share of each mode `[m]` among references, classified by their nearest other one; none is left without
+    any."""
     distances = torch.cdist(features, features).fill_diagonal_(torch.inf)
     counts = torch.bincount(members[distances.argmin(1)], minlength=int(members.max()) + 1).double()
     counts = counts.clamp(min=1)
@@ -178,7 +179,7 @@ def _clustered(features: Tensor, clusters: int, seed: int) -> tuple[Tensor, Tens
     return centres[used], members
 
 
-def _spread(features: Tensor, seed: int) -> float:
+def _dispersion(features: Tensor, seed: int) -> float:
     """The mean distance between two different rows of `[n, d]`, among some of them; 0 for fewer than two."""
     if len(features) < 2:
         return 0.0

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
-from genzoo.metrics.estimate import check_features, check_spread
+from genzoo.metrics.estimate import check_dispersion, check_features
 
 K = 3
 """Neighbours of precision and recall."""
@@ -43,7 +43,8 @@ class NeighbourMetrics(NamedTuple):
     """Precision, recall, density and coverage with their standard errors and the numbers of features.
 
     The errors are over the samples (precision, density) or the real points (recall, coverage), for given balls.
-    Density of equal laws is 1 in expectation and may exceed it; coverage of equal laws is `expected_coverage`.
+    Density of equal distributions is 1 in expectation and may exceed it; coverage of equal distributions is
+    `expected_coverage`.
     """
 
     precision: float
@@ -76,7 +77,7 @@ def neighbour_metrics(
     """
     check_features(real, fake, NAME)
     reals, fakes = _points(real, fake)
-    check_spread(real, NAME)  # every neighbour at distance 0: a figure would tell how ties are counted
+    check_dispersion(real, NAME)  # every neighbour at distance 0: a figure would tell how ties are counted
     _check_k(max(k, k_density), len(real) - 1, "real features")
     _check_k(k, len(fake) - 1, "generated features")
     radii = _own(reals, max(k, k_density), block_mib).distances.square()
@@ -89,7 +90,7 @@ def neighbour_metrics(
 
 
 def expected_coverage(n_real: int, n_fake: int, k: int = K_DENSITY) -> float:
-    """E[coverage] of samples from the law of the data itself, whatever that is (Naeem et al. 2020, section 3).
+    """E[coverage] of samples from the distribution of the data itself, whatever that is (Naeem et al. 2020, section 3).
 
         1 - prod_{j=1..k} (N - j) / (N + M - j)    for N real points and M samples.
 

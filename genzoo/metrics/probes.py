@@ -1,7 +1,7 @@
 """What an encoder's vectors are worth: pure functions of feature matrices and labels.
 
 Do equal classes lie together (nearest neighbours, average similarity to a few examples, a linear probe), do the vectors
-use their space (effective rank, spread, uniformity). Similarity is the cosine throughout. Nothing is chosen by the
+use their space (effective rank, dispersion, uniformity). Similarity is the cosine throughout. Nothing is chosen by the
 labels that an accuracy is measured on. `genzoo.evaluation.fine_tuning` trains the network on instead of freezing it.
 """
 
@@ -22,7 +22,7 @@ TEMPERATURE = 0.07  # of the neighbours' weights, as in DINO's evaluation
 STRENGTHS = (1e-3, 1e-2, 0.1, 1.0)  # of the linear probe's regularisation, C of scikit-learn
 MOST_ITERATIONS = 100  # per strength, each going on from the one before
 MOST_AT_ONCE = 2**24  # similarities in memory
-LEAST_RANK, LEAST_SPREAD = 2.0, 0.005  # below either an encoder has collapsed
+LEAST_RANK, LEAST_DISPERSION = 2.0, 0.005  # below either an encoder has collapsed
 ROUNDING = 1e-6  # of the vectors' lengths: variation below it is none
 
 
@@ -266,7 +266,7 @@ class Collapse:
     """Standard deviation of a dimension, the mean over dimensions; in the units of the vectors."""
     least_std: float
     """That of the dimension that varies least."""
-    spread: float
+    dispersion: float
     """1 - |mean of the unit vectors|^2: 0 where all point the same way, 1 where directions balance out."""
 
     @classmethod
@@ -274,12 +274,12 @@ class Collapse:
         """The figures of `[n, width]`."""
         stds = vectors.double().std(0, correction=0)
         mean = unit(vectors).double().mean(0)
-        spread = max(0.0, 1 - mean.square().sum().item())
+        dispersion = max(0.0, 1 - mean.square().sum().item())
         width = vectors.shape[1]
-        return cls(width, effective_rank(vectors), stds.mean().item(), stds.min().item(), spread)
+        return cls(width, effective_rank(vectors), stds.mean().item(), stds.min().item(), dispersion)
 
     @property
     def collapsed(self) -> bool:
         """Whether nearly all vectors lie in one point or on one line: an effective rank below `LEAST_RANK` (in two or
         three dimensions below half of these), or an average cosine of two images above 1 - `LEAST_SPREAD`."""
-        return self.effective_rank < min(LEAST_RANK, self.width / 2) or self.spread < LEAST_SPREAD
+        return self.effective_rank < min(LEAST_RANK, self.width / 2) or self.dispersion < LEAST_DISPERSION

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import DataSpec
 from genzoo.core.trainable import Monitor, RunContext, Trainable, TrainableConfig
 from genzoo.data.split import Split
@@ -70,7 +70,7 @@ class GenerativeModel(ZooModel, ABC):
 
     @property
     @abstractmethod
-    def likelihood(self) -> Likelihood:
+    def likelihood(self) -> LikelihoodKind:
         """The kind that `log_likelihood` will report, derived from the model's parts."""
 
     @abstractmethod
@@ -130,7 +130,7 @@ class SharesSpaceWithTexts(Protocol):
 
 def counts_modes(model: GenerativeModel) -> bool:
     """Whether modes are worth counting: a likelihood would tell of those left out, given vectors leave none out."""
-    return model.spec.cond != "vector" and model.likelihood is Likelihood.NONE
+    return model.spec.cond != "vector" and model.likelihood is LikelihoodKind.NONE
 
 
 class ModelConfig(TrainableConfig, ABC):

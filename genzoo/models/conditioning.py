@@ -52,13 +52,16 @@ def space_of(encoder: Encoder) -> Space:
 def encoded(data: ImageData, run: str | Path) -> ImageData:
     """`data` with the vectors of the encoder in the folder `run` as labels, and a spec conditioned on them.
 
-    The protocol names the encoder and the hash of its weights: no encoder may judge what it helped to make. Raises
+    The protocol names the encoder and the hash of its weights: no encoder may evaluate what it helped to make. Raises
     `GenzooError` where `run` holds no encoder, or one of other images.
     """
     encoder, run = load_encoder(run, data.spec), Path(run)
     weights, space = hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest()[:16], space_of(encoder)
     source = f"{weights}{space.mark}"
-    splits = {name: VectorSplit(data.split(name), _kept(data, name, encoder, run, source)) for name in SPLITS}
+    splits = {
+        name: VectorSplit(data.split(name), _cached_vectors(data, name, encoder, run, source))
+        for name in SPLITS
+    }
     spec = DataSpec(data.spec.shape, data.spec.levels, "vector", space.width)
     about = {**data.protocol, "encoder": {"run": run.name, "weights": weights}}
     about["test_id"] = (
@@ -90,7 +93,7 @@ def condition_vectors(encoder: Encoder, images: Tensor) -> Tensor:
     return torch.nn.functional.normalize(vectors, dim=1) * space.width**0.5
 
 
-def _kept(data: ImageData, name: str, encoder: Encoder, run: Path, source: str) -> Tensor:
+def _cached_vectors(data: ImageData, name: str, encoder: Encoder, run: Path, source: str) -> Tensor:
     """The vectors of a split: read where those of the same `source` were computed before, else computed and kept."""
     split = data.split(name)
     path = run / "vectors" / f"{_fingerprint(data, split, name)}-{source}.safetensors"

@@ -37,7 +37,7 @@ from genzoo.models.registry import build_model
 from genzoo.nn.saved_unet import SavedUNetConfig
 from genzoo.nn.unet import UNetDenoiser
 from genzoo.objectives.denoising.betas import Betas, CosineBetas, GivenBetas, LinearBetas
-from genzoo.objectives.denoising.noise_conditioning import TimeClock
+from genzoo.objectives.denoising.noise_conditioning import TimeConditioning
 from genzoo.objectives.denoising.paths import (
     DataTarget,
     DiscreteBetas,
@@ -49,7 +49,7 @@ from genzoo.objectives.denoising.paths import (
     VPCosine,
     VPLinear,
     VTarget,
-    solve,
+    to_prediction,
 )
 from genzoo.objectives.likelihood.diffusion_bound import BoundProtocol
 from genzoo.training.checkpoint import describe
@@ -86,7 +86,7 @@ TARGETS: dict[str, Target] = {"epsilon": NoiseTarget(), "sample": DataTarget(), 
 class _Convention:
     """What a scheduler of diffusers tells its network and wants from it."""
 
-    clock: TimeClock
+    c_noise: TimeConditioning
     """Times to timesteps."""
     target: Target
     """What the network's output means."""
@@ -95,18 +95,18 @@ class _Convention:
     def of(cls, path: GaussianPath, target: Target) -> "_Convention":
         """That of the scheduler for `path`, nearest to `target`; raises `GenzooError` where there is none."""
         if isinstance(path, Linear):
-            return cls(TimeClock(STEPS, 0.0), VelocityTarget())
+            return cls(TimeConditioning(STEPS, 0.0), VelocityTarget())
         if not isinstance(path, (DiscreteBetas, VPCosine, VPLinear)):
             raise GenzooError(
                 f"a model on the path {type(path).__name__} cannot be exported to diffusers: only those on "
                 "DiscreteBetas, VPCosine, VPLinear and Linear have a scheduler there"
             )
         steps = path.steps if isinstance(path, DiscreteBetas) else STEPS
-        return cls(TimeClock(float(steps), -1.0), target if target in TARGETS.values() else VTarget())
+        return cls(TimeConditioning(float(steps), -1.0), target if target in TARGETS.values() else VTarget())
 
     def time_of(self, timestep: Tensor) -> Tensor:
         """Times float64 of timesteps."""
-        return (timestep.double() - self.clock.offset) / self.clock.scale
+        return (timestep.double() - self.c_noise.offset) / self.c_noise.scale
 
     def scheduler(self, path: GaussianPath) -> DDPMScheduler | FlowMatchEulerDiscreteScheduler:
         """Few steps of it start from noise ("trailing"), and nothing is clipped: genzoo's samplers do neither."""
@@ -114,12 +114,12 @@ class _Convention:
             return FlowMatchEulerDiscreteScheduler(num_train_timesteps=STEPS)
         kinds = {target: kind for kind, target in TARGETS.items()}
         fields: dict[str, Any] = {
-            "num_train_timesteps": int(self.clock.scale),
+            "num_train_timesteps": int(self.c_noise.scale),
             "prediction_type": kinds[self.target],
             "clip_sample": False,
             "timestep_spacing": "trailing",
         }
-        return DDPMScheduler(**fields, **_beta_fields(path, int(self.clock.scale)))
+        return DDPMScheduler(**fields, **_beta_fields(path, int(self.c_noise.scale)))
 
 
 def _beta_fields(path: GaussianPath, steps: int) -> dict[str, Any]:
@@ -138,8 +138,8 @@ def _beta_fields(path: GaussianPath, steps: int) -> dict[str, Any]:
 class DiffusersDenoiser(ModelMixin, ConfigMixin):
     """A model of genzoo as the network of a pipeline, for all that a plain `UNet2DModel` cannot hold.
 
-    `sample_size` and `in_channels` are what `DDPMPipeline` asks for; `genzoo` is what `genzoo.training.checkpoint.describe`
-    tells of the model, which is rebuilt from it.
+    `sample_size` and `in_channels` are what `DDPMPipeline` asks for; `genzoo` is what
+    `genzoo.training.checkpoint.describe` tells of the model, which is rebuilt from it.
     """
 
     @register_to_config
@@ -168,7 +168,7 @@ class DiffusersDenoiser(ModelMixin, ConfigMixin):
         t = t.flatten().expand(len(sample))
         y, at = self.model.predict(sample, t, None), self.model.path.at(t)
         if self._convention.target != self.model.target:
-            y = self._convention.target.of(*solve(sample, y, at, self.model.target), at)
+            y = self._convention.target.of(*to_prediction(sample, y, at, self.model.target), at)
         y = y.to(sample.dtype)
         return UNet2DOutput(sample=y) if return_dict else (y,)
 
@@ -177,9 +177,9 @@ def to_diffusers(model: Diffusion, path: str | Path) -> None:
     """Writes the folder `path`, which `diffusers.DDPMPipeline.from_pretrained` opens and samples from.
 
     A `UNetConfig` network without patches or padding, which predicts what the scheduler expects (noise, data or v, the
-    velocity on `Linear`) on a `TimeClock` of the scheduler's scale, becomes a plain `UNet2DModel`: nothing of genzoo
-    is needed to load it. Any other model becomes a `DiffusersDenoiser`. diffusers imports no module because a folder
-    names one, so that these want `import genzoo.models.diffusers_format` before `from_pretrained`.
+    velocity on `Linear`) on a `TimeConditioning` of the scheduler's scale, becomes a plain `UNet2DModel`: nothing of
+    genzoo is needed to load it. Any other model becomes a `DiffusersDenoiser`. diffusers imports no module because a
+    folder names one, so that these want `import genzoo.models.diffusers_format` before `from_pretrained`.
 
     Linear paths get a flow scheduler; `DDPMPipeline` runs it too, and says that it expected another. Images come out
     of the pipeline in 0 .. 1, a pixel k as (k + 1/2) / levels. Raises `GenzooError` for conditional models, data that
@@ -211,19 +211,19 @@ def _plain_unet(model: Diffusion, convention: _Convention) -> UNet2DModel | None
     if not isinstance(network, UNetDenoiser) or network.patch > 1:
         return None
     padded = any(side % network.multiple for side in model.spec.shape[1:])
-    if padded or config.levels_head or config.unit_input or model.target != convention.target:
+    if padded or config.levels_head or config.scale_input or model.target != convention.target:
         return None
-    if not isinstance(config.clock, TimeClock) or config.clock.scale != convention.clock.scale:
+    if not isinstance(config.c_noise, TimeConditioning) or config.c_noise.scale != convention.c_noise.scale:
         return None
     unet = copy.deepcopy(network.unet)
-    _turn_embedding(unet, config.clock.offset - convention.clock.offset)
+    _turn_embedding(unet, config.c_noise.offset - convention.c_noise.offset)
     return unet
 
 
 def _turn_embedding(unet: UNet2DModel, late: float) -> None:
     """Makes `unet` see at timestep i what it saw at i + `late`.
 
-    Its clock comes in as sines and cosines, and sin(f (i + late)) is a rotation of sin(f i) and cos(f i), which goes
+    Its time comes in as sines and cosines, and sin(f (i + late)) is a rotation of sin(f i) and cos(f i), which goes
     into the linear layer behind them. The frequencies f, at most 1, are read off at timestep 1.
     """
     cos_first, weight = unet.config["flip_sin_to_cos"], unet.time_embedding.linear_1.weight
@@ -332,15 +332,15 @@ def _opened(kind: Any, folder: Path) -> Any:
 
 
 def _recipe_of(scheduler: dict[str, Any]) -> DiffusionConfig:
-    """Path, target, clock and protocol that go with a scheduler's configuration."""
+    """Path, target, noise conditioning and protocol that go with a scheduler's configuration."""
     name, fields = scheduler.get("_class_name"), {**DEFAULTS, **scheduler}
     if name == FLOW_SCHEDULER and not fields.get("invert_sigmas"):
         steps = float(fields["num_train_timesteps"])
         return DiffusionConfig(
             path=Linear(),
             target=VelocityTarget(),
-            clock=TimeClock(steps, 0.0),
-            protocol=BoundProtocol(first=1 / steps),
+            c_noise=TimeConditioning(steps, 0.0),
+            protocol=BoundProtocol(t_min=1 / steps),
         )
     if name not in DDPM_SCHEDULERS:
         raise GenzooError(
@@ -354,8 +354,8 @@ def _recipe_of(scheduler: dict[str, Any]) -> DiffusionConfig:
     return DiffusionConfig(
         path=path,
         target=TARGETS[kind],
-        clock=TimeClock(float(path.steps), -1.0),
-        protocol=BoundProtocol(first=1 / path.steps, steps=path.steps - 1, times=16),
+        c_noise=TimeConditioning(float(path.steps), -1.0),
+        protocol=BoundProtocol(t_min=1 / path.steps, steps=path.steps - 1, times=16),
     )
 
 

@@ -54,7 +54,7 @@ class BackboneConfig(Configurable, ABC):
 class ResNetConfig(BackboneConfig):
     """A residual network that halves the image at once and once per width; about 1.4 million weights by default."""
 
-    widths: tuple[int, ...] = (64, 128, 256)
+    channels: tuple[int, ...] = (64, 128, 256)
     """Channels at a half, a quarter, an eighth ... of the resolution; the last is the vector's width."""
     blocks: int = 1
     """Residual blocks per resolution."""
@@ -63,9 +63,9 @@ class ResNetConfig(BackboneConfig):
 
     def build(self, shape: tuple[int, ...]) -> Backbone:
         """As `BackboneConfig.build`; raises `GenzooError` where a field cannot be."""
-        if not self.widths or min(*self.widths, self.blocks + 1, self.narrowing) < 1:
+        if not self.channels or min(*self.channels, self.blocks + 1, self.narrowing) < 1:
             raise GenzooError(
-                f"a ResNet needs widths and narrowing of at least 1, blocks of at least 0: {self}"
+                f"a ResNet needs channels and narrowing of at least 1, blocks of at least 0: {self}"
             )
         return ResNet(self, image_shape(shape, "a ResNet"))
 
@@ -75,8 +75,8 @@ class ResNet(Backbone):
 
     def __init__(self, config: ResNetConfig, shape: tuple[int, int, int]) -> None:
         super().__init__()
-        self.width = config.widths[-1]
-        self.stages = ConvEncoder(shape[0], config.widths, config.blocks, narrowing=config.narrowing)
+        self.width = config.channels[-1]
+        self.stages = ConvEncoder(shape[0], config.channels, config.blocks, narrowing=config.narrowing)
 
     def forward(self, x: Tensor) -> Tensor:
         """As `Backbone.forward`, of any size."""

@@ -1,7 +1,7 @@
 """A U-Net without normalisation, made for processors: wide convolutions at low resolution, few passes over memory.
 
 Pixels are folded into channels at once, so that nothing wide runs at full resolution; a few narrow convolutions
-there add what is fine. Residual branches start at zero and their inputs are scaled by the clock, which does what
+there add what is fine. Residual branches start at zero and their inputs are scaled by the noise level, which does what
 normalisation does in the U-Nets of DDPM and costs a fraction. Maps are `[b, c, h, w]`, channels last in memory.
 """
 
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from genzoo.core.errors import GenzooError
 from genzoo.nn.attention import attend
-from genzoo.nn.denoiser_network import ClockEmbedding, DenoiserConfig
+from genzoo.nn.denoiser_network import DenoiserConfig, NoiseEmbedding
 from genzoo.nn.layers import zeroed
 from genzoo.nn.resnet import halved
 
@@ -28,7 +28,7 @@ class ConvUNetConfig(DenoiserConfig):
 
     fine: int = 32
     """Channels at full resolution."""
-    widths: tuple[int, ...] = (96, 192)
+    channels: tuple[int, ...] = (96, 192)
     """Channels at a half, a quarter ... of the resolution."""
     blocks: int = 2
     """Residual blocks per resolution on the way down, and again on the way up."""
@@ -45,10 +45,10 @@ class ConvUNetConfig(DenoiserConfig):
 
 
 UNETS = {
-    "tiny": ConvUNetConfig(fine=16, widths=(32, 64), blocks=1, attention=0),
-    "small": ConvUNetConfig(fine=32, widths=(64, 128)),
-    "base": ConvUNetConfig(fine=48, widths=(128, 256), blocks=3),
-    "large": ConvUNetConfig(fine=64, widths=(192, 384, 512), blocks=4, attention=2),
+    "tiny": ConvUNetConfig(fine=16, channels=(32, 64), blocks=1, attention=0),
+    "small": ConvUNetConfig(fine=32, channels=(64, 128)),
+    "base": ConvUNetConfig(fine=48, channels=(128, 256), blocks=3),
+    "large": ConvUNetConfig(fine=64, channels=(192, 384, 512), blocks=4, attention=2),
 }
 """The presets' networks by the size of the model."""
 
@@ -88,20 +88,20 @@ class SpatialAttention(nn.Module):
 
 
 class ConvUNet(nn.Module):
-    """`(x, clock, cond)` to `[b, out, h, w]`."""
+    """`(x, c_noise, cond)` to `[b, out, h, w]`."""
 
     def __init__(
         self, config: ConvUNetConfig, shape: tuple[int, ...], out_channels: int, cond_width: int
     ) -> None:
         super().__init__()
         channels, *size = shape
-        widths = (config.fine, *config.widths)
+        widths = (config.fine, *config.channels)
         sizes = [halved((size[0], size[1]), n) for n in range(len(widths))]
         # below 4x4 nothing is left to see
         self.sizes = [size for n, size in enumerate(sizes) if n == 0 or max(size) >= SMALLEST]
         widths = widths[: len(self.sizes)]
         embedding = 2 * max(widths)
-        self.embed = ClockEmbedding(embedding, cond_width)
+        self.embed = NoiseEmbedding(embedding, cond_width)
         self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)
         pairs = list(pairwise(widths))
         self.down = nn.ModuleList(nn.Conv2d(4 * a, b, 3, padding=1) for a, b in pairs)
@@ -119,9 +119,9 @@ class ConvUNet(nn.Module):
         self.exit = zeroed(nn.Conv2d(widths[0], out_channels, 3, padding=1))
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
-    def forward(self, x: Tensor, clock: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         """Down, across, up."""
-        embedded = self.embed(clock, cond)
+        embedded = self.embed(c_noise, cond)
         x, skips = self.enter(x.contiguous(memory_format=torch.channels_last)), []
         for level, blocks in enumerate(self.descent):
             if level:

@@ -1,4 +1,5 @@
-"""What every denoising network is: noisy data, a clock and a condition to one prediction per output channel."""
+"""What every denoising network is: noisy data, a noise level `c_noise` and a condition to one prediction per output
+channel."""
 
 from abc import ABC, abstractmethod
 
@@ -15,15 +16,15 @@ class DenoiserConfig(Configurable, ABC):
 
     @abstractmethod
     def build(self, shape: tuple[int, ...], out_channels: int, cond_width: int) -> nn.Module:
-        """A module `(x [b, *shape], clock [b], cond [b, cond_width] | None) -> [b, out_channels, *shape[1:]]`.
+        """A module `(x [b, *shape], c_noise [b], cond [b, cond_width] | None) -> [b, out_channels, *shape[1:]]`.
 
-        `clock` lies in 0 .. 1000 and rises with the noise. The output is zero at the start. Raises `GenzooError`
+        `c_noise` lies in 0 .. 1000 and rises with the noise. The output is zero at the start. Raises `GenzooError`
         where the network cannot take data of this shape.
         """
 
 
-class ClockEmbedding(nn.Module):
-    """Sinusoids of the clock through two layers, plus the condition: `[b]` and `[b, cond_width]` to `[b, width]`."""
+class NoiseEmbedding(nn.Module):
+    """Sinusoids of `c_noise` through two layers, plus the condition: `[b]` and `[b, cond_width]` to `[b, width]`."""
 
     frequencies: Tensor
 
@@ -36,9 +37,9 @@ class ClockEmbedding(nn.Module):
         )
         self.cond = nn.Linear(cond_width, width, bias=False) if cond_width else None
 
-    def forward(self, clock: Tensor, cond: Tensor | None) -> Tensor:
+    def forward(self, c_noise: Tensor, cond: Tensor | None) -> Tensor:
         """Ready for a linear layer."""
-        angles = clock.to(self.frequencies)[:, None] * self.frequencies
+        angles = c_noise.to(self.frequencies)[:, None] * self.frequencies
         y = self.layers(torch.cat([angles.sin(), angles.cos()], 1))
         if self.cond is not None:
             y = y + self.cond(cond)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
+from typing_extensions import override
 
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
@@ -24,8 +25,8 @@ class GANNetworks(Configurable, ABC):
     """Base of the configurations of both players' networks."""
 
     @abstractmethod
-    def generator(self, shape: tuple[int, ...], latents: int, cond_width: int) -> nn.Module:
-        """A module `(z [b, latents], cond [b, cond_width] | None) -> [b, *shape]`."""
+    def generator(self, shape: tuple[int, ...], latent_dim: int, cond_width: int) -> nn.Module:
+        """A module `(z [b, latent_dim], cond [b, cond_width] | None) -> [b, *shape]`."""
 
     @abstractmethod
     def discriminator(self, shape: tuple[int, ...], cond_width: int) -> nn.Module:
@@ -36,7 +37,7 @@ class GANNetworks(Configurable, ABC):
 class ConvGANNetworks(GANNetworks):
     """Residual convolutions at a half, a quarter ... of the resolution."""
 
-    widths: tuple[int, ...] = (64, 128)
+    channels: tuple[int, ...] = (64, 128)
     """Channels per resolution, the first at half of the image's."""
     blocks: int = 2
     """Residual blocks per resolution, in each network."""
@@ -45,12 +46,12 @@ class ConvGANNetworks(GANNetworks):
     spectral: bool = False
     """Spectral normalisation of the discriminator."""
 
-    def generator(self, shape: tuple[int, ...], latents: int, cond_width: int) -> nn.Module:
+    def generator(self, shape: tuple[int, ...], latent_dim: int, cond_width: int) -> nn.Module:
         """Sides of any length are halved by rounding up."""
-        return ConvGenerator(_image_shape(shape), latents, cond_width, self)
+        return ConvGenerator(_image_shape(shape), latent_dim, cond_width, self)
 
+    @override
     def discriminator(self, shape: tuple[int, ...], cond_width: int) -> nn.Module:
-        """The mirror."""
         return _spectral(ConvDiscriminator(_image_shape(shape), cond_width, self), self.spectral)
 
 
@@ -62,7 +63,7 @@ class DenseGANNetworks(GANNetworks):
     """Of the hidden layers."""
     blocks: int = 3
     """Residual blocks in each network."""
-    judging_blocks: int | None = None
+    discriminator_blocks: int | None = None
     """Those of the discriminator, where they are not as many."""
     waves: float = 0.0
     """Standard deviation of the frequencies of sines that the discriminator also sees, in radians per unit of data
@@ -70,12 +71,12 @@ class DenseGANNetworks(GANNetworks):
     spectral: bool = False
     """Spectral normalisation of the discriminator."""
 
-    def generator(self, shape: tuple[int, ...], latents: int, cond_width: int) -> nn.Module:
+    def generator(self, shape: tuple[int, ...], latent_dim: int, cond_width: int) -> nn.Module:
         """Data of any shape, as one vector."""
-        return DenseGenerator(shape, latents, cond_width, self)
+        return DenseGenerator(shape, latent_dim, cond_width, self)
 
+    @override
     def discriminator(self, shape: tuple[int, ...], cond_width: int) -> nn.Module:
-        """One logit."""
         return _spectral(DenseDiscriminator(math.prod(shape), cond_width, self), self.spectral)
 
 
@@ -98,14 +99,14 @@ class ConvGenerator(nn.Module):
     """`(z, cond)` to `[b, c, h, w]`, unbounded."""
 
     def __init__(
-        self, shape: tuple[int, int, int], latents: int, cond_width: int, config: ConvGANNetworks
+        self, shape: tuple[int, int, int], latent_dim: int, cond_width: int, config: ConvGANNetworks
     ) -> None:
         super().__init__()
         channels, *size = shape
-        self.map = (config.widths[-1], *halved((size[0], size[1]), len(config.widths)))
-        self.first = nn.Linear(latents + cond_width, self.map[0] * self.map[1] * self.map[2])
+        self.map = (config.channels[-1], *halved((size[0], size[1]), len(config.channels)))
+        self.first = nn.Linear(latent_dim + cond_width, self.map[0] * self.map[1] * self.map[2])
         out = config.fine or channels
-        self.body = ConvDecoder((size[0], size[1]), config.widths, config.blocks, out, cond_width)
+        self.body = ConvDecoder((size[0], size[1]), config.channels, config.blocks, out, cond_width)
         self.last = nn.Conv2d(out, channels, 3, padding=1) if config.fine else None
         he_started(self)
         self.body.up[0].reset_parameters()  # pyright: ignore # images that are all alike would teach nothing
@@ -113,7 +114,7 @@ class ConvGenerator(nn.Module):
             _even_start(layer)  # pyright: ignore
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
-        """`z` `[b, latents]` and the embedded condition `[b, cond_width]` or None."""
+        """`z` `[b, latent_dim]` and the embedded condition `[b, cond_width]` or None."""
         h = self.first(z if cond is None else torch.cat([z, cond.to(z.dtype)], 1))
         x = self.body(h.view(len(z), *self.map), cond)
         return x if self.last is None else self.last(F.leaky_relu(x, 0.2))
@@ -135,12 +136,12 @@ class ConvDiscriminator(nn.Module):
     def __init__(self, shape: tuple[int, int, int], cond_width: int, config: ConvGANNetworks) -> None:
         super().__init__()
         channels, *size = shape
-        self.body = ConvEncoder(channels, config.widths, config.blocks)
-        height, width = halved((size[0], size[1]), len(config.widths))
-        features = config.widths[-1] * height * width
-        self.hidden = nn.Linear(features, config.widths[-1])
+        self.body = ConvEncoder(channels, config.channels, config.blocks)
+        height, width = halved((size[0], size[1]), len(config.channels))
+        features = config.channels[-1] * height * width
+        self.hidden = nn.Linear(features, config.channels[-1])
         he_started(self)
-        self.head = ProjectionHead(config.widths[-1], cond_width)
+        self.head = ProjectionHead(config.channels[-1], cond_width)
 
     def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
         """`x` `[b, c, h, w]`."""
@@ -180,12 +181,12 @@ class Waves(nn.Module):
     """A layer upon sqrt(2) sin(w x + b) of random, trained frequencies: detail that perceptrons learn late (Tancik et
     al. 2020)."""
 
-    def __init__(self, size: int, width: int, spread: float) -> None:
+    def __init__(self, size: int, width: int, std: float) -> None:
         super().__init__()
         self.phase, self.mix = nn.Linear(size, width), nn.Linear(width, width)
         he_started(self.mix)
         with torch.no_grad():
-            self.phase.weight.normal_(0, spread)
+            self.phase.weight.normal_(0, std)
             self.phase.bias.uniform_(-math.pi, math.pi)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -219,14 +220,14 @@ class DenseGenerator(nn.Module):
     """`(z, cond)` to `[b, *shape]`, unbounded."""
 
     def __init__(
-        self, shape: tuple[int, ...], latents: int, cond_width: int, config: DenseGANNetworks
+        self, shape: tuple[int, ...], latent_dim: int, cond_width: int, config: DenseGANNetworks
     ) -> None:
         super().__init__()
         self.shape = shape
-        self.body = DensePlayer(latents, math.prod(shape), cond_width, config, config.blocks)
+        self.body = DensePlayer(latent_dim, math.prod(shape), cond_width, config, config.blocks)
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
-        """`z` `[b, latents]` and the embedded condition `[b, cond_width]` or None."""
+        """`z` `[b, latent_dim]` and the embedded condition `[b, cond_width]` or None."""
         return self.body(z, cond).unflatten(1, self.shape)
 
 
@@ -235,7 +236,7 @@ class DenseDiscriminator(nn.Module):
 
     def __init__(self, size: int, cond_width: int, config: DenseGANNetworks) -> None:
         super().__init__()
-        blocks = config.blocks if config.judging_blocks is None else config.judging_blocks
+        blocks = config.blocks if config.discriminator_blocks is None else config.discriminator_blocks
         self.body = DensePlayer(size, config.width, 0, config, blocks)
         self.waves = Waves(size, config.width, config.waves) if config.waves else None
         self.head = ProjectionHead(config.width, cond_width)

@@ -24,10 +24,10 @@ Noise = Callable[[Tensor], Tensor]
 
 
 class Level(NamedTuple):
-    """One resolution: `width` channels and `groups` groups of `latents` channels of latents each."""
+    """One resolution: `width` channels and `groups` groups of `latent_channels` channels each."""
 
     width: int
-    latents: int
+    latent_channels: int
     groups: int
 
 
@@ -40,14 +40,14 @@ class LadderOptions(NamedTuple):
 
 
 class Normal(NamedTuple):
-    """Parameters of independent Gaussians, both `[b, latents, h, w]`."""
+    """Parameters of independent Gaussians, both `[b, latent_channels, h, w]`."""
 
     mean: Tensor
     log_scale: Tensor
 
 
 class Group(NamedTuple):
-    """The latents of one group `[b, latents, h, w]`, drawn from `q`, and its prior `p`."""
+    """The latents of one group `[b, latent_channels, h, w]`, drawn from `q`, and its prior `p`."""
 
     z: Tensor
     q: Normal
@@ -55,7 +55,7 @@ class Group(NamedTuple):
 
 
 class TopPosterior(nn.Module):
-    """The coarsest map `[b, width, h, w]` to mean and log-scale `[b, latents]` of the vector above it."""
+    """The coarsest map `[b, width, h, w]` to mean and log-scale `[b, latent_dim]` of the vector above it."""
 
     def __init__(self, width: int, size: tuple[int, int], options: LadderOptions) -> None:
         super().__init__()
@@ -77,14 +77,14 @@ class StochasticBlock(nn.Module):
 
     def __init__(self, level: Level, options: LadderOptions, *, residual: bool) -> None:
         super().__init__()
-        width, latents, _ = level
+        width, latent_channels, _ = level
         self.residual = residual
         self.prior = _residual_block(width, options)
-        self.prior_head = zeroed(nn.Conv2d(width, 2 * latents, 1))
+        self.prior_head = zeroed(nn.Conv2d(width, 2 * latent_channels, 1))
         self.merge = nn.Conv2d(2 * width, width, 1)
         self.posterior = _residual_block(width, options)
-        self.posterior_head = zeroed(nn.Conv2d(width, 2 * latents, 1))
-        self.inject = nn.Conv2d(latents, width, 1)
+        self.posterior_head = zeroed(nn.Conv2d(width, 2 * latent_channels, 1))
+        self.inject = nn.Conv2d(latent_channels, width, 1)
         self.after = _residual_block(width, options)
 
     def forward(

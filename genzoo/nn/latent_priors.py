@@ -23,9 +23,9 @@ Components = tuple[Tensor, Tensor, Tensor]
 class StandardNormal(nn.Module):
     """N(0, 1) whatever the condition."""
 
-    def __init__(self, latents: int) -> None:
+    def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        self.register_buffer("zero", torch.zeros(1, 1, latents), persistent=False)
+        self.register_buffer("zero", torch.zeros(1, 1, latent_dim), persistent=False)
 
     def forward(self, cond: Tensor | None, encode: Encode) -> Components:
         """One component, shared by all rows."""
@@ -35,9 +35,9 @@ class StandardNormal(nn.Module):
 class ConditionalNormal(nn.Module):
     """N(mean(cond), scale(cond)^2), standard at the start (Sohn et al. 2015)."""
 
-    def __init__(self, latents: int, cond_width: int) -> None:
+    def __init__(self, latent_dim: int, cond_width: int) -> None:
         super().__init__()
-        self.head = zeroed(nn.Linear(cond_width, 2 * latents))
+        self.head = zeroed(nn.Linear(cond_width, 2 * latent_dim))
 
     def forward(self, cond: Tensor | None, encode: Encode) -> Components:
         """One component per condition of `cond` `[b, cond_width]`."""
@@ -51,10 +51,12 @@ class MixturePrior(nn.Module):
     As cheap as one Gaussian, where a VampPrior runs the encoder on every pseudo-input in every step.
     """
 
-    def __init__(self, latents: int, components: int, cond_width: int = 0) -> None:
+    def __init__(self, latent_dim: int, components: int, cond_width: int = 0) -> None:
         super().__init__()
-        self.mean = nn.Parameter(0.5 * torch.randn(1, components, latents))  # apart, or they would stay equal
-        self.log_scale = nn.Parameter(torch.zeros(1, components, latents))
+        self.mean = nn.Parameter(
+            0.5 * torch.randn(1, components, latent_dim)
+        )  # apart, or they would stay equal
+        self.log_scale = nn.Parameter(torch.zeros(1, components, latent_dim))
         self.logits = None if cond_width else nn.Parameter(torch.zeros(1, components))
         self.weights = zeroed(nn.Linear(cond_width, components)) if cond_width else None
 
@@ -86,11 +88,11 @@ class VampPrior(nn.Module):
         return mean[None], log_scale[None], logits.log_softmax(1)
 
 
-def gaussian_prior(latents: int, components: int, cond_width: int = 0) -> nn.Module:
+def gaussian_prior(latent_dim: int, components: int, cond_width: int = 0) -> nn.Module:
     """A mixture of `components` Gaussians; for 0 one normal, which follows the condition if there is one."""
     if components:
-        return MixturePrior(latents, components, cond_width)
-    return ConditionalNormal(latents, cond_width) if cond_width else StandardNormal(latents)
+        return MixturePrior(latent_dim, components, cond_width)
+    return ConditionalNormal(latent_dim, cond_width) if cond_width else StandardNormal(latent_dim)
 
 
 def gaussian_parameters(raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """A residual perceptron for vectors: points of toy densities, embeddings of an encoder.
 
-Blocks are x + last(silu(first((1 + scale) norm(x) + shift))), scale and shift linear in the embedding of the clock and
-the condition; the last layers are zero at the start.
+Blocks are x + last(silu(first((1 + scale) norm(x) + shift))), scale and shift linear in the embedding of the noise
+level and the condition; the last layers are zero at the start.
 """
 
 import math
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genzoo.nn.denoiser_network import ClockEmbedding, DenoiserConfig
+from genzoo.nn.denoiser_network import DenoiserConfig, NoiseEmbedding
 from genzoo.nn.layers import zeroed
 
 
@@ -34,19 +34,19 @@ class MLPConfig(DenoiserConfig):
 
 
 class MLP(nn.Module):
-    """`(x [b, *shape], clock, cond)` to `[b, out_channels, *shape[1:]]`."""
+    """`(x [b, *shape], c_noise, cond)` to `[b, out_channels, *shape[1:]]`."""
 
     def __init__(self, config: MLPConfig, shape: tuple[int, ...], out_channels: int, cond_width: int) -> None:
         super().__init__()
         self.out_shape = (out_channels, *shape[1:])
-        self.embed = ClockEmbedding(config.width, cond_width)
+        self.embed = NoiseEmbedding(config.width, cond_width)
         self.enter = nn.Linear(math.prod(shape), config.width)
         self.blocks = nn.ModuleList(PerceptronBlock(config) for _ in range(config.blocks))
         self.exit = zeroed(nn.Linear(config.width, math.prod(self.out_shape)))
 
-    def forward(self, x: Tensor, clock: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         """No normalisation at the end: predictions grow with the data, far out too."""
-        embedded = self.embed(clock, cond)
+        embedded = self.embed(c_noise, cond)
         y = self.enter(x.flatten(1))
         for block in self.blocks:
             y = block(y, embedded)

@@ -1,6 +1,6 @@
 """A discriminator of patches: one logit for each place of a coarse grid (Isola et al. 2017, PatchGAN, section 3.2.2).
 
-What each logit sees is bounded (34 pixels a side with two widths and one block, 10 without blocks), so that it judges
+What each logit sees is bounded (34 pixels a side with two stages and one block, 10 without blocks), so that it judges
 texture and sharpness; what large images show as a whole is left to the loss that goes with it. Residual and without
 normalisation, as the zoo's other discriminators.
 """
@@ -24,7 +24,7 @@ SMALLEST = 4  # patches a side, where the image allows it: fewer would be no pat
 class PatchDiscriminatorConfig(Configurable):
     """Widths at a half, a quarter ... of the resolution; small images use the first ones only."""
 
-    widths: tuple[int, ...] = (48, 96)
+    channels: tuple[int, ...] = (48, 96)
     """Channels per resolution."""
     blocks: int = 1
     """Residual blocks per resolution."""
@@ -34,12 +34,12 @@ class PatchDiscriminatorConfig(Configurable):
 
         Raises `GenzooError` for data that are no images.
         """
-        if len(shape) != 3 or not self.widths:
+        if len(shape) != 3 or not self.channels:
             raise GenzooError(
                 f"a discriminator of patches needs images and a width, these data have shape {shape}"
             )
         stages = max(1, (max(shape[1:]) // SMALLEST).bit_length() - 1)
-        return PatchDiscriminator(shape[0] + given, self.widths[:stages], self.blocks)
+        return PatchDiscriminator(shape[0] + given, self.channels[:stages], self.blocks)
 
 
 class PatchDiscriminator(nn.Module):

@@ -1,4 +1,4 @@
-"""A transformer over patches, modulated by the clock: DiT (Peebles & Xie 2023, "Scalable Diffusion Models").
+"""A transformer over patches, modulated by the noise level: DiT (Peebles & Xie 2023, "Scalable Diffusion Models").
 
 Every block is x + gate * f((1 + scale) norm(x) + shift) for attention and for a perceptron, with scale, shift and gate
 linear in the embedding and zero at the start ("adaLN-zero"), so that a new network is the identity between its first
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genzoo.nn.attention import Attention
-from genzoo.nn.denoiser_network import ClockEmbedding, DenoiserConfig
+from genzoo.nn.denoiser_network import DenoiserConfig, NoiseEmbedding
 from genzoo.nn.layers import zeroed
 from genzoo.nn.unet import image_shape, padded_to
 
@@ -42,7 +42,7 @@ class PatchTransformerConfig(DenoiserConfig):
 
 
 class PatchTransformer(nn.Module):
-    """`(x, clock, cond)` to `[b, out, h, w]`; sides that `patch` does not divide are padded and cropped."""
+    """`(x, c_noise, cond)` to `[b, out, h, w]`; sides that `patch` does not divide are padded and cropped."""
 
     def __init__(
         self,
@@ -55,19 +55,19 @@ class PatchTransformer(nn.Module):
         channels, height, width = shape
         self.patch = min(config.patch, max(height, width))
         self.grid = (-(-height // self.patch), -(-width // self.patch))
-        self.embed = ClockEmbedding(config.width, cond_width)
+        self.embed = NoiseEmbedding(config.width, cond_width)
         self.enter = nn.Linear(channels * self.patch**2, config.width)
         self.place = nn.Parameter(waves(self.grid, config.width))
         self.blocks = nn.ModuleList(AdaptiveBlock(config) for _ in range(config.blocks))
         self.norm = AdaptiveNorm(config.width)
         self.exit = zeroed(nn.Linear(config.width, out_channels * self.patch**2))
 
-    def forward(self, x: Tensor, clock: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         """Patches to tokens, blocks, tokens to patches."""
         height, width = x.shape[2:]
         patches = F.pixel_unshuffle(padded_to(x, self.patch), self.patch)
         tokens = self.enter(patches.flatten(2).mT) + self.place
-        embedded = self.embed(clock, cond)
+        embedded = self.embed(c_noise, cond)
         for block in self.blocks:
             tokens = block(tokens, embedded)
         y = self.exit(self.norm(tokens, embedded)).mT.unflatten(2, self.grid)

@@ -4,7 +4,7 @@ Codebook: the nearest of K learned vectors, moved by running averages of what fa
 2017, "VQ-VAE", equations 1-3 and appendix A.1); codes that die are set anew to features of the batch.
 FSQ: each feature bounded and rounded to a few levels (Mentzer et al. 2023); nothing to learn, nothing to die.
 
-Maps are `[b, width, h, w]`, codes long `[b, h, w]` in 0 .. codes-1.
+Maps are `[b, width, h, w]`, codes long `[b, h, w]` in 0 .. codebook_size-1.
 """
 
 import math
@@ -17,6 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
@@ -31,14 +32,14 @@ class Quantised(NamedTuple):
 
 
 class Quantiser(nn.Module, ABC):
-    """Features `[b, width, h, w]` to one of `codes` codes per position, and codes to features."""
+    """Features `[b, width, h, w]` to one of `codebook_size` codes per position, and codes to features."""
 
-    codes: int
+    codebook_size: int
     width: int
 
     @abstractmethod
     def distances(self, features: Tensor) -> Tensor:
-        """Squared distance of each position to every code, `[b, h, w, codes]`; float32 or better."""
+        """Squared distance of each position to every code, `[b, h, w, codebook_size]`; float32 or better."""
 
     @abstractmethod
     def embed(self, indices: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ class Codebook(Quantiser):
 
     def __init__(
         self,
-        codes: int,
+        codebook_size: int,
         width: int,
         *,
         decay: float = 0.95,
@@ -85,18 +86,18 @@ class Codebook(Quantiser):
         normalise: bool = True,
     ) -> None:
         super().__init__()
-        self.codes, self.width, self.normalise = codes, width, normalise
+        self.codebook_size, self.width, self.normalise = codebook_size, width, normalise
         self.decay, self.commitment, self.revive_below = decay, commitment, revive_below
-        self.register_buffer("embedding", torch.randn(codes, width))
-        self.register_buffer("counts", torch.zeros(codes))
-        self.register_buffer("sums", torch.zeros(codes, width))
+        self.register_buffer("embedding", torch.randn(codebook_size, width))
+        self.register_buffer("counts", torch.zeros(codebook_size))
+        self.register_buffer("sums", torch.zeros(codebook_size, width))
 
     def distances(self, features: Tensor) -> Tensor:
         """|z|^2 - 2 z e + |e|^2."""
         return _squared_distances(self._placed(features), self.embedding)
 
+    @override
     def embed(self, indices: Tensor) -> Tensor:
-        """Rows of the codebook."""
         return rearrange(self.embedding[indices], "b h w d -> b d h w")
 
     def forward(self, features: Tensor, generator: torch.Generator | None = None) -> Quantised:
@@ -122,8 +123,10 @@ class Codebook(Quantiser):
         """Dead codes take distinct features of the batch `z` `[m, width]`, and an average code's count."""
         device = z.device if generator is None else generator.device
         order = torch.randperm(len(z), generator=generator, device=device).to(z.device)
-        candidates = z[order[torch.arange(self.codes, device=z.device) % len(z)]].to(self.embedding.dtype)
-        mean = len(z) / self.codes
+        candidates = z[order[torch.arange(self.codebook_size, device=z.device) % len(z)]].to(
+            self.embedding.dtype
+        )
+        mean = len(z) / self.codebook_size
         dead = self.counts < self.revive_below * mean
         self.embedding.copy_(torch.where(dead[:, None], candidates, self.embedding))
         self.sums.copy_(torch.where(dead[:, None], candidates * mean, self.sums))
@@ -133,7 +136,7 @@ class Codebook(Quantiser):
     def _follow(self, z: Tensor, indices: Tensor) -> None:
         """The running averages take in features `z` `[m, width]` of the codes `indices` `[m]`."""
         z = z.to(self.sums.dtype)
-        counts = torch.bincount(indices, minlength=self.codes).to(z.dtype)
+        counts = torch.bincount(indices, minlength=self.codebook_size).to(z.dtype)
         sums = torch.zeros_like(self.sums).index_add_(0, indices, z)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
@@ -160,7 +163,7 @@ class FSQ(Quantiser):
         super().__init__()
         if not levels or min(levels) < 3:
             raise ValueError(f"FSQ needs at least 3 levels per feature, got {levels}")
-        self.codes, self.width, self.levels = math.prod(levels), len(levels), levels
+        self.codebook_size, self.width, self.levels = math.prod(levels), len(levels), levels
         basis = [math.prod(levels[:i]) for i in range(len(levels))]
         sizes = torch.tensor(levels)
         buffers = {
@@ -169,7 +172,9 @@ class FSQ(Quantiser):
             "spans": (sizes - 1) * (1 - eps) / 2,
             "offsets": 0.5 * (sizes % 2 == 0),
         }
-        buffers["grid"] = torch.arange(self.codes)[:, None] // buffers["basis"] % sizes - buffers["halves"]
+        buffers["grid"] = (
+            torch.arange(self.codebook_size)[:, None] // buffers["basis"] % sizes - buffers["halves"]
+        )
         for name, value in buffers.items():
             self.register_buffer(name, value, persistent=False)
 
@@ -207,7 +212,7 @@ class QuantiserConfig(Configurable):
 
     kind: Literal["codebook", "fsq"] = "codebook"
     """Learned vectors (VQ), or rounded features (FSQ), which cannot collapse."""
-    codes: int = 256
+    codebook_size: int = 256
     """Vectors of the codebook."""
     width: int = 16
     """Features of a vector of the codebook."""
@@ -230,13 +235,13 @@ class QuantiserConfig(Configurable):
         return kinds[self.kind]()
 
     def _codebook(self) -> Quantiser:
-        if self.codes < 2 or self.width < 1 or not 0 <= self.decay < 1:
+        if self.codebook_size < 2 or self.width < 1 or not 0 <= self.decay < 1:
             raise GenzooError(
                 "a codebook needs at least 2 codes, 1 feature and a decay from 0 up to 1: "
-                f"got codes={self.codes}, width={self.width}, decay={self.decay}"
+                f"got codebook_size={self.codebook_size}, width={self.width}, decay={self.decay}"
             )
         return Codebook(
-            self.codes,
+            self.codebook_size,
             self.width,
             decay=self.decay,
             commitment=self.commitment,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # diffusers takes seconds to import: only who builds a networ
 class UNetConfig(DenoiserConfig):
     """Widths per resolution, the first at that of the image, or of its patches."""
 
-    widths: tuple[int, ...] = (64, 128)
+    channels: tuple[int, ...] = (64, 128)
     """Channels at the full, a half, a quarter ... of the resolution; a small image uses the first few."""
     layers: int = 2
     """Residual blocks per resolution on the way down; one more on the way up."""
@@ -48,7 +48,7 @@ class UNetConfig(DenoiserConfig):
         channels, *sides = image_shape(shape, "a U-Net")
         patch = min(self.patch, max(sides))
         places = -(-max(sides) // patch)
-        widths = self.widths[: max(1, (places - 1).bit_length())]  # the last resolution keeps two places
+        widths = self.channels[: max(1, (places - 1).bit_length())]  # the last resolution keeps two places
         multiple = patch * 2 ** (len(widths) - 1)
         height, width = (-(-side // multiple) * multiple // patch for side in sides)
         unet = self._unet(widths, (height, width), (channels * patch**2, out_channels * patch**2), cond_width)
@@ -81,10 +81,10 @@ class UNetConfig(DenoiserConfig):
 
 
 class UNetDenoiser(nn.Module):
-    """`unet` behind the interface of denoisers: `(x, clock, cond)` to `[b, out, h, w]`, of any height and width.
+    """`unet` behind the interface of denoisers: `(x, c_noise, cond)` to `[b, out, h, w]`, of any height and width.
 
     Takes an existing `UNet2DModel` as well (a saved pipeline's, say): unconditional, with its "positional"
-    embedding of `timestep`, which is the clock. Raises `GenzooError` for others. The module is kept as `unet`.
+    embedding of `timestep`, which is `c_noise`. Raises `GenzooError` for others. The module is kept as `unet`.
     """
 
     def __init__(self, unet: "UNet2DModel", patch: int = 1, cond_width: int = 0) -> None:
@@ -97,14 +97,14 @@ class UNetDenoiser(nn.Module):
         self.cond = nn.Linear(cond_width, width) if cond_width else None
         _keep_contiguous(unet)
 
-    def forward(self, x: Tensor, clock: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         """Pads and folds, asks the U-Net, unfolds and crops."""
         height, width = x.shape[2:]
         x = F.pixel_unshuffle(padded_to(x, self.multiple), self.patch)
         # A grey image in channels-last order also counts as contiguous: only a copy settles the strides.
         x = x.clone(memory_format=torch.contiguous_format)
         labels = None if self.cond is None else self.cond(cond)
-        (y,) = self.unet(x, clock.to(x.device), class_labels=labels, return_dict=False)
+        (y,) = self.unet(x, c_noise.to(x.device), class_labels=labels, return_dict=False)
         return F.pixel_shuffle(y, self.patch)[..., :height, :width]
 
 

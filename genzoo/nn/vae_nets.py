@@ -11,9 +11,9 @@ from genzoo.nn.resnet import ConvDecoder, ConvEncoder, halved
 
 
 class Stages(NamedTuple):
-    """The convolutional part: `blocks` residual blocks at each of the halved resolutions, `widths` channels."""
+    """The convolutional part: `blocks` residual blocks at each of the halved resolutions, of `channels` channels."""
 
-    widths: tuple[int, ...]
+    channels: tuple[int, ...]
     blocks: int
     cond_width: int = 0
     dropout: float = 0.0
@@ -32,14 +32,16 @@ class ScaledImages(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """Features `[b, c, h, w]` to mean and log-scale `[b, latents]`, both 0 at the start."""
+    """Features `[b, c, h, w]` to mean and log-scale `[b, latent_dim]`, both 0 at the start."""
 
-    def __init__(self, shape: tuple[int, ...], latents: int, stages: Stages) -> None:
+    def __init__(self, shape: tuple[int, ...], latent_dim: int, stages: Stages) -> None:
         super().__init__()
         channels, *size = shape
         self.body = ConvEncoder(channels, *stages)
-        height, width = halved((size[0], size[1]), len(stages.widths))
-        self.head = zeroed(nn.Linear(stages.widths[-1] * height * width + stages.cond_width, 2 * latents))
+        height, width = halved((size[0], size[1]), len(stages.channels))
+        self.head = zeroed(
+            nn.Linear(stages.channels[-1] * height * width + stages.cond_width, 2 * latent_dim)
+        )
 
     def forward(self, features: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         """`cond` is the embedded condition `[b, cond_width]` or None."""
@@ -48,20 +50,20 @@ class ImageEncoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """Latents `[b, latents]` to parameters `[b, *shape, n_params + shared]`, 0 at the start.
+    """Latents `[b, latent_dim]` to parameters `[b, *shape, n_params + shared]`, 0 at the start.
 
     The last `shared` parameters are learned numbers, the same for every sub-pixel of every image.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], latents: int, n_params: int, stages: Stages, *, shared: int = 0
+        self, shape: tuple[int, ...], latent_dim: int, n_params: int, stages: Stages, *, shared: int = 0
     ) -> None:
         super().__init__()
         channels, *size = shape
         self.size, self.channels, self.n_params = (size[0], size[1]), channels, n_params
         widths, blocks, cond_width, dropout = stages
         self.map = (widths[-1], *halved(self.size, len(widths)))
-        self.first = nn.Linear(latents + cond_width, self.map[0] * self.map[1] * self.map[2])
+        self.first = nn.Linear(latent_dim + cond_width, self.map[0] * self.map[1] * self.map[2])
         self.body = ConvDecoder(self.size, widths, blocks, channels * n_params, cond_width, dropout)
         self.shared = nn.Parameter(torch.zeros(shared)) if shared else None
 

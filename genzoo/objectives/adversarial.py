@@ -21,6 +21,7 @@ from typing import final
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
 
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
@@ -84,8 +85,8 @@ class LeastSquares(AdversarialLoss):
         """Squared distances from the targets."""
         return (real - 1) ** 2 + fake**2
 
+    @override
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """To the other target."""
         return (fake - 1) ** 2
 
     def accuracy(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -101,12 +102,12 @@ class Hinge(AdversarialLoss):
         """What is missing to the margin."""
         return F.relu(1 - real) + F.relu(1 + fake)
 
+    @override
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Linear."""
         return -fake
 
+    @override
     def accuracy(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Around 0."""
         return _around(0.0, real, fake)
 
 
@@ -118,8 +119,8 @@ class Wasserstein(AdversarialLoss):
         """The negative estimate of the distance."""
         return fake - real
 
+    @override
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Linear."""
         return -fake
 
     def accuracy(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -131,16 +132,16 @@ class Wasserstein(AdversarialLoss):
 class RelativisticPaired(AdversarialLoss):
     """Whether the real one of a pair looks more real than the fake one."""
 
+    @override
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """-log sigmoid(real - fake)."""
         return F.softplus(fake - real)
 
+    @override
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """-log sigmoid(fake - real)."""
         return F.softplus(real - fake)
 
+    @override
     def accuracy(self, real: Tensor, fake: Tensor) -> Tensor:
-        """In pairs."""
         return _in_pairs(real, fake)
 
 
@@ -148,22 +149,22 @@ class RelativisticPaired(AdversarialLoss):
 
 
 class Penalty(Configurable, ABC):
-    """A price `[b]` on the discriminator's slope somewhere."""
+    """A penalty `[b]` on the discriminator's gradient at some points."""
 
     @abstractmethod
     def points(self, real: Tensor, fake: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Images `[b, ...]` at which the slope is looked at, from such real and fake ones."""
 
     @abstractmethod
-    def price(self, slope: Tensor) -> Tensor:
-        """Of squared slopes `[b]`."""
+    def value(self, slope: Tensor) -> Tensor:
+        """The penalty `[b]` of squared gradient norms `[b]`."""
 
     @final
     def __call__(
         self, critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """`[b]` of images `[b, ...]`, differentiable in the critic's parameters."""
-        return self.price(squared_slope(critic, self.points(real, fake, generator)))
+        return self.value(squared_slope(critic, self.points(real, fake, generator)))
 
 
 @dataclass(frozen=True)
@@ -175,12 +176,12 @@ class R1(Penalty):
 
     gamma: float = 1.0
 
+    @override
     def points(self, real: Tensor, fake: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The real images."""
         return real
 
-    def price(self, slope: Tensor) -> Tensor:
-        """In proportion."""
+    @override
+    def value(self, slope: Tensor) -> Tensor:
         return 0.5 * self.gamma * slope
 
 
@@ -190,12 +191,12 @@ class R2(Penalty):
 
     gamma: float = 1.0
 
+    @override
     def points(self, real: Tensor, fake: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The fakes."""
         return fake
 
-    def price(self, slope: Tensor) -> Tensor:
-        """In proportion."""
+    @override
+    def value(self, slope: Tensor) -> Tensor:
         return 0.5 * self.gamma * slope
 
 
@@ -212,7 +213,7 @@ class GradientPenalty(Penalty):
         u = u.view(-1, *[1] * (real.ndim - 1))
         return u * real + (1 - u) * fake
 
-    def price(self, slope: Tensor) -> Tensor:
+    def value(self, slope: Tensor) -> Tensor:
         """By the distance from length 1."""
         return self.weight * ((slope + 1e-12).sqrt() - 1) ** 2  # the root has no gradient at 0
 
@@ -234,11 +235,11 @@ def per_image(values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Lazily(Configurable):
+class Lazy(Configurable):
     """A penalty paid every `every` turns, `every` times over (Karras et al. 2020, StyleGAN2, appendix B).
 
     The sum of gradients over a period is what paying each time would give, if images and weights stood still. Over the
-    training budget the price falls (or rises) evenly in its logarithm to `final` times that of the start: a high one
+    training budget the weight falls (or rises) evenly in its logarithm to `final` times that of the start: a high one
     finds all modes, a low one lets them become sharp (R3GAN anneals it likewise).
     """
 
@@ -250,7 +251,7 @@ class Lazily(Configurable):
         if self.every < 1:
             raise GenzooError(f"a penalty is paid every 1 or more turns, got {self.every}")
         if not self.final > 0:
-            raise GenzooError(f"the final price of a penalty must be positive, got {self.final}")
+            raise GenzooError(f"the final weight of a penalty must be positive, got {self.final}")
 
     def due(self, turn: int) -> bool:
         """Whether it is paid in turn number `turn`, counted from 0."""
@@ -262,7 +263,7 @@ class Lazily(Configurable):
 
 
 def penalties_due(
-    penalties: Sequence[Lazily],
+    penalties: Sequence[Lazy],
     turn: int | None,
     critic: Critic,
     real: Tensor,
@@ -281,4 +282,4 @@ def penalties_due(
         return torch.zeros(len(real), device=real.device)
     points = torch.cat([penalty.points(real, fake, generator) for _, penalty in due])
     slopes = squared_slope(critic, points).chunk(len(due))
-    return torch.stack([n * p.price(slope) for (n, p), slope in zip(due, slopes, strict=True)]).sum(0)
+    return torch.stack([n * p.value(slope) for (n, p), slope in zip(due, slopes, strict=True)]).sum(0)

@@ -1,7 +1,7 @@
 """Augmentation that a generator's gradient passes through: what a discriminator of few images is shown.
 
-Both players' images get it alike, so that the generator is judged under the same law as the data and has nothing to
-undo (Zhao et al. 2020, "Differentiable Augmentation for Data-Efficient GAN Training").
+Both players' images get it alike, so that the generator is judged under the same distribution as the data and has
+nothing to undo (Zhao et al. 2020, "Differentiable Augmentation for Data-Efficient GAN Training").
 """
 
 import torch
@@ -28,7 +28,7 @@ def shifted_and_cut(x: Tensor, share: float, generator: torch.Generator | None =
     image = torch.arange(b, device=x.device)[:, None, None]
     moved = x[image, :, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
     inside = (inside_rows[:, :, None] & inside_columns[:, None, :])[:, None]
-    hole = _cut(height, u[:, 4])[:, :, None] & _cut(width, u[:, 5])[:, None, :] & cuts[:, None, None]
+    hole = _in_cut(height, u[:, 4])[:, :, None] & _in_cut(width, u[:, 5])[:, None, :] & cuts[:, None, None]
     shown = torch.where(inside, moved, moved.new_full((), GROUND))
     return torch.where(hole[:, None], shown.new_full((), HOLE), shown)
 
@@ -41,7 +41,7 @@ def _moved(size: int, u: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
     return source.clamp(0, size - 1), (source >= 0) & (source < size)
 
 
-def _cut(size: int, u: Tensor) -> Tensor:
+def _in_cut(size: int, u: Tensor) -> Tensor:
     """The places of a side in a cut around a random one, bool `[b, size]`."""
     length = size // 2
     start = (u * size).long() - length // 2

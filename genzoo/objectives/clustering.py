@@ -53,7 +53,7 @@ class Sinkhorn(Targets):
 
 
 @dataclass(frozen=True)
-class CentredSoftmax(Targets):
+class Centering(Targets):
     """Centring keeps one prototype from winning always, sharpening keeps all from drawing: both are needed.
 
     Without a centre (None) nothing is subtracted.
@@ -73,10 +73,10 @@ class CentredSoftmax(Targets):
 
 
 @dataclass(frozen=True)
-class CrossView(Configurable):
+class CrossViewLoss(Configurable):
     """Swapped prediction: every crop predicts the targets of the other crops.
 
-    The defaults are SwAV's, with the teacher's scores being the student's own; `CrossView(CentredSoftmax())` is DINO's.
+    The defaults are SwAV's, with the teacher's scores being the student's own; `CrossViewLoss(Centering())` is DINO's.
     """
 
     targets: Targets = field(default_factory=Sinkhorn)

@@ -23,6 +23,7 @@ from typing import final
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
 
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
@@ -101,8 +102,8 @@ class NTXent(PairObjective):
     def __post_init__(self) -> None:
         require_positive(self, "temperature")
 
+    @override
     def of_views(self, a: Tensor, b: Tensor) -> Tensor:
-        """Symmetric in the views."""
         logits, positive, negative = _both_views(a, b, self.temperature)
         return _per_image(masked_logsumexp(logits, positive | negative) - logits[positive])
 
@@ -120,8 +121,8 @@ class Decoupled(PairObjective):
     def __post_init__(self) -> None:
         require_positive(self, "temperature")
 
+    @override
     def of_views(self, a: Tensor, b: Tensor) -> Tensor:
-        """Symmetric in the views."""
         logits, positive, negative = _both_views(a, b, self.temperature)
         return _per_image(masked_logsumexp(logits, negative) - logits[positive])
 
@@ -132,7 +133,7 @@ class NPair(PairObjective):
 
     log(1 + sum_j exp(a_i.b_j - a_i.b_i)) + l2 (|a_i|^2 + |b_i|^2) / 2 (Sohn 2016, sections 3.2 and 3.2.2: lengths are
     regularised because normalising them made optimisation hard). Each image is a class of its own here; see
-    `genzoo.objectives.supervised.Tuplets` for classes.
+    `genzoo.objectives.supervised.SupervisedNPair` for classes.
     """
 
     l2: float = 0.001
@@ -185,8 +186,8 @@ class NCE(PairObjective):
     def __post_init__(self) -> None:
         require_positive(self, "temperature")
 
+    @override
     def of_views(self, a: Tensor, b: Tensor) -> Tensor:
-        """Symmetric in the views."""
         logits, positive, negative = _both_views(a, b, self.temperature)
         logits = logits - math.log(max(len(logits) - 2, 1))
         return _per_image(F.softplus(-logits[positive]) + (F.softplus(logits) * negative).sum(1))

@@ -78,9 +78,9 @@ class TruncatedNormalDequantisation(Dequantisation):
             raise GenzooError(f"the sigma of a truncated normal must be positive, got {self.sigma}")
 
     @classmethod
-    def at(cls, path: GaussianPath, first: float) -> Self:
-        """The one that goes with an ODE that starts at time `first` of `path`."""
-        alpha, sigma, _, _ = path.at(torch.tensor(first, dtype=torch.float64))
+    def at(cls, path: GaussianPath, t_min: float) -> Self:
+        """The one that goes with an ODE that starts at time `t_min` of `path`."""
+        alpha, sigma, _, _ = path.at(torch.tensor(t_min, dtype=torch.float64))
         return cls((sigma / alpha).item())
 
     def draw(self, images: Tensor, levels: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from genzoo.core.config import Configurable
 
@@ -218,8 +219,8 @@ class ConstantBeta(KLWeighting):
     beta: float = 1.0
     """Weight of the KL."""
 
+    @override
     def __call__(self, kl: Tensor, progress: float) -> Tensor:
-        """`[b, groups]` to `[b]`."""
         return self.beta * kl.sum(1)
 
 
@@ -228,14 +229,14 @@ class WarmUp(KLWeighting):
     """beta rises linearly from 0 over the first `share` of the run (Sonderby et al. 2016)."""
 
     linear: ClassVar[bool] = True
-    share: float = 0.05
+    fraction: float = 0.05
     """Share of the run in which the weight of the KL rises."""
     beta: float = 1.0
     """Weight of the KL afterwards."""
 
+    @override
     def __call__(self, kl: Tensor, progress: float) -> Tensor:
-        """`[b, groups]` to `[b]`."""
-        return self.beta * _ramp(progress, self.share) * kl.sum(1)
+        return self.beta * _ramp(progress, self.fraction) * kl.sum(1)
 
 
 @dataclass(frozen=True)
@@ -279,12 +280,12 @@ class Capacity(KLWeighting):
     """The KL aimed at, in nats."""
     gamma: float = 10.0
     """Weight of the distance to it."""
-    share: float = 0.5
+    fraction: float = 0.5
     """Share of the run in which the target rises."""
 
+    @override
     def __call__(self, kl: Tensor, progress: float) -> Tensor:
-        """`[b, groups]` to `[b]`."""
-        return self.gamma * (kl.sum(1) - self.nats * _ramp(progress, self.share)).abs()
+        return self.gamma * (kl.sum(1) - self.nats * _ramp(progress, self.fraction)).abs()
 
 
 @dataclass(frozen=True)
@@ -295,18 +296,18 @@ class Balanced(KLWeighting):
     less. After the first `share` of the run all weights are one.
     """
 
-    share: float = 0.3
+    fraction: float = 0.3
     """Share of the run that is warm-up."""
 
+    @override
     def __call__(self, kl: Tensor, progress: float) -> Tensor:
-        """`[b, groups]` to `[b]`."""
-        if progress >= self.share:
+        if progress >= self.fraction:
             return kl.sum(1)
         mean = kl.detach().mean(0)
         gamma = mean * len(mean) / mean.sum().clamp(min=1e-6)
-        return progress / self.share * (gamma * kl).sum(1)
+        return progress / self.fraction * (gamma * kl).sum(1)
 
 
-def _ramp(progress: float, share: float) -> float:
+def _ramp(progress: float, fraction: float) -> float:
     """0 to 1 over the first `share`, then 1; no ramp at all where `share` is 0."""
-    return 1.0 if progress >= share else progress / share
+    return 1.0 if progress >= fraction else progress / fraction

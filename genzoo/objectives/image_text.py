@@ -18,6 +18,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
@@ -110,8 +111,8 @@ class SigLIP(TwoTowers):
     def __post_init__(self) -> None:
         require_positive(self, "temperature")
 
+    @override
     def logits(self) -> LearnedLogits:
-        """With a bias."""
         return LearnedLogits(1 / self.temperature, self.bias)
 
     def of_logits(self, logits: Tensor, right: Tensor) -> Tensor:

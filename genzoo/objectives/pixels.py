@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
@@ -64,12 +65,12 @@ class Bernoulli(OutputDistribution):
             raise ValueError(f"a Bernoulli distribution has 2 levels, got {self.levels}")
 
     @property
+    @override
     def n_params(self) -> int:
-        """One logit."""
         return 1
 
+    @override
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """log sigmoid(+-logit)."""
         logit = _at_least_float32(params)[..., 0]
         return F.logsigmoid(torch.where(x.bool(), logit, -logit))
 
@@ -78,8 +79,8 @@ class Bernoulli(OutputDistribution):
         probability = _at_least_float32(params)[..., 0].sigmoid()
         return (_uniform(probability, generator) < probability).long()
 
+    @override
     def mean(self, params: Tensor) -> Tensor:
-        """P(x = 1)."""
         return _at_least_float32(params)[..., 0].sigmoid()
 
 
@@ -90,12 +91,12 @@ class Categorical(OutputDistribution):
     levels: int
 
     @property
+    @override
     def n_params(self) -> int:
-        """One logit per level."""
         return self.levels
 
+    @override
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """The chosen level's log-softmax."""
         logits = _at_least_float32(params)
         return logits.gather(-1, x.long()[..., None])[..., 0] - logits.logsumexp(-1)
 
@@ -103,8 +104,8 @@ class Categorical(OutputDistribution):
         """By inversion of the cumulative distribution: one uniform number per sub-pixel."""
         return _inverse_cdf(_at_least_float32(params).softmax(-1), generator)
 
+    @override
     def mean(self, params: Tensor) -> Tensor:
-        """sum_v v P(v)."""
         probabilities = _at_least_float32(params).softmax(-1)
         return probabilities @ torch.arange(self.levels).to(probabilities)
 
@@ -199,8 +200,8 @@ class DiscretisedGaussian(OutputDistribution):
         """A mean, and log(2 standard deviation) where it is not fixed."""
         return 2 if self.scale is None else 1
 
+    @override
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """log(Phi(u) - Phi(l))."""
         mean, scale = self._parts(params)
         half_bin = 1 / (self.levels - 1)
         offset = x.to(mean.dtype) * (2 * half_bin) - 1 - mean

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 
-def code_shares(indices: Tensor, codes: int) -> Tensor:
-    """The share of each code per position, averaged over the batch: long `[b, h, w]` to `[h, w, codes]`."""
+def code_shares(indices: Tensor, codebook_size: int) -> Tensor:
+    """The share of each code per position, averaged over the batch: long `[b, h, w]` to `[h, w, codebook_size]`."""
     b, h, w = indices.shape
-    cells = torch.arange(h * w, device=indices.device).view(h, w) * codes + indices
-    return torch.bincount(cells.flatten(), minlength=h * w * codes).view(h, w, codes) / b
+    cells = torch.arange(h * w, device=indices.device).view(h, w) * codebook_size + indices
+    return torch.bincount(cells.flatten(), minlength=h * w * codebook_size).view(h, w, codebook_size) / b
 
 
 def perplexity(shares: Tensor) -> Tensor:

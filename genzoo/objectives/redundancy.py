@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
 
 from genzoo.core.errors import GenzooError
 from genzoo.objectives.contrastive import PairObjective, require_positive
@@ -56,7 +57,7 @@ class VICReg(PairObjective):
 
     The normalisation is that of the published code, which the weights 25, 25 and 1 go with: the invariance is a mean
     over dimensions (equation 5 has the sum) and the variance terms of the views are averaged (equation 6 adds them).
-    A single image has no variance: it pays the full price of it.
+    A single image has no variance: it is penalised in full.
     """
 
     invariance: float = 25.0
@@ -73,8 +74,8 @@ class VICReg(PairObjective):
         if not min(self.invariance, self.variance, self.covariance) >= 0:
             raise GenzooError("the weights of VICReg must be at least 0")
 
+    @override
     def of_views(self, a: Tensor, b: Tensor) -> Tensor:
-        """Symmetric in the views."""
         own = (a - b).square().mean(1)
         (spread_a, mixed_a), (spread_b, mixed_b) = self._statistics(a), self._statistics(b)
         shared = 0.5 * self.variance * (spread_a + spread_b) + self.covariance * (mixed_a + mixed_b)

@@ -24,8 +24,8 @@ class Scale:
             else bin_centres(images, self.spec.levels, torch.float32)
         )
 
-    def spread(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Integer images `[b, ...]` spread evenly over their bins, float32."""
+    def dequantise(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Integer images `[b, ...]` dequantised uniformly within their bins, float32."""
         if self.spec.levels is None:
             return images.float()
         return UniformDequantisation().draw(images, self.spec.levels, generator)[0].float()

@@ -127,7 +127,7 @@ class SupCon(LabelledObjective):
 
 
 @dataclass(frozen=True)
-class Tuplets(LabelledObjective):
+class SupervisedNPair(LabelledObjective):
     """N-pair for any batch: each positive pair against all negatives of its anchor, by inner products.
 
     Lengths are free and act as inverse temperatures; `l2` |z|^2 keeps them in check.
@@ -138,7 +138,7 @@ class Tuplets(LabelledObjective):
 
     def __post_init__(self) -> None:
         if not self.l2 >= 0:
-            raise GenzooError(f"l2 of Tuplets must be at least 0, got {self.l2}")
+            raise GenzooError(f"l2 of SupervisedNPair must be at least 0, got {self.l2}")
 
     def of_classes(self, z: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         """Per anchor, the mean over its positives."""

@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from genzoo.core.trainable import Loss
-from genzoo.objectives.adversarial import AdversarialLoss, Critic, Lazily, penalties_due, per_image
+from genzoo.objectives.adversarial import AdversarialLoss, Critic, Lazy, penalties_due, per_image
 
 
 class TwoPlayerGame(nn.Module):
     """A loss and its penalties, and the count of turns that decides when a penalty is due."""
 
-    played: Tensor
+    d_steps: Tensor
 
-    def __init__(self, rule: AdversarialLoss, penalties: Sequence[Lazily]) -> None:
+    def __init__(self, rule: AdversarialLoss, penalties: Sequence[Lazy]) -> None:
         super().__init__()
         self.rule, self.penalties = rule, tuple(penalties)
-        self.register_buffer("played", torch.zeros((), dtype=torch.long))
-        """Turns of the discriminator so far; part of a model's state, so that an exact resume keeps it."""
+        self.register_buffer("d_steps", torch.zeros((), dtype=torch.long))
+        """Steps of the discriminator so far; part of a model's state, so that an exact resume keeps it."""
 
-    def discriminate(
+    def discriminator_loss(
         self,
         critic: Critic,
         real: Tensor,
@@ -33,7 +33,7 @@ class TwoPlayerGame(nn.Module):
     ) -> Loss:
         """The discriminator's loss `[b]` of real images and of fakes `[b, ...]`, which get no gradient.
 
-        `progress` is the share of the training budget used, which the prices of penalties may follow.
+        `progress` is the share of the training budget used, which the weights of penalties may follow.
 
         Parts: its `accuracy`, the `gap` between its logits of real and fake images, and the `penalty` that is due.
         In evaluation mode all penalties are, as if each were paid every time, and nothing is counted.
@@ -49,7 +49,7 @@ class TwoPlayerGame(nn.Module):
         }
         return Loss(per_image(self.rule.discriminator(on_real, on_fake)) + penalty, parts)
 
-    def deceive(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+    def generator_loss(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
         """The loss `[b]` of whoever made the fakes `[b, ...]`, differentiable in them.
 
         The `critic` is to be frozen (`genzoo.core.passes.frozen`): its own parameters have no turn now.
@@ -61,5 +61,5 @@ class TwoPlayerGame(nn.Module):
     def _turn(self) -> int | None:
         if not self.training:
             return None
-        self.played += 1
-        return int(self.played) - 1
+        self.d_steps += 1
+        return int(self.d_steps) - 1

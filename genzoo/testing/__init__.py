@@ -1,4 +1,4 @@
-"""The conformance suite: the laws that every generative model of the zoo keeps, as named checks.
+"""The conformance suite: the checks that every generative model of the zoo passes.
 
 Call `check_model(model)` on a model of your own, or hand the checks to pytest, whose ids they name:
 
@@ -6,7 +6,7 @@ Call `check_model(model)` on a model of your own, or hand the checks to pytest, 
     def test_conformance(check):
         check()
 
-Encoders have laws of their own: `check_encoder(encoder)` and `yield_encoder_checks(encoder)`.
+Encoders have checks of their own: `check_encoder(encoder)` and `yield_encoder_checks(encoder)`.
 
 The checks are chosen by what the model declares (its spec, turns and kind of likelihood); they work on
 copies and leave the model and the global random state as they were.

@@ -1,4 +1,4 @@
-"""The laws that every encoder of the zoo keeps, as named checks: `check_encoder(encoder)`.
+"""The checks that every encoder of the zoo passes: `check_encoder(encoder)`.
 
 They work on copies and leave the encoder and the global random state as they were. Batches have labels, which encoders
 that need none must not mind.
@@ -47,7 +47,7 @@ def check_encoder(encoder: Encoder) -> list[CheckResult]:
 
 def yield_encoder_checks(encoder: Encoder) -> Iterator[Check]:
     """The checks, to be called or run one by one."""
-    for law in (
+    for function in (
         loss_is_finite_per_image,
         gradients_stay_in_their_turn,
         turns_partition_parameters,
@@ -62,7 +62,7 @@ def yield_encoder_checks(encoder: Encoder) -> Iterator[Check]:
         save_and_load,
         wrong_images_raise,
     ):
-        yield Check(law.__name__, (law.__doc__ or "").strip().splitlines()[0], law, encoder)
+        yield Check(function.__name__, (function.__doc__ or "").strip().splitlines()[0], function, encoder)
 
 
 # --- losses ----------------------------------------------------------------------------------------------------

@@ -1,11 +1,11 @@
-"""Laws of refusing what is wrong: images and conditions that do not fit the spec."""
+"""Checks of refusing what is wrong: images and conditions that do not fit the spec."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import Batch
 from genzoo.models.base import GenerativeModel
 from genzoo.testing.probe import example_batch, example_cond, example_images, require_refusal
@@ -59,7 +59,7 @@ def cond_is_refused(model: GenerativeModel) -> None:
 def _calls(model: GenerativeModel) -> list[tuple[str, Callable[[Tensor, Tensor | None], object]]]:
     """What takes images and conditions, by name."""
     calls: list[tuple[str, Callable[[Tensor, Tensor | None], object]]] = []
-    if model.likelihood is not Likelihood.NONE:
+    if model.likelihood is not LikelihoodKind.NONE:
         calls.append(("log_likelihood", lambda images, cond: model.log_likelihood(images, cond)))
     for turn in model.turns:
         calls.append(

@@ -1,4 +1,4 @@
-"""Laws of learning, of saving and loading, and of conditioning."""
+"""Checks of learning, of saving and loading, and of conditioning."""
 
 import copy
 import dataclasses
@@ -10,7 +10,7 @@ from unittest import SkipTest
 import torch
 from torch import Tensor
 
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import Batch
 from genzoo.models.base import GenerativeModel
 from genzoo.models.registry import load_model
@@ -35,7 +35,7 @@ def save_and_load(model: GenerativeModel) -> None:
     require(type(loaded) is type(model), f"{type(model).__name__} is loaded as {type(loaded).__name__}")
     assert isinstance(loaded, GenerativeModel)
     require(loaded.spec == model.spec, f"the spec {model.spec} is loaded as {loaded.spec}")
-    if model.likelihood is not Likelihood.NONE:
+    if model.likelihood is not LikelihoodKind.NONE:
         nats = [
             _seeded_call(m, lambda m, g: m.log_likelihood(*batch, generator=g).nats) for m in (model, loaded)
         ]
@@ -77,7 +77,7 @@ def cond_matters(model: GenerativeModel) -> None:
     images = example_batch(model, 64).images
     first, second = example_cond(model, 64, seed=0), example_cond(model, 64, seed=1)
     assert first is not None and second is not None
-    if model.likelihood is not Likelihood.NONE:
+    if model.likelihood is not LikelihoodKind.NONE:
         nats = [
             model.log_likelihood(images[:8], c[:8], generator=seeded(model, 0)).nats for c in (first, second)
         ]
@@ -95,7 +95,7 @@ def cond_matters(model: GenerativeModel) -> None:
 def _seeded_call(
     model: GenerativeModel, call: Callable[[GenerativeModel, torch.Generator], Tensor]
 ) -> Tensor:
-    """The result in evaluation mode from a fixed global state, whose use is another law's matter."""
+    """The result in evaluation mode from a fixed global state, whose use is another check's matter."""
     torch.manual_seed(0)
     return call(model.eval(), seeded(model, 0))
 

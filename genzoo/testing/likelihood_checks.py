@@ -1,4 +1,4 @@
-"""Laws of likelihoods: what is declared is what is measured, down to sums over all images of small spaces."""
+"""Checks of likelihoods: what is declared is what is measured, down to sums over all images of small spaces."""
 
 import math
 from typing import NamedTuple
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError, NoLikelihood
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import DataSpec
 from genzoo.models.base import GenerativeModel
 from genzoo.testing.probe import example_batch, example_cond, example_images, perturb, require, seeded
 
-TOLERANCE = {Likelihood.EXACT: 1e-4, Likelihood.LOWER_BOUND: 1e-4, Likelihood.ESTIMATE: 1e-3}
+TOLERANCE = {LikelihoodKind.EXACT: 1e-4, LikelihoodKind.LOWER_BOUND: 1e-4, LikelihoodKind.ESTIMATE: 1e-3}
 """Largest relative difference of nats that should be equal; an adaptive solver steps for the whole batch."""
 BINARY = DataSpec((1, 2, 2), levels=2)
 FOUR_LEVELS = DataSpec((1, 2, 2), levels=4)
@@ -49,14 +49,14 @@ def likelihood_is_as_declared(model: GenerativeModel) -> None:
     batch = example_batch(perturb(model).eval(), 5)
     ll = model.log_likelihood(*batch, generator=seeded(model, 0))
     require(isinstance(ll, LogLikelihood), "log_likelihood gives no genzoo.core.log_likelihood.LogLikelihood")
-    declared, found = model.likelihood.name, Likelihood(ll.kind).name
+    declared, found = model.likelihood.name, LikelihoodKind(ll.kind).name
     require(declared == found, f"the model declares {declared}, log_likelihood reports {found}")
     require(ll.nats.dtype == torch.float64, f"nats are {ll.nats.dtype} in place of float64")
     require(tuple(ll.nats.shape) == (5,), f"nats have shape {tuple(ll.nats.shape)} for 5 images")
     require(not bool(ll.nats.isnan().any()), "nats are not a number")
     _require_units(model, ll)
     if ll.stderr is not None:
-        require(ll.kind is not Likelihood.EXACT, "an EXACT likelihood has no Monte-Carlo error")
+        require(ll.kind is not LikelihoodKind.EXACT, "an EXACT likelihood has no Monte-Carlo error")
         require(ll.stderr.shape == ll.nats.shape, f"stderr has shape {tuple(ll.stderr.shape)} for 5 images")
         require(bool((ll.stderr >= 0).all()), "stderr is negative or not a number")
         return
@@ -66,7 +66,7 @@ def likelihood_is_as_declared(model: GenerativeModel) -> None:
 
 def likelihood_ignores_neighbours(model: GenerativeModel) -> None:
     """The likelihood of an image does not depend on the others in its batch."""
-    images, cond = example_batch(perturb(model).eval(), 4)  # training mode is another law's matter
+    images, cond = example_batch(perturb(model).eval(), 4)  # training mode is another check's matter
     ll = model.log_likelihood(images, cond, generator=seeded(model, 0))
     others = torch.cat([images[:1], images[1:] * 0])
     moved = model.log_likelihood(others, cond, generator=seeded(model, 0)).nats
@@ -104,7 +104,7 @@ def class_likelihoods_average(model: GenerativeModel) -> None:
     ]
     mixture = torch.logsumexp(torch.stack(each), dim=0) - math.log(classes)
     marginal = model.log_likelihood(images, generator=seeded(model, 0)).nats
-    _require_close(marginal, mixture, Likelihood.EXACT, "from the mean over the classes, without cond")
+    _require_close(marginal, mixture, LikelihoodKind.EXACT, "from the mean over the classes, without cond")
 
 
 def enumeration_binary(model: GenerativeModel) -> None:
@@ -126,7 +126,7 @@ def estimate_sums_to_one(model: GenerativeModel) -> None:
     """The estimates of P sum to 1 within 5% over all binary 2x2 images.
 
     A continuous model, which says so by naming its `dequantisation` among the details, may leave mass outside the
-    range of the images, and bounds what it has inside: of it the sum says no more than the laws of enumeration.
+    range of the images, and bounds what it has inside: of it the sum says no more than the checks by enumeration.
     """
     sibling = _sibling(model, BINARY)
     probe = sibling.log_likelihood(*example_batch(sibling, 1), generator=seeded(sibling, 0))
@@ -145,7 +145,7 @@ def samples_follow_likelihood(model: GenerativeModel) -> None:
     images = _all_images(BINARY).to(sibling.device)
     cond = _fixed_cond(sibling, 0)
     nats = sibling.log_likelihood(images, _repeat(cond, len(images)), generator=seeded(sibling, 0)).nats
-    expected = nats.softmax(0) * n  # that P sums to 1 is another law's matter
+    expected = nats.softmax(0) * n  # that P sums to 1 is another check's matter
     samples = sibling.sample(n, _repeat(cond, n), generator=seeded(sibling, 1)).long().flatten(1)
     codes = (samples * (2 ** torch.arange(3, -1, -1, device=samples.device))).sum(1)
     counts = torch.bincount(codes, minlength=16).to(expected)
@@ -161,13 +161,13 @@ def _require_total(model: GenerativeModel, spec: DataSpec) -> None:
     sibling, images = _sibling(model, spec), _all_images(spec)
     for seed in (0, 1) if spec.levels == 2 else (0,):
         total = _total(sibling, images, _fixed_cond(sibling, seed))
-        if sibling.likelihood is Likelihood.EXACT:
+        if sibling.likelihood is LikelihoodKind.EXACT:
             require(
                 abs(total.low - 1) <= 1e-5, f"P sums to {total.low:.6f} over all {len(images)} images, not 1"
             )
             continue
-        slack = total.noise + (0.05 if sibling.likelihood is Likelihood.ESTIMATE else 1e-4)
-        what = "estimates" if sibling.likelihood is Likelihood.ESTIMATE else "lower bounds"
+        slack = total.noise + (0.05 if sibling.likelihood is LikelihoodKind.ESTIMATE else 1e-4)
+        what = "estimates" if sibling.likelihood is LikelihoodKind.ESTIMATE else "lower bounds"
         message = (
             f"the {what} of P sum to {total.low:.4g} over all {len(images)} images, above 1 + {slack:.2g}"
         )
@@ -193,7 +193,7 @@ def _total(model: GenerativeModel, images: Tensor, cond: Tensor | None, most: in
     rows: list[Tensor] = []
     total = Total(math.inf, math.inf, math.inf)
     while len(rows) < most and total.noise > 0.02:
-        for _ in range(1 if model.likelihood is Likelihood.EXACT else 4):
+        for _ in range(1 if model.likelihood is LikelihoodKind.EXACT else 4):
             rows.append(model.log_likelihood(images, cond, generator=seeded(model, len(rows))).nats)
         total = _summed(torch.stack(rows))
     return total
@@ -231,10 +231,10 @@ def _require_units(model: GenerativeModel, ll: LogLikelihood) -> None:
     require(torch.allclose(ll.bits_per_dim, bits), f"bits_per_dim is not -nats / ({dims} ln 2)")
 
 
-def _close(a: Tensor, b: Tensor, kind: Likelihood) -> bool:
+def _close(a: Tensor, b: Tensor, kind: LikelihoodKind) -> bool:
     return bool(((a - b).abs() <= TOLERANCE[kind] * a.abs().clamp_min(1.0)).all())
 
 
-def _require_close(a: Tensor, b: Tensor, kind: Likelihood, when: str) -> None:
+def _require_close(a: Tensor, b: Tensor, kind: LikelihoodKind, when: str) -> None:
     gap = (a - b).abs().max().item()
     require(_close(a, b, kind), f"the likelihood of an image differs by {gap:.3g} nats {when}")

@@ -1,4 +1,4 @@
-"""What the laws share: example data, seeded generators, perturbed weights, a few training steps."""
+"""What the checks share: example data, seeded generators, perturbed weights, a few training steps."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ CLASSES = 3
 
 
 def require(holds: bool, message: str) -> None:
-    """Raises `AssertionError`, also under `python -O`, where a law does not hold."""
+    """Raises `AssertionError`, also under `python -O`, where a check fails."""
     if not holds:
         raise AssertionError(message)
 
@@ -97,7 +97,7 @@ def sample_dtype(spec: DataSpec) -> torch.dtype:
 def perturb(model: Model, seed: int = 0) -> Model:
     """Adds noise to all parameters in place, so that layers that start at zero take part; returns the model.
 
-    Weights get theirs scaled by the fan-in: activations stay of order one, and a law is not tried on a
+    Weights get theirs scaled by the fan-in: activations stay of order one, and a check is not tried on a
     saturated network, where nearly everything holds.
     """
     generator = torch.Generator().manual_seed(seed)

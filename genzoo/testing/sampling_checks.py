@@ -1,4 +1,4 @@
-"""Laws of sampling, of randomness, and of leaving no trace."""
+"""Checks of sampling, of randomness, and of leaving no trace."""
 
 import copy
 import math
@@ -8,7 +8,7 @@ from unittest import SkipTest
 import torch
 from torch import Tensor
 
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.models.base import GenerativeModel
 from genzoo.testing.probe import (
     example_batch,
@@ -36,7 +36,7 @@ def same_generator_same_results(model: GenerativeModel) -> None:
     for name, call in _random_calls(model):
         results = []
         for _ in range(2):
-            torch.manual_seed(0)  # use of the global state is another law's matter
+            torch.manual_seed(0)  # use of the global state is another check's matter
             results.append(call(model, 1))
         require(torch.equal(*results), f"{name} differs between two runs with equal generators")
 
@@ -46,11 +46,11 @@ def different_seeds_different_samples(model: GenerativeModel) -> None:
     n = max(4, math.ceil(256 / model.spec.dims))
     cond, draws = example_cond(model, n), []
     for seed in (1, 2):
-        torch.manual_seed(seed)  # use of the global state is another law's matter
+        torch.manual_seed(seed)  # use of the global state is another check's matter
         draws.append(model.sample(n, cond, generator=seeded(model, seed)))
     if not torch.equal(*draws):
         return
-    if model.spec.levels is not None and model.likelihood is not Likelihood.NONE:
+    if model.spec.levels is not None and model.likelihood is not LikelihoodKind.NONE:
         images = draws[0].to(sample_dtype(model.spec))
         surprise = -model.log_likelihood(images, cond, generator=seeded(model, 0)).nats.sum().item()
         if surprise < 30:
@@ -82,7 +82,7 @@ def evaluation_leaves_no_trace(model: GenerativeModel) -> None:
         before = {name: value.clone() for name, value in model.state_dict().items()}
         modes = [module.training for module in model.modules()]
         results = {"sample": model.sample(4, batch.cond, generator=seeded(model, 0))}
-        if model.likelihood is not Likelihood.NONE:
+        if model.likelihood is not LikelihoodKind.NONE:
             ll = model.log_likelihood(*batch, generator=seeded(model, 0))
             results["log_likelihood"] = ll.nats
         for name, result in results.items():
@@ -114,7 +114,7 @@ def _random_calls(model: GenerativeModel) -> list[tuple[str, Callable[[Generativ
     """Every random method by name, as a function of the model and a seed."""
     batch = example_batch(model, 4)
     calls = [("sample", lambda twin, seed: twin.sample(4, batch.cond, generator=seeded(twin, seed)))]
-    if model.likelihood is not Likelihood.NONE:
+    if model.likelihood is not LikelihoodKind.NONE:
         calls.append(
             (
                 "log_likelihood",

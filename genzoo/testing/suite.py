@@ -1,4 +1,4 @@
-"""Which laws apply to a model, running them, and the report of those it breaks."""
+"""Which checks apply to a model, running them, and the report of those it fails."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +10,7 @@ from unittest import SkipTest
 import torch
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.trainable import Trainable
 from genzoo.models.base import GenerativeModel
 from genzoo.testing import (
@@ -30,8 +30,8 @@ from genzoo.testing import (
 )
 from genzoo.testing.probe import global_rng_kept
 
-Law = Callable[[Any], None]
-"""Takes a copy that it may change; raises where the law is broken, `SkipTest` where it says nothing."""
+CheckFunction = Callable[[Any], None]
+"""Takes a copy that it may change; raises where the check fails, `SkipTest` where it says nothing."""
 
 
 class Status(Enum):
@@ -60,24 +60,24 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Check:
-    """One law, bound to a model. Call it (it raises), or `run` it (it reports)."""
+    """One check, bound to a model. Call it (it raises), or `run` it (it reports)."""
 
     name: str
     description: str
-    law: Law
+    function: CheckFunction
     model: Trainable
 
     def __call__(self) -> None:
-        """Checks the law on a copy of the model, with the global random state put back afterwards.
+        """Runs the check on a copy of the model, with the global random state put back afterwards.
 
-        Raises whatever shows that the law is broken, mostly `AssertionError`; `unittest.SkipTest`, which
-        pytest counts as skipped, where the law says nothing about this model.
+        Raises whatever shows that the check fails, mostly `AssertionError`; `unittest.SkipTest`, which
+        pytest counts as skipped, where the check says nothing about this model.
         """
         with global_rng_kept(), torch.enable_grad():
-            torch.manual_seed(0)  # siblings built inside a law start from the same weights every time
+            torch.manual_seed(0)  # siblings built inside a check start from the same weights every time
             twin = copy.deepcopy(self.model)
             twin.zero_grad(set_to_none=True)
-            self.law(twin)
+            self.function(twin)
 
     def run(self) -> CheckResult:
         """The outcome as a value: passed, failed or skipped, with the reason."""
@@ -99,7 +99,7 @@ class Check:
 
 
 class ConformanceError(AssertionError):
-    """A model breaks laws of the contract; `results` holds the outcome of every check."""
+    """A model fails checks of the contract; `results` holds the outcome of every check."""
 
     def __init__(self, message: str, results: list[CheckResult]) -> None:
         super().__init__(message)
@@ -108,9 +108,9 @@ class ConformanceError(AssertionError):
 
 def yield_checks(model: GenerativeModel) -> Iterator[Check]:
     """The checks that apply to `model`, by its spec, its turns and its declared kind of likelihood."""
-    for law in (*_laws_for_all(model), *_likelihood_laws(model), *_cond_laws(model)):
-        description = (law.__doc__ or "").strip().splitlines()[0]
-        yield Check(law.__name__, description, law, model)
+    for function in (*_checks_for_all(model), *_likelihood_checks(model), *_cond_checks(model)):
+        description = (function.__doc__ or "").strip().splitlines()[0]
+        yield Check(function.__name__, description, function, model)
 
 
 def check_model(
@@ -135,7 +135,7 @@ def run_checks(
         raise GenzooError(
             f"expected_failures names {unknown[0]!r}, which is no check of this model: remove it"
         )
-    results = [_judged(check.run(), expected.get(check.name)) for check in checks]
+    results = [_with_expectation(check.run(), expected.get(check.name)) for check in checks]
     failing = [result for result in results if not result.ok]
     if failing:
         lines = "".join(f"\n  {result.name}: {result.message}" for result in failing)
@@ -144,7 +144,7 @@ def run_checks(
     return results
 
 
-def _judged(result: CheckResult, reason: str | None) -> CheckResult:
+def _with_expectation(result: CheckResult, reason: str | None) -> CheckResult:
     """The result in the light of an expected failure (strict: a pass is a failure too)."""
     if reason is None or result.status is Status.SKIPPED:
         return result
@@ -158,7 +158,7 @@ def _one_line(error: Exception) -> str:
     return text if type(error) is AssertionError else f"{type(error).__name__}: {text}"
 
 
-def _laws_for_all(model: GenerativeModel) -> Iterator[Law]:
+def _checks_for_all(model: GenerativeModel) -> Iterator[CheckFunction]:
     yield sampling_laws.samples_fit_the_spec
     yield sampling_laws.same_generator_same_results
     yield (
@@ -180,8 +180,8 @@ def _laws_for_all(model: GenerativeModel) -> Iterator[Law]:
     yield input_laws.wrong_images_raise
 
 
-def _likelihood_laws(model: GenerativeModel) -> Iterator[Law]:
-    if model.likelihood is Likelihood.NONE:
+def _likelihood_checks(model: GenerativeModel) -> Iterator[CheckFunction]:
+    if model.likelihood is LikelihoodKind.NONE:
         yield likelihood_laws.no_likelihood_raises
         return
     yield likelihood_laws.likelihood_is_as_declared
@@ -195,17 +195,17 @@ def _likelihood_laws(model: GenerativeModel) -> Iterator[Law]:
     yield likelihood_laws.enumeration_binary
     yield likelihood_laws.enumeration_levels
     yield likelihood_laws.enumeration_rgb
-    if model.likelihood is Likelihood.ESTIMATE:
+    if model.likelihood is LikelihoodKind.ESTIMATE:
         yield likelihood_laws.estimate_sums_to_one
-    if model.likelihood is Likelihood.EXACT:
+    if model.likelihood is LikelihoodKind.EXACT:
         yield likelihood_laws.samples_follow_likelihood
 
 
-def _cond_laws(model: GenerativeModel) -> Iterator[Law]:
+def _cond_checks(model: GenerativeModel) -> Iterator[CheckFunction]:
     if model.spec.cond is None:
         yield input_laws.cond_is_refused
         return
     yield learning_laws.cond_matters
     yield input_laws.wrong_cond_raises
-    if model.spec.cond == "class" and model.likelihood is Likelihood.EXACT:
+    if model.spec.cond == "class" and model.likelihood is LikelihoodKind.EXACT:
         yield likelihood_laws.class_likelihoods_average

@@ -1,4 +1,4 @@
-"""Laws of losses, gradients and turns."""
+"""Checks of losses, gradients and turns."""
 
 import torch
 

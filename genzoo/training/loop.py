@@ -52,7 +52,7 @@ class Run:
             plan.out, self.model, self._facts(), resume=self.options.resume, writes=processes.is_main
         )
         self.stepper = Stepper(self.model, self.config, processes)  # gives all processes the same weights
-        average = WeightAverage(self.model, self.config.ema_share)
+        average = WeightAverage(self.model, self.config.ema_fraction)
         self.validator = None if val is None else self._validator(val)
         self.state = TrainingState(self.model, average, self.stepper, self.validator)
         self.reporter = Reporter(show=plan.progress and processes.is_main)

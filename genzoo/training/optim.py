@@ -78,14 +78,14 @@ def rate_factor(step: int, fraction: float, config: TrainConfig) -> float:
     """The learning rate of step `step` (from 0) as a share of the peak: linear warm-up times linear decay.
 
     `fraction` is the share of the budget used before the step. Warm-up ends after `warmup_steps` steps or
-    a tenth of the run, whichever is first; the decay runs over the whole budget down to `final_rate`.
+    a tenth of the run, whichever is first; the decay runs over the whole budget down to `final_lr_fraction`.
 
     >>> [round(rate_factor(s, s / 20, TrainConfig(warmup_steps=100)), 3) for s in (0, 1, 2, 10, 20)]
     [0.01, 0.475, 0.9, 0.5, 0.0]
     """
     fraction = min(fraction, 1.0)
     warmup = max((step + 1) / max(config.warmup_steps, 1), fraction / WARMUP_SHARE)
-    return min(warmup, 1.0) * (1 - (1 - config.final_rate) * fraction)
+    return min(warmup, 1.0) * (1 - (1 - config.final_lr_fraction) * fraction)
 
 
 def check_training(config: TrainConfig) -> None:
@@ -94,11 +94,11 @@ def check_training(config: TrainConfig) -> None:
         "batch_size": config.batch_size >= 1,
         "learning_rate": config.learning_rate > 0,
         "warmup_steps": config.warmup_steps >= 0,
-        "final_rate": config.final_rate >= 0,
+        "final_lr_fraction": config.final_lr_fraction >= 0,
         "betas": all(0 <= beta < 1 for beta in config.betas),
         "weight_decay": config.weight_decay >= 0,
         "clip_norm": config.clip_norm > 0,
-        "ema_share": config.ema_share >= 0,
+        "ema_fraction": config.ema_fraction >= 0,
         "accumulate": config.accumulate >= 1,
         "precision": config.precision in ("auto", "bf16", "fp32"),
         "validations": config.validations >= 0,
@@ -116,10 +116,10 @@ def make_optimizer(
 ) -> "torch.optim.AdamW | Optimizers":
     """AdamW (Loshchilov and Hutter 2019); weight decay on weights of two and more dimensions only.
 
-    With `muon` the kernels of hidden convolutions are left to `Muon`, where there are any.
+    With "muon" the kernels of hidden convolutions are left to `Muon`, where there are any.
     """
     parameters = list(parameters)
-    kernels = [p for p in parameters if config.muon and is_hidden_kernel(p)]
+    kernels = [p for p in parameters if config.optimizer == "muon" and is_hidden_kernel(p)]
     if not kernels:
         return _adamw(parameters, config)
     chosen = {id(p) for p in kernels}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.random import seeded
 from genzoo.core.spec import Batch
 from genzoo.core.trainable import Loss, Trainable
@@ -24,7 +24,7 @@ class Score:
 
     def bits_per_dim(self, model: Trainable) -> float | None:
         """The loss in bits per sub-pixel where it is an exact negative log-likelihood, else None."""
-        if getattr(model, "likelihood", Likelihood.NONE) != Likelihood.EXACT:
+        if getattr(model, "likelihood", LikelihoodKind.NONE) != LikelihoodKind.EXACT:
             return None
         return self.loss / (model.spec.dims * math.log(2))
 

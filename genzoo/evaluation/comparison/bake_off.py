@@ -1,6 +1,6 @@
-"""A fair bake-off: presets trained one after another on the same data, with the same budget and seed, then judged.
+"""A fair bake-off: presets trained one after another on the same data, with the same budget and seed, then evaluated.
 
-Each entrant trains and is judged in a process of its own, by the commands that a person would use, so that one that
+Each entrant trains and is evaluated in a process of its own, by the commands that a person would use, so that one that
 crashes is shown as failed and the others go on. What has happened is told by the run folders and by `bakeoff.json`,
 which is written anew after every stage; the same command goes on where it stopped.
 """
@@ -104,7 +104,7 @@ class BakeOff:
         self._former(presets)
 
     def run(self, presets: Sequence[str]) -> Comparison:
-        """Trains and judges what is not done yet, and returns the comparison of all entrants so far.
+        """Trains and evaluates what is not done yet, and returns the comparison of all entrants so far.
 
         Raises `GenzooError` where `out` holds a bake-off on other terms or one is at work there, and `Stopped` after
         SIGINT or SIGTERM, when the entrant at work has saved.
@@ -127,7 +127,7 @@ class BakeOff:
                 entries.append(read_entry(self.out / preset))
                 commands[preset] = standing.commands
         minutes = sum(s.cpu_seconds for s in self.standings.values()) / 60
-        notes = (self.terms.words(), f"Training and judging took {minutes:.1f} CPU-minutes together.")
+        notes = (self.terms.words(), f"Training and evaluation took {minutes:.1f} CPU-minutes together.")
         return Comparison(entries, failures, commands, notes, self.reference)
 
     # --- one entrant ---------------------------------------------------------------------------------------

@@ -6,18 +6,22 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.evaluation.comparison.entries import Entry
 from genzoo.evaluation.comparison.tables import Column, compact, likelihood_column, quality_column
 from genzoo.evaluation.cost import machine_text
-from genzoo.metrics.estimate import readable
+from genzoo.metrics.estimate import display_name
 
 WIDTH, HEIGHT = 560, 400
 LEFT, RIGHT, TOP, BOTTOM = 72, 16, 16, 52
 COLOURS = 10
 WIDE = 20.0
 """Highest over lowest figure from which on a scale is logarithmic."""
-SHAPES = {Likelihood.EXACT: "circle", Likelihood.LOWER_BOUND: "left", Likelihood.ESTIMATE: "diamond"}
+SHAPES = {
+    LikelihoodKind.EXACT: "circle",
+    LikelihoodKind.LOWER_BOUND: "left",
+    LikelihoodKind.ESTIMATE: "diamond",
+}
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ class Charts:
 def charts(entries: Sequence[Entry], names: Sequence[str]) -> list[Charts]:
     """For each figure of sample quality: against the time of a sample, and against bits/dim."""
     return [
-        Charts(readable(name), [_against_time(entries, name), _against_bits(entries, name)]) for name in names
+        Charts(display_name(name), [_against_time(entries, name), _against_bits(entries, name)])
+        for name in names
     ]
 
 
@@ -109,7 +114,7 @@ def _against_time(entries: Sequence[Entry], name: str) -> Chart:
                 f"{entry.name} ({'no ' + column.title if cell.value is None else 'no sampling time'})"
             )
         elif cell.group != main:
-            missing.append(f"{entry.name} (judged otherwise)")
+            missing.append(f"{entry.name} (evaluated otherwise)")
         elif machine_text(entry.cost.machine) != machine:
             missing.append(f"{entry.name} (timed on another machine)")
         else:
@@ -131,7 +136,7 @@ def _against_bits(entries: Sequence[Entry], name: str) -> Chart:
             missing.append(f"{entry.name} ({'no ' + column.title if cell.value is None else reason})")
         elif cell.group != main or own.test_id != test_id:
             missing.append(
-                f"{entry.name} ({'judged otherwise' if cell.group != main else 'other test images'})"
+                f"{entry.name} ({'evaluated otherwise' if cell.group != main else 'other test images'})"
             )
         else:
             interval, note = bits.cells[i].interval, f"{cell.words}; {bits.cells[i].words} bits/dim"

@@ -25,7 +25,7 @@ from genzoo.evaluation.report.schema import (
     Report,
     figures_of,
 )
-from genzoo.metrics.estimate import Figure
+from genzoo.metrics.estimate import Estimate
 from genzoo.models.base import GenerativeModel
 from genzoo.models.registry import build_model
 from genzoo.training.checkpoint import WEIGHTS, read_config
@@ -89,7 +89,7 @@ class Entry:
         return {} if self.report.baselines is None else self.report.baselines.likelihoods
 
     @property
-    def others(self) -> Mapping[str, Mapping[str, Figure]]:
+    def others(self) -> Mapping[str, Mapping[str, Estimate]]:
         """The figures of further parts."""
         parts = dict(self.report.parts())
         return {name: figures_of(parts[name]) for name in OTHERS if name in parts}

@@ -20,7 +20,7 @@ from genzoo.evaluation.comparison.tables import (
     text_column,
 )
 from genzoo.evaluation.cost import Cost, machine_text
-from genzoo.metrics.estimate import Figure
+from genzoo.metrics.estimate import Estimate
 
 
 def overview(entries: Sequence[Entry]) -> Table:
@@ -39,7 +39,7 @@ def quality_table(entries: Sequence[Entry]) -> Table:
         f"{e.quality.extractor.name} {e.quality.extractor.identity[:12]}" if e.quality else ""
         for e in entries
     ]
-    return Table("Sample quality", [*columns, text_column("judge", judges)])
+    return Table("Sample quality", [*columns, text_column("feature extractor", extractors)])
 
 
 def likelihood_table(entries: Sequence[Entry]) -> Table:
@@ -59,10 +59,13 @@ def with_likelihood(entries: Sequence[Entry]) -> list[Entry]:
 def memorisation_table(entries: Sequence[Entry]) -> Table:
     """Whether samples are copies of training images, by all figures that were measured."""
 
-    def judged(entry: Entry) -> Quality | None:
+    def quality_of_memorisation(entry: Entry) -> Quality | None:
         return entry.memorisation
 
-    columns = [quality_column(entries, name, judged) for name in figure_names(entries, judged)]
+    columns = [
+        quality_column(entries, name, quality_of_memorisation)
+        for name in figure_names(entries, quality_of_memorisation)
+    ]
     return Table("Memorisation", columns)
 
 
@@ -83,7 +86,7 @@ def other_tables(entries: Sequence[Entry]) -> list[tuple[Table, Sequence[Entry]]
     return found
 
 
-def _flat_table(title: str, entries: Sequence[Entry], figures: Sequence[Mapping[str, Figure]]) -> Table:
+def _flat_table(title: str, entries: Sequence[Entry], figures: Sequence[Mapping[str, Estimate]]) -> Table:
     names = dict.fromkeys(name for own in figures for name in own)
     columns = []
     for name in names:

@@ -29,7 +29,7 @@ from genzoo.evaluation.comparison.tables import Table, compact, figure_names
 from genzoo.evaluation.cost import machine_text, versions_text
 from genzoo.evaluation.report.plain_json import finite
 from genzoo.evaluation.report.schema import Report
-from genzoo.metrics.estimate import Figure, readable
+from genzoo.metrics.estimate import Estimate, display_name
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,8 @@ def _content(comparison: Comparison) -> dict[str, Any]:
     content: dict[str, Any] = {
         "comparison": comparison, "entries": entries, "colours": COLOURS,
         "names": [e.name for e in entries], "own_likelihood": overview.with_likelihood(entries),
-        "rows": table_rows, "readable": readable, "compact": compact, "noised": [e for e in entries if e.noised],
+        "rows": table_rows, "display_name": display_name, "compact": compact,
+        "noised": [e for e in entries if e.noised],
         "machine_text": machine_text, "versions_text": versions_text,
     }  # fmt: skip
     if not entries:
@@ -148,7 +149,8 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "remarks": overview.remarks(entries), "charts": charts(entries, figure_names(entries)),
         "samples": _with_reference(comparison, sample_pictures(entries)), "classes": class_pictures(entries),
         "class_names": class_names(entries), "neighbours": neighbour_pictures(entries), "work": work_pictures(entries),
-        "floors": _floors(entries), "baselines": next((e.baselines for e in entries if e.baselines), {}),
+        "reference_values": _reference_values(entries),
+        "baselines": next((e.baselines for e in entries if e.baselines), {}),
     }  # fmt: skip
 
 
@@ -165,12 +167,12 @@ def _with_reference(comparison: Comparison, samples: Sequence[Picture]) -> list[
     return [real, *samples]
 
 
-def _floors(entries: Sequence[Entry]) -> list[tuple[str, Figure]]:
-    """Figures of sample quality with the floor that real images have, one of each."""
-    found: dict[str, Figure] = {}
+def _reference_values(entries: Sequence[Entry]) -> list[tuple[str, Estimate]]:
+    """Figures of sample quality with the reference value that real images have, one of each."""
+    found: dict[str, Estimate] = {}
     for entry in entries:
         for name, figure in (entry.quality.figures if entry.quality else {}).items():
-            if figure.floor is not None:
+            if figure.reference is not None:
                 found.setdefault(name, figure)
     return list(found.items())
 

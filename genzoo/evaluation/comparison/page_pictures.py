@@ -127,14 +127,14 @@ def class_pictures(entries: Sequence[Entry]) -> list[Picture]:
 
 
 def _found_classes(entry: Entry) -> Picture | None:
-    """Samples of a run that takes no classes, by the class that the judge finds in them."""
+    """Samples of a run that takes no classes, by the class that the feature extractor finds in them."""
     try:
         tiles = tiles_of(entry.run / BY_CLASS, entry.spec.shape) if entry.run else None
     except OSError:
         return None
     if tiles is None:
         return None
-    shown = picture(entry.name, tiles.picture, "drawn without asking, sorted by the judge")
+    shown = picture(entry.name, tiles.picture, "drawn without asking, sorted by the feature extractor")
     return replace(shown, rows=tiles.rows)
 
 

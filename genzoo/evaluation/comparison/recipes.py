@@ -82,8 +82,8 @@ def _leaves(base: Any, own: Any, name: str) -> Iterator[tuple[str, Any]]:
 def _flag(name: str, value: Any) -> list[str]:
     """How tyro takes the value of a field.
 
-    >>> _flag("training.muon", False), _flag("network.widths", [8, 16])
-    (['--training.no-muon'], ['--network.widths', '8', '16'])
+    >>> _flag("training.progress", False), _flag("network.channels", [8, 16])
+    (['--training.no-progress'], ['--network.channels', '8', '16'])
     """
     name = name.replace("_", "-")
     if isinstance(value, bool):

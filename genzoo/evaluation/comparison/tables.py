@@ -8,18 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.evaluation.comparison.entries import Entry
 from genzoo.evaluation.cost import Cost
 from genzoo.evaluation.report.schema import LikelihoodResult, MemorisationResult, QualityResult
-from genzoo.metrics.estimate import Figure, readable
+from genzoo.metrics.estimate import Estimate, display_name
 
 MISSING = "not measured"
 NO_FIGURE = "no figure"
 KIND_WORDS = {
-    Likelihood.EXACT: "exact (=)",
-    Likelihood.LOWER_BOUND: "bounds (<=): the true figure is at most this one",
-    Likelihood.ESTIMATE: "estimates (~): may err either way",
+    LikelihoodKind.EXACT: "exact (=)",
+    LikelihoodKind.LOWER_BOUND: "bounds (<=): the true figure is at most this one",
+    LikelihoodKind.ESTIMATE: "estimates (~): may err either way",
 }
 LEADING = ("frechet", "kid", "precision", "recall", "coverage", "density")
 """Figures of samples that tell most, the first of them in one number; the others follow as reported."""
@@ -102,9 +102,9 @@ def text_column(title: str, texts: Sequence[str]) -> Column:
 
 
 Quality = QualityResult | MemorisationResult
-"""Figures of samples in the features of one judge."""
+"""Figures of samples in the features of one extractor."""
 
-Judged = Callable[[Entry], Quality | None]
+QualityOf = Callable[[Entry], Quality | None]
 """Which figures of samples a column is about."""
 
 
@@ -116,9 +116,9 @@ def quality_of_run(entry: Entry) -> Quality | None:
     return entry.quality
 
 
-def figure_names(entries: Sequence[Entry], judged: Judged = quality_of_run) -> list[str]:
+def figure_names(entries: Sequence[Entry], quality_of: QualityOf = quality_of_run) -> list[str]:
     """All figures of samples that any run has, the one that tells most first."""
-    names = list(dict.fromkeys(name for e in entries for name in _figures(judged(e))))
+    names = list(dict.fromkeys(name for e in entries for name in _figures(quality_of(e))))
 
     def rank(name: str) -> int:
         return LEADING.index(name) if name in LEADING else len(LEADING)
@@ -126,11 +126,11 @@ def figure_names(entries: Sequence[Entry], judged: Judged = quality_of_run) -> l
     return sorted(names, key=rank)
 
 
-def quality_column(entries: Sequence[Entry], name: str, judged: Judged = quality_of_run) -> Column:
-    """One figure of samples. Other judges, images or numbers of samples make other groups."""
-    cells, figures = [], [f for e in entries if (f := _figures(judged(e)).get(name)) is not None]
+def quality_column(entries: Sequence[Entry], name: str, quality_of: QualityOf = quality_of_run) -> Column:
+    """One figure of samples. Other extractors, images or numbers of samples make other groups."""
+    cells, figures = [], [f for e in entries if (f := _figures(quality_of(e)).get(name)) is not None]
     for entry in entries:
-        quality = judged(entry)
+        quality = quality_of(entry)
         figure = _figures(quality).get(name)
         group = quality_group(quality, figure) if quality and figure else ""
         reason = quality.missing.get(name) if quality else None
@@ -140,31 +140,33 @@ def quality_column(entries: Sequence[Entry], name: str, judged: Judged = quality
     better = next((f.higher_is_better for f in figures if f.higher_is_better is not None), None)
     how = next((f.interval for f in figures if f.interval), None)
     groups = {cell.group: cell.group for cell in cells if cell.value is not None}
-    return Column(readable(name), mark_best(cells, better), better, f"Interval: {how}" if how else "", groups)
+    return Column(
+        display_name(name), mark_best(cells, better), better, f"Interval: {how}" if how else "", groups
+    )
 
 
-def quality_group(quality: Quality, figure: Figure) -> str:
+def quality_group(quality: Quality, figure: Estimate) -> str:
     """What two figures must share to be ranked together."""
     sizes = f"{figure.samples:,} samples against {figure.references:,} images"
     return f"{quality.test_id}, judge {quality.extractor.name} {quality.extractor.identity[:12]}, {sizes}"
 
 
-def _figures(quality: Quality | None) -> Mapping[str, Figure]:
+def _figures(quality: Quality | None) -> Mapping[str, Estimate]:
     return quality.figures if quality else {}
 
 
-def figure_cell(figure: Figure | None, group: str = "", command: str = "") -> Cell:
-    """A figure with its interval in brackets; its floor and sizes are the note."""
+def figure_cell(figure: Estimate | None, group: str = "", command: str = "") -> Cell:
+    """A figure with its interval in brackets; its reference value and sizes are the note."""
     if figure is None:
         return Cell(None, "", f"{MISSING}: {command}" if command else MISSING)
     inside = None if figure.low is None or figure.high is None else (figure.low, figure.high)
     detail = "" if inside is None else f"[{compact(inside[0], 3)}, {compact(inside[1], 3)}]"
-    notes = [] if figure.floor is None else [f"real against real images: {compact(figure.floor)}"]
+    notes = [] if figure.reference is None else [f"real against real images: {compact(figure.reference)}"]
     notes += [sizes_text(figure)] if sizes_text(figure) else []
     return Cell(figure.value, compact(figure.value), ", ".join(notes), group, detail, inside)
 
 
-def sizes_text(figure: Figure) -> str:
+def sizes_text(figure: Estimate) -> str:
     """What it was measured on.
 
     >>> sizes_text(Figure(0.5, 500, 0)), sizes_text(Figure(0.5, 2000, 1000))
@@ -267,7 +269,7 @@ def gap_column(entries: Sequence[Entry]) -> Column:
         group = likelihood_group(entry.likelihood) if entry.likelihood and gap else ""
         why = entry.reason or f"{MISSING}: {entry.evaluate_command}"
         cells.append(figure_cell(gap, group) if gap else Cell(None, "none" if entry.reason else "", why))
-    words = "Bits/dim of test images less those of training images: what was learnt by heart"
+    words = "Bits/dim of test images less those of training images: the generalisation gap"
     groups = {cell.group: cell.group for cell in cells if cell.value is not None}
     return Column("train/test gap", cells, None, words, groups)
 

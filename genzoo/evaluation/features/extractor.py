@@ -1,10 +1,11 @@
-"""Who judges samples: an encoder trained once on the training images at hand, unless another judge is named.
+"""Feature extractors of sample metrics: an encoder trained once on the training images, unless another is named.
 
-The default judge is a small encoder trained by SimCLR (Chen et al. 2020), seen before its projection. Self-supervised
-features rank samples of data far from photographs better than Inception's (Morozov, Voynov & Babenko 2021), but what
-views differ in an encoder learns not to see: here they differ by mild crops and turns alone, so that blur, shade and
-noise stay visible. It is narrow, because the Fréchet distance of n real images from n others grows with width^2 / n. It
-needs no labels, and its hash stands in every report: figures of different judges cannot be compared.
+The default feature extractor is a small encoder trained by SimCLR (Chen et al. 2020), seen before its projection.
+Self-supervised features rank samples of data far from photographs better than Inception's (Morozov, Voynov & Babenko
+2021), but what views differ in an encoder learns not to see: here they differ by mild crops and turns alone, so that
+blur, shade and noise stay visible. It is narrow, because the Fréchet distance of n real images from n others grows with
+width^2 / n. It needs no labels, and its hash stands in every report: figures of different extractors cannot be
+compared.
 """
 
 import json
@@ -45,7 +46,7 @@ from genzoo.training.checkpoint import CONFIG, WEIGHTS, read_config, save_config
 from genzoo.training.trainer import Budget, RunOptions, Trainer
 
 STEPS = 400
-"""Of the default judge's training: about a minute of one processor core for grey images of 28x28 pixels."""
+"""Of the default feature extractor's training: about a minute of one processor core for grey images of 28x28 pixels."""
 SEED = 0
 CACHE_VARIABLE = "GENZOO_CACHE"
 SCALE_IMAGES = 2000  # training images whose features get unit variance
@@ -57,34 +58,34 @@ _PROJECTION = ProjectionConfig(256, 128)
 
 
 @dataclass(frozen=True)
-class Judge:
+class Extractor:
     """Makes the feature space for some data; `run` is the folder of the encoder that it is made of, if any."""
 
     make: Callable[[ImageData], FeatureSpace]
     run: Path | None = None
 
     def remark(self, data: ImageData, split: str) -> str | None:
-        """What a reader must know of the judge's training images; None where it is all right.
+        """What a reader must know of the feature extractor's training images; None where it is all right.
 
-        Raises `GenzooError` where the judge was trained on another cut of the same data, so that judged images may be
-        among those it was trained on.
+        Raises `GenzooError` where the feature extractor was trained on another cut of the same data, so that evaluated
+        images may be among those it was trained on.
         """
         if self.run is None:
-            return "the judge was trained on these images" if split == "train" else None
+            return "the feature extractor was trained on these images" if split == "train" else None
         stored = read_config(self.run).get("data")
         return training_remark(stored if isinstance(stored, Mapping) else {}, data, split)
 
 
-def judge_named(text: str | None) -> Judge:
-    """What `--judge` names: encoder:RUN, pixels, random, inception or dinov2; None is the default judge.
+def extractor_named(text: str | None) -> Extractor:
+    """What `--features` names: encoder:RUN, pixels, random, inception or dinov2; None is the default feature extractor.
 
     Raises `GenzooError` for anything else.
     """
     if text is None:
-        return Judge(default_judge)
+        return Extractor(default_extractor)
     run = text.removeprefix(ENCODER)
     if run != text and run:
-        return Judge(lambda data: run_judge(Path(run), data), Path(run))
+        return Extractor(lambda data: run_extractor(Path(run), data), Path(run))
     makers: dict[str, Callable[[ImageData], FeatureSpace]] = {
         "pixels": lambda data: pixel_space(data.train, BASIS_IMAGES),
         "random": lambda data: random_space(data.train, BASIS_IMAGES),
@@ -92,11 +93,11 @@ def judge_named(text: str | None) -> Judge:
         "dinov2": lambda data: dinov2_space(data.spec.levels or 256),
     }
     if text not in makers:
-        raise GenzooError(f"--judge takes encoder:RUN, {', '.join(makers)}, got {text!r}")
-    return Judge(makers[text])
+        raise GenzooError(f"--features takes encoder:RUN, {', '.join(makers)}, got {text!r}")
+    return Extractor(makers[text])
 
 
-def run_judge(run: Path, data: ImageData) -> FeatureSpace:
+def run_extractor(run: Path, data: ImageData) -> FeatureSpace:
     """The encoder in the folder `run`, known by the hash of its weights' file.
 
     Raises `GenzooError` where there is none, or one for other images.
@@ -114,23 +115,25 @@ def _scaled(space: FeatureSpace, data: ImageData) -> FeatureSpace:
     return space.scaled_to(some_images(data.train, SCALE_IMAGES, seed=0))
 
 
-# --- the default judge -----------------------------------------------------------------------------------------
+# --- the default feature extractor -----------------------------------------------------------------------------
 
 
-def default_judge(data: ImageData, *, seed: int = SEED, say: Callable[[str], None] = print) -> FeatureSpace:
+def default_extractor(
+    data: ImageData, *, seed: int = SEED, say: Callable[[str], None] = print
+) -> FeatureSpace:
     """The encoder trained on `data.train`, read from the cache where it lies there whole, else trained and kept.
 
-    `say` is told where training starts. The number of steps is fixed, and so should be the seed but where judges are
-    compared; labels are not used. Raises `GenzooError` for data that are no images of whole numbers, and where the
+    `say` is told where training starts. The number of steps is fixed, and so should be the seed but where extractors
+    are compared; labels are not used. Raises `GenzooError` for data that are no images of whole numbers, and where the
     cache cannot be written.
     """
     spec = DataSpec(data.spec.shape, data.spec.levels)
-    config = judge_config(spec)
+    config = extractor_config(spec)
     content = json.dumps([to_json(config), STEPS, seed, train_hash(data)])
-    folder = cache_folder() / "judges" / bytes_hash(content.encode())
-    encoder = _kept(folder)
+    folder = cache_folder() / "extractors" / bytes_hash(content.encode())
+    encoder = _cached_encoder(folder)
     if encoder is None:
-        say(f"training the judge of these images, once ({STEPS} steps); it is kept in {folder}")
+        say(f"training the feature extractor of these images, once ({STEPS} steps); it is kept in {folder}")
         encoder = build(config, spec, seed=seed)
         trainer = Trainer(
             encoder, Budget(steps=STEPS), seed=seed, progress=False, options=RunOptions(device="cpu")
@@ -148,7 +151,7 @@ def default_judge(data: ImageData, *, seed: int = SEED, say: Callable[[str], Non
     return _scaled(encoder_space(encoder, OWN, file_hash(folder)), data)
 
 
-def judge_config(spec: DataSpec) -> ViewsConfig:
+def extractor_config(spec: DataSpec) -> ViewsConfig:
     """The recipe for data of `spec`; colour images are mirrored, grey ones may be writing.
 
     SimCLR with three stages. Two stages trained by VICReg passed every test on corruptions too, but rated garments full
@@ -157,7 +160,7 @@ def judge_config(spec: DataSpec) -> ViewsConfig:
     flip = 0.5 if spec.shape[0] == 3 else 0.0
     crop = RandomCrop(scale=(0.6, 1.2), flip=flip, degrees=10.0, ground=ground_of(spec))
     training = TrainConfig(
-        batch_size=128, learning_rate=3e-3, muon=True, precision="fp32", validations=0
+        batch_size=128, learning_rate=3e-3, optimizer="muon", precision="fp32", validations=0
     )  # fp32: on every machine the same up to rounding
     return ViewsConfig(ResNetConfig((32, 64, 128)), _PROJECTION, crop, NTXent(0.2), training)
 
@@ -176,8 +179,8 @@ def train_hash(data: ImageData) -> str:
     return weights_hash({"images": images}, f"{count}")
 
 
-def _kept(folder: Path) -> Encoder | None:
-    """The judge that the cache holds; None where there is none, or one that is damaged."""
+def _cached_encoder(folder: Path) -> Encoder | None:
+    """The extractor that the cache holds; None where there is none, or one that is damaged."""
     try:
         if not (folder / CONFIG).is_file() or read_config(folder).get("weights") != file_hash(folder):
             return None
@@ -187,10 +190,10 @@ def _kept(folder: Path) -> Encoder | None:
     return encoder if isinstance(encoder, Encoder) else None
 
 
-# --- what may not judge ----------------------------------------------------------------------------------------
+# --- extractors that are refused -------------------------------------------------------------------------------
 
 
-def refuse_helper(space: FeatureSpace, run: Path | None, data: ImageData | None = None) -> None:
+def refuse_conditioning_encoder(space: FeatureSpace, run: Path | None, data: ImageData | None = None) -> None:
     """Raises `GenzooError` where the model in the folder `run` was made with the network behind `space`.
 
     An encoder whose vectors a model was conditioned on, or that was part of its loss, sees in samples what the model
@@ -199,12 +202,16 @@ def refuse_helper(space: FeatureSpace, run: Path | None, data: ImageData | None 
     on, tell what conditions them.
     """
     known = {space.identity, *space.aliases}
-    helpers = weights_named(data.protocol if data is not None else None) if run is None else helpers_of(run)
+    helpers = (
+        weights_named(data.protocol if data is not None else None)
+        if run is None
+        else conditioning_encoders(run)
+    )
     for name, hashes in helpers:
         if known & hashes:
             raise GenzooError(
                 f"{space.name} cannot judge {run or 'this model'}: the model was made with it ({name}) and learned to "
-                "please it; name another --judge, or leave it out"
+                "please it; name another --features, or leave it out"
             )
 
 
@@ -214,7 +221,7 @@ def weights_named(protocol: Any) -> Iterator[tuple[str, set[str]]]:
         yield str(entry.get("run", "an encoder")), {str(entry["weights"])}
 
 
-def helpers_of(run: Path) -> Iterator[tuple[str, set[str]]]:
+def conditioning_encoders(run: Path) -> Iterator[tuple[str, set[str]]]:
     """Names and hashes of the trained networks that the run in the folder `run` was made with."""
     for entry in _weights_in(read_config(run).get("data")):
         hashes = {str(entry["weights"])}
@@ -235,22 +242,22 @@ def _weights_in(content: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def training_remark(trained_on: Mapping[str, Any], data: ImageData, split: str) -> str | None:
-    """As `Judge.remark`, of an encoder with the data protocol `trained_on` (empty: unknown)."""
+    """As `Extractor.remark`, of an encoder with the data protocol `trained_on` (empty: unknown)."""
     if "test_id" not in trained_on:
-        return "what the judge was trained on is unknown: the judged images may be among it"
-    test_set = _cut(str(trained_on["test_id"]))
-    same = test_set == _cut(data.protocol.get("test_id", ""))
+        return "what the feature extractor was trained on is unknown: the evaluated images may be among it"
+    test_set = _test_set(str(trained_on["test_id"]))
+    same = test_set == _test_set(data.protocol.get("test_id", ""))
     if same:
-        return "the judge was trained on these images" if split == "train" else None
+        return "the feature extractor was trained on these images" if split == "train" else None
     if trained_on.get("name") == data.protocol.get("name", data.name):
         raise GenzooError(
-            f"this judge was trained on another cut of {data.name} (its test set is {test_set}): "
-            "the judged images may be among its training images; name another --judge"
+            f"this feature extractor was trained on another cut of {data.name} (its test set is {test_set}): "
+            "the evaluated images may be among its training images; name another --features"
         )
-    return f"the judge was trained on {trained_on.get('name')}"
+    return f"the feature extractor was trained on {trained_on.get('name')}"
 
 
-def _cut(test_id: str) -> str:
+def _test_set(test_id: str) -> str:
     """A test set without what models are conditioned on.
 
     >>> _cut("digits/test@seed=0,encoder=12ab"), _cut("mnist/test@input=mask")

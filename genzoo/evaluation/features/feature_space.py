@@ -1,6 +1,6 @@
 """Feature spaces: fixed maps from images to vectors, in which sets of images are compared.
 
-A space is told by its name, its width and the hash of what made it, so that a report can say what judged. A trained
+A space is told by its name, its width and the hash of what made it, so that a report can name it. A trained
 encoder sees what its data are about. Two spaces need no training: principal components of the images see position and
 shape, a convolutional network with random weights from a fixed seed sees texture (Naeem et al. 2020, section 4.3). All
 are scaled so that their features have unit variance on average over dimensions and data: figures then have one scale.
@@ -56,7 +56,8 @@ class FeatureSpace:
         features = torch.cat([torch.zeros(0, self.width), *parts])
         if not bool(features.isfinite().all()):
             raise GenzooError(
-                f"the judge {self.name} ({self.identity}) gives features that are NaN or infinite: take another --judge"
+                f"the feature extractor {self.name} ({self.identity}) gives features that are NaN or infinite: "
+                "take another --features"
             )
         return features
 
@@ -101,7 +102,7 @@ def pixel_space(split: "Split", basis_images: int = BASIS_IMAGES) -> FeatureSpac
     """The first 64 principal components of so many images of `split`."""
     images = some_images(split, basis_images, seed=0)
     largest = _largest(images)
-    rows = _spread(images, largest).flatten(1).double()
+    rows = _rescaled(images, largest).flatten(1).double()
     _, _, basis = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
     principal = nn.Linear(rows.shape[1], min(COMPONENTS, len(basis)), bias=False)
     principal.weight.data = basis[:COMPONENTS].float()
@@ -121,7 +122,7 @@ def random_space(split: "Split", basis_images: int = BASIS_IMAGES) -> FeatureSpa
 
 def _network_space(name: str, network: nn.Module, width: int, largest: float) -> FeatureSpace:
     def embed(images: Tensor) -> Tensor:
-        return network(_spread(images.cpu(), largest))
+        return network(_rescaled(images.cpu(), largest))
 
     return FeatureSpace(name, weights_hash(network.state_dict(), f"{largest:g}"), width, embed)
 
@@ -130,7 +131,7 @@ def _largest(images: Tensor) -> float:
     return float(max(1, int(images.max())))
 
 
-def _spread(images: Tensor, largest: float) -> Tensor:
+def _rescaled(images: Tensor, largest: float) -> Tensor:
     """Integers 0 .. largest to [-1, 1]."""
     return 2 * images.float() / largest - 1
 

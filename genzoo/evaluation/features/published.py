@@ -1,4 +1,5 @@
-"""Networks trained on natural photographs as judges: Inception-v3 and DINOv2, where their weights lie on this machine.
+"""Networks trained on natural photographs as feature extractors: Inception-v3 and DINOv2, where their weights lie on
+this machine.
 
     inception   the pool layer of 2,048 features that FID is defined by (Heusel et al. 2017), as torch-fidelity has it;
                 without torch-fidelity torchvision's network of the same shape, whose figures are others
@@ -40,8 +41,8 @@ def inception_space(levels: int) -> FeatureSpace:
     if (folder / TORCHVISION_WEIGHTS).is_file():
         return _torchvision_space(folder / TORCHVISION_WEIGHTS, levels)
     raise GenzooError(
-        f"--judge inception needs weights that are not on this machine: put torch-fidelity's {FIDELITY_WEIGHTS} (or "
-        f"torchvision's {TORCHVISION_WEIGHTS}) into {folder}, or leave --judge out"
+        f"--features inception needs weights that are not on this machine: put torch-fidelity's {FIDELITY_WEIGHTS} (or "
+        f"torchvision's {TORCHVISION_WEIGHTS}) into {folder}, or leave --features out"
     )
 
 
@@ -53,8 +54,8 @@ def dinov2_space(levels: int) -> FeatureSpace:
     path = _kept_by_hub(f"timm/{DINOV2}", "model.safetensors") if importlib.util.find_spec("timm") else None
     if path is None:
         raise GenzooError(
-            "--judge dinov2 needs timm and its weights on this machine: pip install timm, then once "
-            f"`timm.create_model({DINOV2!r}, pretrained=True)`; or leave --judge out"
+            "--features dinov2 needs timm and its weights on this machine: pip install timm, then once "
+            f"`timm.create_model({DINOV2!r}, pretrained=True)`; or leave --features out"
         )
     import timm  # pyright: ignore[reportMissingImports]
 

@@ -5,7 +5,7 @@ from typing import final
 from typing_extensions import override
 
 from genzoo.core.errors import GenzooError
-from genzoo.evaluation.ais import noised_generator
+from genzoo.evaluation.ais import ais_likelihood
 from genzoo.evaluation.report.case import Case
 from genzoo.evaluation.report.encoder_case import EncoderCase
 from genzoo.evaluation.report.likelihood_section import kind_name, likelihood_figures
@@ -30,8 +30,8 @@ class AISSection(Section):
     def measure(self, case: Case) -> AISResult:
         assert case.ais is not None
         if not isinstance(case.model, Decoder):
-            raise GenzooError("--noised is for models that generate from latents, such as gan; leave it out")
-        report = noised_generator(
+            raise GenzooError("--ais is for models that generate from latents, such as gan; leave it out")
+        report = ais_likelihood(
             case.model, case.data.split(case.split), case.data.val, images=case.ais.images,
             annealing=case.ais.annealing, generator=case.generator("noised"),
         )  # fmt: skip
@@ -45,7 +45,7 @@ class AISSection(Section):
         return {
             "bits/dim": f"{result.symbol} {with_error(bits.value, bits.stderr, 3)}",
             "nats/image": f"{result.symbol} {with_error(-nats.value, nats.stderr, 2)}",
-            "what is judged": "the generator plus discretised noise, which is another model than the generator",
+            "what is evaluated": "the generator plus discretised noise, which is another model than the generator",
             "noise": f"standard deviation {result.scale:g} where images range over 2, chosen on validation images",
             "gap (BDMC)": f"{result.bdmc_gap:.2f} nats on simulated images",
             "images": f"{result.images}",

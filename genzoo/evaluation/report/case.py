@@ -1,4 +1,4 @@
-"""What is judged: a model and the images it is judged on, and how."""
+"""What is evaluated: a model and the images it is evaluated on, and how."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,7 +29,7 @@ class Strangers:
 
 @dataclass(frozen=True)
 class Noising:
-    """How a generator without likelihood is judged with noise added: on so many images, by such annealing."""
+    """How a generator without likelihood is evaluated with noise added: on so many images, by such annealing."""
 
     images: int
     annealing: Annealing = field(default_factory=Annealing)
@@ -37,7 +37,7 @@ class Noising:
 
 @dataclass(frozen=True)
 class Case:
-    """A model, the images that it is judged on, and how: `max_seconds` is for each measurement of likelihoods.
+    """A model, the images that it is evaluated on, and how: `max_seconds` is for each measurement of likelihoods.
 
     `run` is the folder that the model was trained in and `out` that where pictures go, None for neither. The other
     parts ask questions that are not asked otherwise.
@@ -58,7 +58,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What the judged images are called in reports."""
+        """What the evaluated images are called in reports."""
         return set_id(self.data, self.split)
 
     def generator(self, purpose: str) -> torch.Generator:
@@ -80,7 +80,7 @@ class Case:
     def samples(self) -> JudgedSamples:
         """Samples beside real images, drawn and seen once; raises `GenzooError` where none are asked for."""
         if self.inquiry is None:
-            raise GenzooError("no samples are asked for: name a judge of them")
+            raise GenzooError("no samples are asked for: name a feature extractor of them")
         return judge_samples(
             self.model, self.data, self.split, self.inquiry, self.run, seed=self.seed, max_images=self.max_images
         )  # fmt: skip

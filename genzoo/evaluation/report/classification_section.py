@@ -12,7 +12,7 @@ from genzoo.evaluation.report.encoder_case import EncoderCase
 from genzoo.evaluation.report.plain_json import finite
 from genzoo.evaluation.report.schema import ClassificationResult
 from genzoo.evaluation.report.section import Section, with_error
-from genzoo.metrics.estimate import Figure
+from genzoo.metrics.estimate import Estimate
 
 CLASSIFIED_IMAGES = 1000  # images, at most, that are classified
 CLASSIFIED_SECONDS = 120.0
@@ -20,7 +20,7 @@ CLASSIFIED_SECONDS = 120.0
 
 @final
 class ClassificationSection(Section):
-    """The prior of classes is that of the training labels; nothing is fitted on the images judged."""
+    """The prior of classes is that of the training labels; nothing is fitted on the images evaluated."""
 
     name = "classification"
 
@@ -58,8 +58,8 @@ class ClassificationSection(Section):
 def classification_result(test_id: str, found: Classification, split: str, seed: int) -> ClassificationResult:
     """What was found as reports hold it."""
 
-    def figure(value: float, stderr: float | None = None, *, better: bool | None = False) -> Figure:
-        return Figure.from_stderr(value, stderr, found.images, higher_is_better=better)
+    def figure(value: float, stderr: float | None = None, *, better: bool | None = False) -> Estimate:
+        return Estimate.from_stderr(value, stderr, found.images, higher_is_better=better)
 
     return ClassificationResult(
         test_id, figure(found.accuracy, found.accuracy_stderr, better=True), figure(found.nll, found.nll_stderr),

@@ -1,4 +1,4 @@
-"""What is judged of an encoder: its vectors of training images, held-out ones and the judged ones."""
+"""What is evaluated of an encoder: its vectors of training images, held-out ones and the evaluated ones."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +27,7 @@ MOST_HELD = 5000  # images that choices are made on and examples come from
 
 @dataclass(frozen=True)
 class EncoderCase:
-    """An encoder, the images it is judged on (`split` is test or val), and how.
+    """An encoder, the images it is evaluated on (`split` is test or val), and how.
 
     `bank_images` bounds the training images that probes learn from. Vectors are computed when they are first asked for,
     and once. `out` is the folder where pictures go; `fine_tuning` asks what the encoder becomes by it. Raises
@@ -45,20 +45,22 @@ class EncoderCase:
 
     def __post_init__(self) -> None:
         if self.split == "train":
-            raise GenzooError("an encoder is probed by its training images: judge --split test or val")
+            raise GenzooError("an encoder is probed by its training images: take --split test or val")
         if self.max_images is not None and self.max_images < 2:
-            raise GenzooError(f"an encoder is judged on 2 images or more, got --max-images {self.max_images}")
+            raise GenzooError(
+                f"an encoder is evaluated on 2 images or more, got --max-images {self.max_images}"
+            )
 
     @property
     def name(self) -> str:
-        """What the judged images are called in reports."""
+        """What the evaluated images are called in reports."""
         return set_id(self.data, self.split)
 
     @property
     def labelled(self) -> bool:
         """Whether the images have classes."""
         return all(
-            classes_of(split) is not None for split in (self.data.train, self._held_split, self.judged)
+            classes_of(split) is not None for split in (self.data.train, self._held_split, self.evaluated)
         )
 
     def generator(self, purpose: str) -> torch.Generator:
@@ -67,14 +69,14 @@ class EncoderCase:
 
     @cached_property
     def queries(self) -> Tensor:
-        """Vectors `[n, width]` of the judged images."""
-        return embed(self.encoder, self.judged, self.chosen)
+        """Vectors `[n, width]` of the evaluated images."""
+        return embed(self.encoder, self.evaluated, self.chosen)
 
     @cached_property
     def parts(self) -> tuple[Labelled, Labelled, Labelled]:
-        """Training vectors, held-out ones (for choices, and examples) and the judged ones, with classes.
+        """Training vectors, held-out ones (for choices, and examples) and the evaluated ones, with classes.
 
-        Held out is the validation split, cut from the training images; where that is judged itself, a tenth of the
+        Held out is the validation split, cut from the training images; where that is evaluated itself, a tenth of the
         training split.
         """
         train = self.data.train
@@ -83,15 +85,15 @@ class EncoderCase:
         held = order[:away] if away else subset(len(self.data.val), MOST_HELD, self.generator("held"))
         bank = order[away:][: self.bank_images]
         return self._with_classes(train, bank), self._with_classes(self._held_split, held), Labelled(
-            self.queries, labels_at(self.judged, self.chosen)
+            self.queries, labels_at(self.evaluated, self.chosen)
         )  # fmt: skip
 
     def _with_classes(self, split: "Split", indices: Tensor) -> Labelled:
         return Labelled(embed(self.encoder, split, indices), labels_at(split, indices))
 
     @property
-    def judged(self) -> "Split":
-        """The split that holds the judged images."""
+    def evaluated(self) -> "Split":
+        """The split that holds the evaluated images."""
         return self.data.split(self.split)
 
     @property
@@ -100,8 +102,8 @@ class EncoderCase:
 
     @property
     def chosen(self) -> Tensor:
-        """Which images of `judged`, long `[n]`."""
-        return subset(len(self.judged), self.max_images, self.generator("evaluate"))
+        """Which images of `evaluated`, long `[n]`."""
+        return subset(len(self.evaluated), self.max_images, self.generator("evaluate"))
 
 
 def embed(encoder: "Encoder", split: "Split", indices: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Samples of a model beside real images, all in the features of one judge, which had no part in making the model.
+"""Samples of a model beside real images, all in the features of one extractor, which had no part in making the model.
 
-They are drawn and seen once, whatever is asked of them: judged against the split's images, and against training images
-in the same number, which a model that copies comes nearer to.
+They are drawn and seen once, whatever is asked of them: evaluated against the split's images, and against training
+images in the same number, which a model that copies comes nearer to.
 """
 
 import time
@@ -17,7 +17,7 @@ from genzoo.core.progress_bar import progress_bar
 from genzoo.core.random import seeded
 from genzoo.data.split import TensorSplit
 from genzoo.evaluation.drawing import Drawn, draw_for
-from genzoo.evaluation.features.extractor import Judge, refuse_helper
+from genzoo.evaluation.features.extractor import Extractor, refuse_conditioning_encoder
 from genzoo.evaluation.features.feature_space import CHUNK, FeatureSpace
 from genzoo.evaluation.likelihood import subset
 from genzoo.metrics.quality import FeatureSets
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 SAMPLES = 2000
 SECONDS = 300.0
 """For drawing; what takes longer ends with the samples there are by then."""
-REFERENCES = 10_000  # images, at most, that samples are judged by
+REFERENCES = 10_000  # images, at most, that samples are compared with
 TRAINING_IMAGES = 60_000  # training images, at most, that copies are looked for among
 
 
 @dataclass(frozen=True)
 class Inquiry:
-    """Who judges, and how many samples; None: as many as there are images, at most `SAMPLES`."""
+    """The feature extractor, and how many samples; None: as many as there are images, at most `SAMPLES`."""
 
-    judge: Judge
+    extractor: Extractor
     samples: int | None = None
     max_seconds: float = SECONDS
 
@@ -66,7 +66,7 @@ class ChosenImages:
 
 @dataclass(frozen=True)
 class RealImages:
-    """Those that samples are judged by, others of no training, and training images in random order."""
+    """Those that samples are compared with, others of no training, and training images in random order."""
 
     judged: ChosenImages
     held: ChosenImages
@@ -75,7 +75,7 @@ class RealImages:
 
 @dataclass(frozen=True)
 class JudgedSamples:
-    """Samples, the real images, the features of all of them and what must be known of the judge.
+    """Samples, the real images, the features of all of them and what must be known of the feature extractor.
 
     `seconds` is the time that drawing and seeing took.
     """
@@ -100,14 +100,14 @@ def judge_samples(
 ) -> JudgedSamples:
     """Draws samples of `model` and sees them; `run` is the folder that it was trained in.
 
-    Raises `GenzooError` where the judge took part in making the model or cannot judge these images, and where there are
-    fewer than two samples or images.
+    Raises `GenzooError` where the feature extractor took part in making the model or cannot see these images, and where
+    there are fewer than two samples or images.
     """
     _check(model, split)
     start = time.perf_counter()
-    remark = inquiry.judge.remark(data, split)
-    space = inquiry.judge.make(data)
-    refuse_helper(space, run, data)
+    remark = inquiry.extractor.remark(data, split)
+    space = inquiry.extractor.make(data)
+    refuse_conditioning_encoder(space, run, data)
     images = _real_images(data, split, seed, max_images)
     asked = min(SAMPLES, len(images.judged)) if inquiry.samples is None else inquiry.samples
     with progress_bar("samples", asked) as progress:
@@ -120,39 +120,40 @@ def judge_samples(
 
 def _check(model: GenerativeModel, split: str) -> None:
     if model.spec.levels is None:
-        raise GenzooError("samples are judged as images, these data are real-valued: pass --samples 0")
+        raise GenzooError("samples are evaluated as images, these data are real-valued: pass --samples 0")
     if split == "train":
         raise GenzooError(
-            "samples are judged by images that nothing was trained on: take --split test or val"
+            "samples are compared with images that nothing was trained on: take --split test or val"
         )
 
 
 def _real_images(data: "ImageData", split: str, seed: int, max_images: int | None) -> RealImages:
-    judged, held = data.split(split), data.test if split == "val" else data.val
+    evaluated, held = data.split(split), data.test if split == "val" else data.val
     most = REFERENCES if max_images is None else min(REFERENCES, max_images)
-    chosen = subset(len(judged), most, seeded("cpu", "quality images", seed))
+    chosen = subset(len(evaluated), most, seeded("cpu", "quality images", seed))
     if len(chosen) < 2:
         raise GenzooError(
-            f"samples are judged by two images or more, there are {len(chosen)}: take another --split"
+            f"samples are compared with two images or more, there are {len(chosen)}: take another --split"
         )
     order = torch.randperm(len(data.train), generator=seeded("cpu", "quality train", seed))
     others = subset(len(held), REFERENCES, seeded("cpu", "quality held", seed))
     return RealImages(
-        ChosenImages(judged, chosen), ChosenImages(held, others), ChosenImages(data.train, order[:TRAINING_IMAGES])
+        ChosenImages(evaluated, chosen), ChosenImages(held, others), ChosenImages(data.train, order[:TRAINING_IMAGES])
     )  # fmt: skip
 
 
 def _feature_sets(space: FeatureSpace, drawn: Drawn, images: RealImages, seed: int) -> FeatureSets:
-    judged = images.judged.features(space)
-    _check_spread(space, judged)
+    real = images.judged.features(space)
+    _check_dispersion(space, real)
     return FeatureSets(
-        samples=space(drawn.images), judged=judged, held=images.held.features(space),
+        samples=space(drawn.images), real=real, held=images.held.features(space),
         train=images.train.features(space), seed=seed,
     )  # fmt: skip
 
 
-def _check_spread(space: FeatureSpace, features: Tensor) -> None:
+def _check_dispersion(space: FeatureSpace, features: Tensor) -> None:
     if bool((features == features[0]).all()):
         raise GenzooError(
-            f"the judge {space.name} ({space.identity}) sees no difference between these images: take another --judge"
+            f"the feature extractor {space.name} ({space.identity}) sees no difference between these images: "
+            "take another --features"
         )

@@ -12,7 +12,7 @@ from genzoo.evaluation.report.encoder_case import EncoderCase
 from genzoo.evaluation.report.plain_json import finite
 from genzoo.evaluation.report.schema import LatentsResult
 from genzoo.evaluation.report.section import Section
-from genzoo.metrics.estimate import Figure
+from genzoo.metrics.estimate import Estimate
 
 BETTER: Mapping[str, bool | None] = {
     "rate": None, "distortion": False, "codebook_usage": None, "codebook_perplexity": None
@@ -68,8 +68,11 @@ def latents_result(
     """
     images, known = found["images"], {field.name for field in fields(LatentsResult)} - {"more"}
     figures = {
-        name: Figure(
-            found[name], 0, likelihood_images if name in ("rate", "distortion") else images, higher_is_better=better
+        name: Estimate(
+            found[name],
+            0,
+            likelihood_images if name in ("rate", "distortion") else images,
+            higher_is_better=better,
         )
         for name, better in BETTER.items()
         if found.get(name) is not None

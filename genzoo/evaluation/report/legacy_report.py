@@ -32,7 +32,7 @@ from genzoo.evaluation.report.schema import (
     SpaceResult,
     TranslationResult,
 )
-from genzoo.metrics.estimate import Figure
+from genzoo.metrics.estimate import Estimate
 from genzoo.metrics.probes import NEIGHBOURS
 
 Content = Mapping[str, Any]
@@ -54,27 +54,27 @@ def upgrade(name: str, key: str, content: Any) -> tuple[str, Any]:
 # --- figures ---------------------------------------------------------------------------------------------------
 
 
-def _figure(content: Content, better: bool | None = False) -> Figure:
+def _figure(content: Content, better: bool | None = False) -> Estimate:
     """One that was written as a figure."""
-    return Figure(
+    return Estimate(
         content["value"], content["samples"], content["references"], content.get("low"), content.get("high"),
         content.get("interval"), content.get("floor"), content.get("higher_is_better", better),
     )  # fmt: skip
 
 
-def _figures(content: Content) -> dict[str, Figure]:
+def _figures(content: Content) -> dict[str, Estimate]:
     return {name: _figure(own) for name, own in content.items()}
 
 
 def _number(
     content: Content, name: str, images: int, better: bool | None = False, *, samples: int = 0
-) -> Figure:
+) -> Estimate:
     """One that was written as a number, with its standard error beside it where it had one."""
     stderr = content.get(f"{name}_stderr")
-    return Figure.from_stderr(content[name], stderr, images, samples=samples, higher_is_better=better)
+    return Estimate.from_stderr(content[name], stderr, images, samples=samples, higher_is_better=better)
 
 
-def _optional(content: Content, name: str, images: int, better: bool | None = False) -> Figure | None:
+def _optional(content: Content, name: str, images: int, better: bool | None = False) -> Estimate | None:
     return None if content.get(name) is None else _number(content, name, images, better)
 
 
@@ -93,7 +93,9 @@ def _likelihood(key: str, content: Content) -> LikelihoodResult:
 
 def _gap(content: Content) -> GeneralisationGap:
     images = content["train_images"]
-    figure = Figure.from_stderr(content["bits_per_dim"], content.get("stderr"), images, higher_is_better=None)
+    figure = Estimate.from_stderr(
+        content["bits_per_dim"], content.get("stderr"), images, higher_is_better=None
+    )
     return GeneralisationGap(figure, images, content["train"]["bits_per_dim"])
 
 
@@ -123,7 +125,7 @@ def _ood(key: str, content: Content) -> OODResult:
     test_id, _, against = key.rpartition(" against ")
     counts, errors = content["images"], content.get("auroc_stderr", {})
     auroc = {
-        name: Figure.from_stderr(value, errors.get(name), sum(counts), higher_is_better=True)
+        name: Estimate.from_stderr(value, errors.get(name), sum(counts), higher_is_better=True)
         for name, value in content["auroc"].items()
     }
     return OODResult(test_id, against, auroc, content["entropy"], tuple(counts), content["kind"])
@@ -164,7 +166,7 @@ def _classes(key: str, content: Content) -> ClassesResult:
 def _modes(key: str, content: Content) -> ModesResult:
     samples, divergence = content["samples"], content["divergence"]
 
-    def figure(name: str, better: bool | None) -> Figure:
+    def figure(name: str, better: bool | None) -> Estimate:
         return _number(content, name, 0, better, samples=samples)
 
     return ModesResult(
@@ -175,7 +177,7 @@ def _modes(key: str, content: Content) -> ModesResult:
 
 def _translation(key: str, content: Content) -> TranslationResult:
     images, inputs = content["images"], content.get("input")
-    frechet = {name: Figure(value, images, images) for name, value in content["frechet"].items()}
+    frechet = {name: Estimate(value, images, images) for name, value in content["frechet"].items()}
     return TranslationResult(
         key, _number(content, "l1", images), _number(content, "psnr", images, True),
         _optional(content, "sharpness", images, None), frechet, images,
@@ -218,8 +220,8 @@ def _cost(key: str, content: Content) -> CostResult:
 # --- encoders --------------------------------------------------------------------------------------------------
 
 
-def _share(content: Content, images: int) -> Figure:
-    return Figure.from_stderr(content["value"], content.get("stderr"), images, higher_is_better=True)
+def _share(content: Content, images: int) -> Estimate:
+    return Estimate.from_stderr(content["value"], content.get("stderr"), images, higher_is_better=True)
 
 
 def _probes(key: str, content: Content) -> ProbesResult:
@@ -258,7 +260,7 @@ _UPGRADES: Mapping[str, tuple[str, Callable[[str, Content], Any]]] = {
     "likelihood": ("likelihood", _likelihood),
     "baselines": ("baselines", _baselines),
     "classification": ("classification", _classification),
-    "noised_generator": ("ais", _ais),
+    "ais": ("ais", _ais),
     "outliers": ("ood", _ood),
     "quality": ("quality", _quality),
     "memorisation": ("memorisation", _memorisation),

@@ -13,7 +13,7 @@ from genzoo.evaluation.report.encoder_case import EncoderCase
 from genzoo.evaluation.report.plain_json import finite
 from genzoo.evaluation.report.schema import GeneralisationGap, KindName, LikelihoodResult
 from genzoo.evaluation.report.section import Section, with_error
-from genzoo.metrics.estimate import Figure
+from genzoo.metrics.estimate import Estimate
 
 GAP_IMAGES = 1000  # training images, at most, that the generalisation gap is measured on
 
@@ -65,15 +65,15 @@ def likelihood_result(test_id: str, report: LikelihoodReport, **facts: Any) -> L
     )  # fmt: skip
 
 
-def likelihood_figures(report: LikelihoodReport) -> tuple[Figure, Figure]:
+def likelihood_figures(report: LikelihoodReport) -> tuple[Estimate, Estimate]:
     """Bits/dim and nats. Raises `NoLikelihood` where they are not finite."""
     if not math.isfinite(report.nats):
         raise NoLikelihood(
             f"the mean log-likelihood is {report.nats:g}: the model finds some image impossible, or has NaN weights"
         )
     return (
-        Figure.from_stderr(report.bits_per_dim, report.bits_per_dim_stderr, report.images),
-        Figure.from_stderr(report.nats, report.nats_stderr, report.images, higher_is_better=True),
+        Estimate.from_stderr(report.bits_per_dim, report.bits_per_dim_stderr, report.images),
+        Estimate.from_stderr(report.nats, report.nats_stderr, report.images, higher_is_better=True),
     )
 
 
@@ -97,7 +97,7 @@ def generalisation_gap(case: Case, held_out: LikelihoodReport) -> Generalisation
     errors = (train.bits_per_dim_stderr, held_out.bits_per_dim_stderr)
     stderr = None if None in errors else sum(e**2 for e in errors if e is not None) ** 0.5
     gap = held_out.bits_per_dim - train.bits_per_dim
-    figure = Figure.from_stderr(gap, stderr, held_out.images, higher_is_better=None)
+    figure = Estimate.from_stderr(gap, stderr, held_out.images, higher_is_better=None)
     return GeneralisationGap(figure, train.images, train.bits_per_dim)
 
 

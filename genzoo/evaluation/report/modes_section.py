@@ -9,7 +9,7 @@ from genzoo.evaluation.report.case import Case
 from genzoo.evaluation.report.encoder_case import EncoderCase
 from genzoo.evaluation.report.schema import ModesResult
 from genzoo.evaluation.report.section import Section
-from genzoo.metrics.estimate import Figure
+from genzoo.metrics.estimate import Estimate
 from genzoo.metrics.modes import Coverage, Modes
 from genzoo.models.base import counts_modes
 from genzoo.models.monitors import MODE_SAMPLES, count_modes
@@ -35,7 +35,7 @@ class ModesSection(Section):
         away = math.inf if result.divergence is None else result.divergence.value
         rows = {
             "modes": f"{result.covered.value:.0f} of {result.modes} covered, KL {away:.3f} nats from the data's shares",
-            "spread of samples": f"{result.spread.value:.2f} of that of the data",
+            "dispersion of samples": f"{result.spread.value:.2f} of that of the data",
         }
         return rows | (
             {"health": "COLLAPSED: the samples are alike or miss most modes"} if result.collapsed else {}
@@ -45,10 +45,10 @@ class ModesSection(Section):
 def modes_result(test_id: str, found: Coverage, samples: int) -> ModesResult:
     """What was found as reports hold it."""
 
-    def figure(value: float, better: bool | None) -> Figure:
-        return Figure(value, samples, 0, higher_is_better=better)
+    def figure(value: float, better: bool | None) -> Estimate:
+        return Estimate(value, samples, 0, higher_is_better=better)
 
     far = figure(found.divergence, False) if math.isfinite(found.divergence) else None
     return ModesResult(
-        test_id, figure(found.covered, True), far, figure(found.spread, None), found.modes, samples, found.collapsed
+        test_id, figure(found.covered, True), far, figure(found.dispersion, None), found.modes, samples, found.collapsed
     )  # fmt: skip

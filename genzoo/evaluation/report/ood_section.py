@@ -7,12 +7,12 @@ from typing_extensions import override
 from genzoo.core.random import seeded
 from genzoo.evaluation.baselines import IndependentPixels
 from genzoo.evaluation.likelihood import subset
-from genzoo.evaluation.ood import outlier_scores, separation, separation_stderr
+from genzoo.evaluation.ood import ood_scores, separation, separation_stderr
 from genzoo.evaluation.report.case import Case, measure
 from genzoo.evaluation.report.encoder_case import EncoderCase
 from genzoo.evaluation.report.schema import OODResult
 from genzoo.evaluation.report.section import Section, with_error
-from genzoo.metrics.estimate import Figure
+from genzoo.metrics.estimate import Estimate
 
 OOD_IMAGES = 500  # images of each kind, at most, that scores are compared on
 BACKGROUND_IMAGES = 20_000  # training images, at most, that the background of a likelihood ratio is fitted on
@@ -38,12 +38,12 @@ class OODSection(Section):
         for images in (case.data.split(case.split), case.ood.data.split(case.split)):
             chosen = images.batch(subset(len(images), most, seeded("cpu", "outliers", case.seed))).images
             scores.append(
-                outlier_scores(case.model, chosen, entropy=entropy, background=background, generator=generator)
+                ood_scores(case.model, chosen, entropy=entropy, background=background, generator=generator)
             )  # fmt: skip
         errors = separation_stderr(*scores)
         own, others = (len(score.likelihood) for score in scores)
         auroc = {
-            name: Figure.from_stderr(value, errors[name], own + others, higher_is_better=True)
+            name: Estimate.from_stderr(value, errors[name], own + others, higher_is_better=True)
             for name, value in separation(*scores).items()
         }
         kind = scores[0].kind.name

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 JUDGED = Path("samples") / "judged.png"
-"""Samples that an evaluation has judged."""
+"""Samples of an evaluation."""
 
 BY_CLASS = Path("samples") / "by-class.png"
-"""Those of a run that takes no classes, a row for each class that the judge finds in them."""
+"""Those of a run that takes no classes, a row for each class that the feature extractor finds in them."""
 
 NEIGHBOURS = Path("samples") / "nearest-neighbours.png"
 """Samples beside the training images that they may be copies of."""

@@ -19,7 +19,7 @@ from genzoo.evaluation.report.picture_files import MAP
 from genzoo.evaluation.report.plain_json import finite
 from genzoo.evaluation.report.schema import FineTuningResult, MapResult, ProbesResult, SpaceResult
 from genzoo.evaluation.report.section import Section
-from genzoo.metrics.estimate import Figure
+from genzoo.metrics.estimate import Estimate
 from genzoo.metrics.probes import (
     NEIGHBOURS,
     Collapse,
@@ -84,12 +84,12 @@ def _set_text(result: ProbesResult) -> str:
     return f"{result.test_id} ({result.images}{part} images, {result.train_images} to learn from)"
 
 
-def share_figure(share: Share, images: int) -> Figure:
+def share_figure(share: Share, images: int) -> Estimate:
     """An accuracy over so many images as reports hold it."""
-    return Figure.from_stderr(share.value, share.stderr, images, higher_is_better=True)
+    return Estimate.from_stderr(share.value, share.stderr, images, higher_is_better=True)
 
 
-def percent(share: Share | Figure) -> str:
+def percent(share: Share | Estimate) -> str:
     """An accuracy with its standard error.
 
     >>> percent(Share(0.9712, 0.0017))
@@ -114,7 +114,7 @@ class ProbeFigures:
 
 
 def probe(bank: Labelled, held: Labelled, queries: Labelled, *, examples: int, seed: int = 0) -> ProbeFigures:
-    """Judges `queries` by training vectors `bank` and by `held`, which choices are made on and examples come from.
+    """Classifies `queries` by training vectors `bank` and by `held`, which choices are made on and examples come from.
 
     The `seed` decides the examples. Raises `GenzooError` where a class has fewer held-out images than `examples`.
     """
@@ -147,8 +147,8 @@ class FineTuningSection(Section):
         model = fine_tune(
             backbone, encoder.width, case.data.train, encoder.spec, how, generator=case.generator("fine-tuning")
         )  # fmt: skip
-        predicted = [model.predict(case.judged.batch(part).images) for part in case.chosen.split(CHUNK)]
-        share = accuracy(torch.cat(predicted), labels_at(case.judged, case.chosen))
+        predicted = [model.predict(case.evaluated.batch(part).images) for part in case.chosen.split(CHUNK)]
+        share = accuracy(torch.cat(predicted), labels_at(case.evaluated, case.chosen))
         figure, images = share_figure(share, len(case.chosen)), len(case.chosen)
         return FineTuningResult(case.name, figure, images, how.steps, how.batch_size, how.learning_rate)
 
@@ -162,7 +162,7 @@ class FineTuningSection(Section):
 
 @final
 class SpaceSection(Section):
-    """Effective rank, spread, uniformity and alignment; says so where the encoder has collapsed."""
+    """Effective rank, dispersion, uniformity and alignment; says so where the encoder has collapsed."""
 
     name = "space"
 
@@ -175,12 +175,13 @@ class SpaceSection(Section):
         vectors = case.queries
         collapse, few = Collapse.of(vectors), vectors[:SPREAD_IMAGES]
 
-        def figure(value: float | None, better: bool | None = False) -> Figure | None:
-            return None if value is None else Figure(value, 0, len(vectors), higher_is_better=better)
+        def figure(value: float | None, better: bool | None = False) -> Estimate | None:
+            return None if value is None else Estimate(value, 0, len(vectors), higher_is_better=better)
 
         rank, spread, uniform = (
-            Figure(value, 0, len(vectors), higher_is_better=better)
-            for value, better in ((collapse.effective_rank, None), (collapse.spread, None), (uniformity(few), False))
+            Estimate(value, 0, len(vectors), higher_is_better=better)
+            for value,
+            better in ((collapse.effective_rank, None), (collapse.dispersion, None), (uniformity(few), False))
         )  # fmt: skip
         return SpaceResult(
             case.name, rank, spread, uniform, figure(view_alignment(case)), figure(class_alignment(case)),
@@ -213,7 +214,7 @@ def view_alignment(case: EncoderCase) -> float | None:
     if not isinstance(augmentation, Augmentation):
         return None
     scale, generator = Scale(spec), case.generator("views")
-    x = scale.centres(case.judged.batch(case.chosen[:PAIRS]).images)
+    x = scale.centres(case.evaluated.batch(case.chosen[:PAIRS]).images)
     views = [augmentation(x, generator) for _ in range(2)]
     if any(view.shape != x.shape for view in views):
         return None
@@ -229,7 +230,7 @@ def class_alignment(case: EncoderCase) -> float | None:
     """
     if not case.labelled:
         return None
-    labels = labels_at(case.judged, case.chosen)
+    labels = labels_at(case.evaluated, case.chosen)
     order = torch.randperm(len(labels), generator=case.generator("pairs"))
     order = order[labels[order].sort(stable=True).indices]  # class by class, in random order
     first, second = order[:-1], order[1:]
@@ -239,7 +240,7 @@ def class_alignment(case: EncoderCase) -> float | None:
 
 @final
 class MapSection(Section):
-    """A picture of the judged images' vectors in the plane, where there is a folder for it."""
+    """A picture of the evaluated images' vectors in the plane, where there is a folder for it."""
 
     name = "map"
 
@@ -250,7 +251,7 @@ class MapSection(Section):
     @override
     def measure(self, case: EncoderCase) -> MapResult:
         assert case.out is not None
-        labels, path = classes_of(case.judged), case.out / MAP
+        labels, path = classes_of(case.evaluated), case.out / MAP
         chosen = None if labels is None else labels[case.chosen]
         save_embedding_map(case.queries, chosen, path, title=case.name, generator=case.generator("map"))
         return MapResult(case.name, str(path))

@@ -21,14 +21,14 @@ from genzoo.evaluation.report.picture_files import BY_CLASS, JUDGED, MOST_CLASSE
 from genzoo.evaluation.report.schema import ClassesResult, ExtractorFacts, MemorisationResult, QualityResult
 from genzoo.evaluation.report.section import Section
 from genzoo.metrics.class_shares import by_class, class_shares
-from genzoo.metrics.estimate import Figure, readable
+from genzoo.metrics.estimate import Estimate, display_name
 from genzoo.metrics.memorisation import suspects
 from genzoo.metrics.metric_registry import METRICS, collected
 from genzoo.metrics.probes import Labelled
 
-CLASSIFIED = 20_000  # real images, at most, that a classifier learns from or is judged by
+CLASSIFIED = 20_000  # real images, at most, that a classifier learns from or is compared with
 SHOWN = 64
-"""Samples in the picture of those that were judged."""
+"""Samples in the picture of those that were evaluated."""
 FEWEST = 4  # samples and real images that shares of classes take
 
 
@@ -53,14 +53,14 @@ class QualitySection(Section):
             save_grid(samples.drawn.images[:SHOWN], case.model.spec, picture)
         return QualityResult(
             case.name, **_about(case), figures={**figures, **asked}, missing={**missing, **unasked},
-            references=len(samples.sets.judged), seconds=samples.seconds + time.perf_counter() - start,
+            references=len(samples.sets.real), seconds=samples.seconds + time.perf_counter() - start,
             picture=_text(picture),
         )  # fmt: skip
 
     @override
     def rows(self, result: QualityResult) -> dict[str, str]:
-        rows = {"judge of samples": f"{result.extractor.name} {result.extractor.identity}"}
-        rows |= {"judge, mind": result.remark} if result.remark else {}
+        rows = {"feature extractor": f"{result.extractor.name} {result.extractor.identity}"}
+        rows |= {"warning: feature extractor": result.remark} if result.remark else {}
         return rows | _rows(result.figures, result.missing) | {"samples": _count_text(result)}
 
     @override
@@ -111,7 +111,7 @@ class ClassesSection(Section):
         if not isinstance(case, Case) or case.inquiry is None or case.model.spec.cond is not None:
             return False
         labels, sets = case.data.train.labels, case.samples.sets
-        enough = min(map(len, (sets.samples, sets.judged, sets.stand_in))) >= FEWEST
+        enough = min(map(len, (sets.samples, sets.real, sets.stand_in))) >= FEWEST
         return labels is not None and labels.ndim == 1 and enough
 
     @override
@@ -121,7 +121,7 @@ class ClassesSection(Section):
         assert labels is not None
         bank = Labelled(sets.train.float(), labels[train.places].long())
         shares = class_shares(
-            bank, sets.samples, sets.judged, sets.stand_in, generator=sets.generator("class shares")
+            bank, sets.samples, sets.real, sets.stand_in, generator=sets.generator("class shares")
         )
         picture = _path(case, BY_CLASS)
         if picture is not None:
@@ -132,7 +132,7 @@ class ClassesSection(Section):
 
     @override
     def rows(self, result: ClassesResult) -> dict[str, str]:
-        return {"shift of classes": str(result.shift)}
+        return {"class distribution shift (TV)": str(result.shift)}
 
     @override
     def pictures(self, result: ClassesResult) -> Sequence[str]:
@@ -152,15 +152,15 @@ def _about(case: Case) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _class_figures(case: Case) -> tuple[dict[str, Figure], dict[str, str]]:
+def _class_figures(case: Case) -> tuple[dict[str, Estimate], dict[str, str]]:
     """Of samples that were asked to be of a class: whether they are, and whether they teach it."""
     drawn, images = case.samples.drawn, case.samples.images
     if drawn.classes is None:
         return {}, {}
     samples = TensorSplit(drawn.images, drawn.classes)
-    judged, train = (part.with_classes(CLASSIFIED) for part in (images.judged, images.train))
+    real, train = (part.with_classes(CLASSIFIED) for part in (images.judged, images.train))
     return collected({
-        "class_accuracy": lambda: class_figures(samples, judged, train, case.model.spec, seed=case.seed)
+        "class_accuracy": lambda: class_figures(samples, real, train, case.model.spec, seed=case.seed)
     })  # fmt: skip
 
 
@@ -170,9 +170,9 @@ def _count_text(result: QualityResult) -> str:
     return f"{result.samples:,}{cut} against {result.references or 0:,} images{given}"
 
 
-def _rows(figures: Mapping[str, Figure], missing: Mapping[str, str]) -> dict[str, str]:
-    rows = {readable(name): str(figure) for name, figure in figures.items()}
-    return rows | {readable(name): f"none: {reason}" for name, reason in missing.items()}
+def _rows(figures: Mapping[str, Estimate], missing: Mapping[str, str]) -> dict[str, str]:
+    rows = {display_name(name): str(figure) for name, figure in figures.items()}
+    return rows | {display_name(name): f"none: {reason}" for name, reason in missing.items()}
 
 
 def _path(case: Case, name: Path) -> Path | None:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, final, get_type_hints
 
-from genzoo.core.log_likelihood import Likelihood
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.evaluation.cost import Cost
-from genzoo.metrics.estimate import Count, Figure
+from genzoo.metrics.estimate import Count, Estimate
 
 FORMAT = 2
 """Of `report.json`; what has no number was written before it was counted."""
@@ -44,8 +44,8 @@ class LikelihoodResult:
     """The likelihood of a set of images, in the mean: `nats` is that of log P(x), `bits_per_dim` of -log2 P(x) / D."""
 
     test_id: str
-    bits_per_dim: Figure
-    nats: Figure
+    bits_per_dim: Estimate
+    nats: Estimate
     kind: KindName
     images: Count
     images_per_second: float | None = None
@@ -59,9 +59,9 @@ class LikelihoodResult:
     gap: "GeneralisationGap | None" = None
 
     @property
-    def likelihood(self) -> Likelihood:
+    def likelihood(self) -> LikelihoodKind:
         """The kind."""
-        return Likelihood[self.kind]
+        return LikelihoodKind[self.kind]
 
     @property
     def symbol(self) -> str:
@@ -78,7 +78,7 @@ class LikelihoodResult:
 class GeneralisationGap:
     """How many bits/dim worse the images are than training images."""
 
-    bits_per_dim: Figure
+    bits_per_dim: Estimate
     train_images: Count
     train_bits_per_dim: float
     """Of these training images."""
@@ -99,10 +99,10 @@ class ClassificationResult:
     """What a class-conditional model gets right as a classifier; `kind` is that of log p(x|y)."""
 
     test_id: str
-    accuracy: Figure
-    nll: Figure
-    calibration_error: Figure
-    confidence: Figure
+    accuracy: Estimate
+    nll: Estimate
+    calibration_error: Estimate
+    confidence: Estimate
     images: Count
     classes: Count
     kind: KindName
@@ -116,8 +116,8 @@ class AISResult:
     """The likelihood under "generator plus observation noise", which is another model than the generator."""
 
     test_id: str
-    bits_per_dim: Figure
-    nats: Figure
+    bits_per_dim: Estimate
+    nats: Estimate
     kind: KindName
     images: Count
     scale: float
@@ -129,7 +129,7 @@ class AISResult:
     @property
     def symbol(self) -> str:
         """The relation of the figure to the truth."""
-        return Likelihood[self.kind].symbol
+        return LikelihoodKind[self.kind].symbol
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class OODResult:
 
     test_id: str
     against: str
-    auroc: dict[str, Figure]
+    auroc: dict[str, Estimate]
     entropy: float
     """Bits/dim of validation images, which typicality is measured from."""
     images: tuple[Count, Count]
@@ -168,7 +168,7 @@ class QualityResult:
 
     test_id: str
     extractor: ExtractorFacts
-    figures: dict[str, Figure]
+    figures: dict[str, Estimate]
     missing: dict[str, str] = field(default_factory=dict)
     samples: Count = 0
     asked: Count = 0
@@ -187,7 +187,7 @@ class MemorisationResult:
 
     test_id: str
     extractor: ExtractorFacts
-    figures: dict[str, Figure]
+    figures: dict[str, Estimate]
     missing: dict[str, str] = field(default_factory=dict)
     samples: Count = 0
     asked: Count = 0
@@ -204,8 +204,8 @@ class ClassesResult:
     """The classes of samples that were drawn without asking for one: their shares, and how far these are from real."""
 
     test_id: str
-    shift: Figure
-    share_of: dict[str, Figure]
+    shift: Estimate
+    share_of: dict[str, Estimate]
     seed: int | None = None
     picture: str | None = None
 
@@ -215,9 +215,9 @@ class ModesResult:
     """Which of the `modes` of the data samples hit; `divergence` is None where they hit none."""
 
     test_id: str
-    covered: Figure
-    divergence: Figure | None
-    spread: Figure
+    covered: Estimate
+    divergence: Estimate | None
+    spread: Estimate
     modes: Count
     samples: Count
     collapsed: bool
@@ -238,10 +238,10 @@ class TranslationResult:
     """How near predictions from input images come to the truth; `frechet` by feature space."""
 
     test_id: str
-    l1: Figure
-    psnr: Figure
-    sharpness: Figure | None
-    frechet: dict[str, Figure]
+    l1: Estimate
+    psnr: Estimate
+    sharpness: Estimate | None
+    frechet: dict[str, Estimate]
     images: Count
     inputs: InputDistances | None = None
 
@@ -255,10 +255,10 @@ class LatentsResult:
 
     test_id: str
     images: Count
-    rate: Figure | None = None
-    distortion: Figure | None = None
-    codebook_usage: Figure | None = None
-    codebook_perplexity: Figure | None = None
+    rate: Estimate | None = None
+    distortion: Estimate | None = None
+    codebook_usage: Estimate | None = None
+    codebook_perplexity: Estimate | None = None
     kl_per_group: tuple[float, ...] | None = None
     active_units: Count | None = None
     active_units_per_group: tuple[Count, ...] | None = None
@@ -293,9 +293,9 @@ class ProbesResult:
     """Accuracies of classifiers of frozen vectors; `strength` is the linear probe's C, chosen by `validation`."""
 
     test_id: str
-    knn: Figure
-    few_shot: Figure
-    linear: Figure
+    knn: Estimate
+    few_shot: Estimate
+    linear: Estimate
     neighbours: Count
     examples: Count
     draws: Count
@@ -314,7 +314,7 @@ class FineTuningResult:
     """The accuracy of a backbone that was trained on as a classifier."""
 
     test_id: str
-    accuracy: Figure
+    accuracy: Estimate
     images: Count
     steps: Count
     batch_size: Count
@@ -326,11 +326,11 @@ class SpaceResult:
     """How vectors fill their space; `std` and `least_std` are deviations of a dimension in the units of the vectors."""
 
     test_id: str
-    effective_rank: Figure
-    spread: Figure
-    uniformity: Figure
-    alignment: Figure | None
-    class_alignment: Figure | None
+    effective_rank: Estimate
+    spread: Estimate
+    uniformity: Estimate
+    alignment: Estimate | None
+    class_alignment: Estimate | None
     std: float
     least_std: float
     width: Count
@@ -396,15 +396,15 @@ PARTS: Mapping[str, type] = _part_types()
 """What `report.json` can hold."""
 
 
-def figures_of(part: Any, name: str = "") -> dict[str, Figure]:
+def figures_of(part: Any, name: str = "") -> dict[str, Estimate]:
     """All figures of the model in a part of a report, by their path of field names and keys.
 
     >>> list(figures_of(ClassesResult("test", Figure(0.5, 4, 4), {"cat": Figure(0.25, 4, 4)}, seed=3)))
     ['shift', 'share of cat']
     """
-    if isinstance(part, Figure):
+    if isinstance(part, Estimate):
         return {name: part}
-    found: dict[str, Figure] = {}
+    found: dict[str, Estimate] = {}
     if dataclasses.is_dataclass(part):
         inner: Any = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
     else:

@@ -10,7 +10,7 @@ from genzoo.evaluation.report.encoder_case import EncoderCase
 from genzoo.evaluation.report.schema import InputDistances, TranslationResult
 from genzoo.evaluation.report.section import Section, with_error
 from genzoo.evaluation.translation import translation_figures
-from genzoo.metrics.estimate import Figure
+from genzoo.metrics.estimate import Estimate
 
 TRANSLATED = 2000  # images, at most, that predictions are made for
 
@@ -37,7 +37,7 @@ class TranslationSection(Section):
     def rows(self, result: TranslationResult) -> dict[str, str]:
         inputs = result.inputs
 
-        def row(figure: Figure, digits: int, of_inputs: float | None, unit: str = "") -> str:
+        def row(figure: Estimate, digits: int, of_inputs: float | None, unit: str = "") -> str:
             text = with_error(figure.value, figure.stderr, digits) + unit
             return text + (f" (the inputs: {of_inputs:.{digits}f})" if of_inputs else "")
 
@@ -56,13 +56,13 @@ def translation_result(test_id: str, found: dict[str, Any]) -> TranslationResult
     """What `translation_figures` has found as reports hold it."""
     images, doing_nothing = found["images"], found.get("input")
 
-    def figure(name: str, better: bool | None) -> Figure:
-        return Figure.from_stderr(found[name], found.get(f"{name}_stderr"), images, higher_is_better=better)
+    def figure(name: str, better: bool | None) -> Estimate:
+        return Estimate.from_stderr(found[name], found.get(f"{name}_stderr"), images, higher_is_better=better)
 
     return TranslationResult(
         test_id, figure("l1", False), figure("psnr", True),
         None if found["sharpness"] is None else figure("sharpness", None),
-        {space: Figure(value, images, images) for space, value in found["frechet"].items()}, images,
+        {space: Estimate(value, images, images) for space, value in found["frechet"].items()}, images,
         None if doing_nothing is None
         else InputDistances(*(doing_nothing[key] for key in ("l1", "psnr", "sharpness", "frechet"))),
     )  # fmt: skip

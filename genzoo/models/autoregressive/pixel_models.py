@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from genzoo.core.config import Configurable, TrainConfig
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import Batch, DataSpec, check_images
 from genzoo.core.trainable import Loss, evaluating
 from genzoo.models.base import GenerativeModel, ModelConfig
@@ -198,9 +198,9 @@ class AutoregressiveModel(GenerativeModel):
         """Images per forward pass of `log_likelihood`."""
 
     @property
-    def likelihood(self) -> Likelihood:
+    def likelihood(self) -> LikelihoodKind:
         """The chain rule over a normalised distribution per sub-pixel is exact."""
-        return Likelihood.EXACT
+        return LikelihoodKind.EXACT
 
     # --- loss ----------------------------------------------------------------------------------------------
 

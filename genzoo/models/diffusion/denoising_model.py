@@ -20,10 +20,11 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.passes import decodings_per_pass, runs_in_bf16, slices
 from genzoo.core.spec import Batch, DataSpec, check_images
 from genzoo.core.trainable import Loss, evaluating
@@ -41,17 +42,17 @@ from genzoo.nn.embeddings import COND_WIDTH, Condition, check_condition, conditi
 from genzoo.nn.latent_paths import interpolate_spherically
 from genzoo.objectives.denoising.couplings import Coupling, Independent
 from genzoo.objectives.denoising.levels import expected_levels
-from genzoo.objectives.denoising.noise_conditioning import Clock, TimeClock
+from genzoo.objectives.denoising.noise_conditioning import NoiseConditioning, TimeConditioning
 from genzoo.objectives.denoising.paths import (
     DataTarget,
-    Denoise,
+    Denoiser,
     GaussianPath,
-    Solved,
+    Prediction,
     Target,
     VPCosine,
     VTarget,
-    solve,
-    spread,
+    append_dims,
+    to_prediction,
 )
 from genzoo.objectives.denoising.times import Importance, StratifiedTimes, TimeSampler
 from genzoo.objectives.denoising.weighting import TargetWeighting, Weighting, denoising_loss
@@ -74,23 +75,23 @@ class DiffusionConfig(ModelConfig):
     weighting: Weighting = field(default_factory=TargetWeighting)
     """Which noise levels matter how much."""
     times: TimeSampler | Importance = field(default_factory=StratifiedTimes)
-    """The law of training times."""
-    first: float = 0.0
+    """The timestep distribution of training."""
+    t_min: float = 0.0
     """The smallest of them, if the path has no larger one of its own."""
     coupling: Coupling = field(default_factory=Independent)
     """Which noise goes with which image."""
     dequantised: bool = False
-    """Training images are spread evenly over their bins, as the ODE likelihood wants them."""
+    """Training images are dequantised uniformly within their bins, as the ODE likelihood wants them."""
     network: DenoiserConfig = field(default_factory=ConvUNetConfig)
     """The network."""
-    clock: Clock = field(default_factory=TimeClock)
-    """How it is told the time."""
-    unit_input: bool = False
-    """Its input is divided by the standard deviation that x_t has if data have `data_std`."""
-    data_std: float = 0.5
+    c_noise: NoiseConditioning = field(default_factory=TimeConditioning)
+    """Noise conditioning: what the network sees of the time."""
+    scale_input: bool = False
+    """Its input is divided by the standard deviation that x_t has if data have `sigma_data`."""
+    sigma_data: float = 0.5
     """Standard deviation of the data, where the range of an image is 2."""
-    null_share: float = 0.1
-    """Share of the conditions left out in training, so that guidance has something to lead away from."""
+    cond_dropout: float = 0.1
+    """Probability of dropping the condition in training (classifier-free guidance)."""
     sampling: Sampling = field(default_factory=Sampling)
     """How `sample` goes about it."""
     protocol: Protocol = field(default_factory=BoundProtocol)
@@ -99,12 +100,12 @@ class DiffusionConfig(ModelConfig):
 
     def build(self, spec: DataSpec) -> "Diffusion":
         """Raises `GenzooError` where the parts do not go with the data."""
-        if spec.levels is None and (self.levels_head or self.protocol.kind is Likelihood.LOWER_BOUND):
+        if spec.levels is None and (self.levels_head or self.protocol.kind is LikelihoodKind.LOWER_BOUND):
             raise GenzooError(
                 "real-valued data have no levels: use levels_head=False and protocol=OdeProtocol()"
             )
-        if self.sampling.steps < 1 or not 0 <= self.null_share < 1 or not 0 <= self.first < 1:
-            raise GenzooError("diffusion needs sampling.steps >= 1, 0 <= null_share < 1 and 0 <= first < 1")
+        if self.sampling.steps < 1 or not 0 <= self.cond_dropout < 1 or not 0 <= self.t_min < 1:
+            raise GenzooError("diffusion needs sampling.steps >= 1, 0 <= cond_dropout < 1 and 0 <= t_min < 1")
         per_channel = spec.levels if self.levels_head and spec.levels else 1
         return Diffusion(
             spec, self, self.network.build(spec.shape, spec.shape[0] * per_channel, condition_width(spec))
@@ -122,14 +123,14 @@ class Diffusion(GenerativeModel):
         self.scale = Scale(spec)
         self.target = DataTarget() if config.levels_head else config.target
         self.condition, self.times = Condition(spec), config.times.build()
-        self.null = nn.Parameter(torch.zeros(COND_WIDTH)) if spec.cond and config.null_share else None
+        self.null = nn.Parameter(torch.zeros(COND_WIDTH)) if spec.cond and config.cond_dropout else None
         outputs = spec.dims * (spec.levels if config.levels_head and spec.levels else 1)
         self.chunk = decodings_per_pass(outputs)
         """Images per pass outside of training: bounds memory."""
 
     @property
-    def likelihood(self) -> Likelihood:
-        """That of the protocol."""
+    @override
+    def likelihood(self) -> LikelihoodKind:
         return self.config.protocol.kind
 
     # --- the network ---------------------------------------------------------------------------------------
@@ -138,22 +139,22 @@ class Diffusion(GenerativeModel):
         """y_hat `[b, ...]` of x_t `[b, ...]` at times float64 `[b]`; `embedded` is the condition `[b, 64]` or None."""
         at = self.path.at(t)
         x_in = x_t
-        if self.config.unit_input:
-            x_in = x_t / spread((at.sigma**2 + (at.alpha * self.config.data_std) ** 2).sqrt(), x_t)
-        y = self.network(x_in, self.config.clock(self.path, t).to(x_t.dtype), embedded)
+        if self.config.scale_input:
+            x_in = x_t / append_dims((at.sigma**2 + (at.alpha * self.config.sigma_data) ** 2).sqrt(), x_t)
+        y = self.network(x_in, self.config.c_noise(self.path, t).to(x_t.dtype), embedded)
         if self.config.levels_head and self.spec.levels:
             return expected_levels(y, x_t, at, self.spec.levels)
         return y.to(torch.promote_types(x_t.dtype, torch.float32))
 
-    def denoiser(self, embedded: Tensor | None, precision: str = "fp32") -> Denoise:
+    def denoiser(self, embedded: Tensor | None, precision: str = "fp32") -> Denoiser:
         """The network as samplers and likelihoods know it; `embedded` is the condition `[b, 64]` or None."""
         device = self.device.type
         bf16 = runs_in_bf16(precision, self.device)
 
-        def denoise(x_t: Tensor, t: Tensor) -> Solved:
+        def denoise(x_t: Tensor, t: Tensor) -> Prediction:
             with torch.autocast(device, torch.bfloat16, enabled=bf16):
                 y = self.predict(x_t, t, embedded)
-            return solve(x_t, y, self.path.at(t), self.target)
+            return to_prediction(x_t, y, self.path.at(t), self.target)
 
         return denoise
 
@@ -163,11 +164,15 @@ class Diffusion(GenerativeModel):
         """w(t) |y - y_hat|^2 per dimension `[b]`; with the ELBO's weights, nats per dimension of the bound."""
         self.parameters_of(turn)
         images, n = check_images(batch.images, self.spec), len(batch.images)
-        x = self.scale.spread(images, generator) if self.config.dequantised else self.scale.centres(images)
+        x = (
+            self.scale.dequantise(images, generator)
+            if self.config.dequantised
+            else self.scale.centres(images)
+        )
         labels = batch.cond if self.spec.cond == "class" else None
         eps = self.config.coupling.pair(x, normal_noise(x, generator), labels)
-        first = max(self.config.first, self.path.first)
-        drawn = self.times.draw(n, self.path, generator, first=first)
+        t_min = max(self.config.t_min, self.path.t_min)
+        drawn = self.times.draw(n, self.path, generator, t_min=t_min)
         embedded = self._partly_null(self.condition(batch.cond, n), generator)
         each = denoising_loss(
             lambda x_t, t: self.predict(x_t, t, embedded),
@@ -182,7 +187,7 @@ class Diffusion(GenerativeModel):
         if embedded is None or self.null is None or not self.training:
             return embedded
         device = embedded.device if generator is None else generator.device
-        out = torch.rand(len(embedded), generator=generator, device=device) < self.config.null_share
+        out = torch.rand(len(embedded), generator=generator, device=device) < self.config.cond_dropout
         return torch.where(out[:, None].to(embedded.device), self.null.to(embedded), embedded)
 
     # --- sample --------------------------------------------------------------------------------------------
@@ -239,13 +244,15 @@ class Diffusion(GenerativeModel):
                 parts.append(self._without_noise(denoise, x, times[-1]))
         return self.scale.images(torch.cat(parts))
 
-    def _without_noise(self, denoise: Denoise, x: Tensor, last: Tensor) -> Tensor:
+    def _without_noise(self, denoise: Denoiser, x: Tensor, last: Tensor) -> Tensor:
         """What the network sees in `x` where the path ends before the noise does."""
         if is_clean(self.path.at(last)):
             return x
-        return denoise(x, last.to(x.device).expand(len(x))).x
+        return denoise(x, last.to(x.device).expand(len(x))).x0
 
-    def _guided(self, cond: Tensor | None, n: int, sampling: Sampling, weaker: "Diffusion | None") -> Denoise:
+    def _guided(
+        self, cond: Tensor | None, n: int, sampling: Sampling, weaker: "Diffusion | None"
+    ) -> Denoiser:
         conditional = self.denoiser(self.condition(cond, n), sampling.precision)
         if sampling.guidance == 1.0:
             return conditional
@@ -258,7 +265,7 @@ class Diffusion(GenerativeModel):
             without = self.denoiser(self.null.expand(n, -1), sampling.precision)
         else:
             raise GenzooError(
-                "guidance needs a condition to lead away from: train with --cond class and null_share > 0, or give a "
+                "guidance needs a condition to lead away from: train with --cond class and cond_dropout > 0, or give a "
                 "weaker model"
             )
         return guided(conditional, without, sampling.guidance, (sampling.guidance_from, sampling.guidance_to))
@@ -280,10 +287,12 @@ class Diffusion(GenerativeModel):
         with evaluating(self):
             denoise = self._guided(cond, n, sampling, None)
 
-            def watched(x_t: Tensor, t: Tensor) -> Solved:
-                solved, at = denoise(x_t, t), self.path.at(t)
-                frames.append(torch.stack([x_t / spread(at.alpha + at.sigma, x_t), solved.x.to(x_t)], 1))
-                return solved
+            def watched(x_t: Tensor, t: Tensor) -> Prediction:
+                prediction, at = denoise(x_t, t), self.path.at(t)
+                frames.append(
+                    torch.stack([x_t / append_dims(at.alpha + at.sigma, x_t), prediction.x0.to(x_t)], 1)
+                )
+                return prediction
 
             times = sampling.grid(self.path, sampling.steps)
             x = sampling.sampler.run(watched, self.path, times, self.noise(n, generator), generator)
@@ -323,7 +332,7 @@ class Diffusion(GenerativeModel):
         check_condition(cond, self.spec, len(images))
         with evaluating(self):
             x, parts = self.scale.centres(images.to(self.device)), []
-            times = LogSNRGrid(last=max(self.path.first, 1e-4))(self.path, steps)
+            times = LogSNRGrid(last=max(self.path.t_min, 1e-4))(self.path, steps)
             for part in slices(len(x), self.chunk):
                 of_part = None if cond is None else cond[part]
                 denoise = self.denoiser(self.condition(of_part, part.stop - part.start))
@@ -354,8 +363,8 @@ class Diffusion(GenerativeModel):
     ) -> Tensor:
         """`images` `[n, ...]` with the pixels where `missing` (bool, broadcastable) is True drawn anew.
 
-        By RePaint, see `genzoo.models.diffusion.samplers.editing.impute`: the more `steps` and `resamplings`, the better the new
-        pixels fit the known; the network is called steps * resamplings times.
+        By RePaint, see `genzoo.models.diffusion.samplers.editing.impute`: the more `steps` and `resamplings`, the
+        better the new pixels fit the known; the network is called steps * resamplings times.
         """
         check_images(images, self.spec)
         check_condition(cond, self.spec, len(images))

@@ -26,7 +26,7 @@ def _on_networks(
     from genzoo.objectives.likelihood.ode import DormandPrince, OdeProtocol
 
     rates = {"tiny": 3e-3, "small": 3e-3, "base": 1e-3, "large": 5e-4}
-    training = TrainConfig(batch_size=64, muon=True)
+    training = TrainConfig(batch_size=64, optimizer="muon")
     sizes = {
         size: replace(recipe, network=network, training=replace(training, learning_rate=rates[size]))
         for size, network in UNETS.items()
@@ -41,7 +41,7 @@ def _on_networks(
 def _ddpm() -> "Preset":
     from genzoo.models.diffusion.denoising_model import DiffusionConfig
     from genzoo.objectives.denoising.betas import CosineBetas
-    from genzoo.objectives.denoising.noise_conditioning import TimeClock
+    from genzoo.objectives.denoising.noise_conditioning import TimeConditioning
     from genzoo.objectives.denoising.paths import DiscreteBetas, VTarget
     from genzoo.objectives.likelihood.diffusion_bound import BoundProtocol
 
@@ -49,15 +49,15 @@ def _ddpm() -> "Preset":
         DiffusionConfig(
             path=DiscreteBetas(CosineBetas()),
             target=VTarget(),
-            clock=TimeClock(1000.0, -1.0),
-            protocol=BoundProtocol(first=1e-3),
+            c_noise=TimeConditioning(1000.0, -1.0),
+            protocol=BoundProtocol(t_min=1e-3),
         )
     )
 
 
 def _ddpm_likelihood() -> "Preset":
     from genzoo.models.diffusion.denoising_model import DiffusionConfig
-    from genzoo.objectives.denoising.noise_conditioning import LogSNRClock
+    from genzoo.objectives.denoising.noise_conditioning import LogSNRConditioning
     from genzoo.objectives.denoising.paths import VPCosine
     from genzoo.objectives.denoising.times import UniformLogSNR
     from genzoo.objectives.denoising.weighting import ELBOWeighting
@@ -69,9 +69,9 @@ def _ddpm_likelihood() -> "Preset":
             levels_head=True,
             weighting=ELBOWeighting(),
             times=UniformLogSNR(),
-            first=2e-5,
-            clock=LogSNRClock(),
-            protocol=BoundProtocol(first=2e-5),
+            t_min=2e-5,
+            c_noise=LogSNRConditioning(),
+            protocol=BoundProtocol(t_min=2e-5),
         )
     )
 
@@ -81,7 +81,7 @@ def _edm() -> "Preset":
     from genzoo.models.diffusion.samplers.sampling import Sampling
     from genzoo.models.diffusion.samplers.solvers import Heun
     from genzoo.models.diffusion.samplers.time_grids import KarrasGrid
-    from genzoo.objectives.denoising.noise_conditioning import LogSNRClock
+    from genzoo.objectives.denoising.noise_conditioning import LogSNRConditioning
     from genzoo.objectives.denoising.paths import VE, EDMTarget
     from genzoo.objectives.denoising.times import LogNormalSigma
     from genzoo.objectives.likelihood.diffusion_bound import BoundProtocol
@@ -91,10 +91,10 @@ def _edm() -> "Preset":
             path=VE(),
             target=EDMTarget(),
             times=LogNormalSigma(),
-            clock=LogSNRClock(),
-            unit_input=True,
+            c_noise=LogSNRConditioning(),
+            scale_input=True,
             sampling=Sampling(Heun(), KarrasGrid(), steps=18),
-            protocol=BoundProtocol(first=0.0),
+            protocol=BoundProtocol(t_min=0.0),
         )
     )
 
@@ -103,7 +103,7 @@ def _ode() -> "OdeProtocol":
     from genzoo.objectives.likelihood.divergence import ExactIfSmall
     from genzoo.objectives.likelihood.ode import OdeProtocol, RungeKutta4
 
-    return OdeProtocol(first=0.0, solver=RungeKutta4(10), divergence=ExactIfSmall(), draws=2)
+    return OdeProtocol(t_min=0.0, solver=RungeKutta4(10), divergence=ExactIfSmall(), draws=2)
 
 
 def _flow_recipe() -> "DiffusionConfig":

@@ -16,19 +16,27 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.passes import decodings_per_pass, slices
 from genzoo.core.spec import Batch, DataSpec, check_images
 from genzoo.core.trainable import Loss, evaluating
 from genzoo.models.base import GenerativeModel, ModelConfig
 from genzoo.nn.conv_unet import ConvUNetConfig
-from genzoo.nn.denoiser_network import ClockEmbedding, DenoiserConfig
+from genzoo.nn.denoiser_network import DenoiserConfig, NoiseEmbedding
 from genzoo.nn.embeddings import COND_WIDTH, Condition, condition_width
-from genzoo.objectives.denoising.noise_conditioning import Clock, TimeClock
-from genzoo.objectives.denoising.paths import Denoise, GaussianPath, Linear, Solved, VelocityTarget, solve
+from genzoo.objectives.denoising.noise_conditioning import NoiseConditioning, TimeConditioning
+from genzoo.objectives.denoising.paths import (
+    Denoiser,
+    GaussianPath,
+    Linear,
+    Prediction,
+    VelocityTarget,
+    to_prediction,
+)
 from genzoo.objectives.denoising.shortcut_objective import (
     AverageVelocity,
     Stretches,
@@ -51,16 +59,16 @@ class ShortcutConfig(ModelConfig):
 
     network: DenoiserConfig = field(default_factory=ConvUNetConfig)
     """The network."""
-    clock: Clock = field(default_factory=TimeClock)
-    """How it is told the time."""
+    c_noise: NoiseConditioning = field(default_factory=TimeConditioning)
+    """Noise conditioning: what the network sees of the time."""
     calls: int = 4
     """Network calls for a sample: a power of two up to `finest`."""
     finest: int = 128
     """The most steps: 1 / finest is the length that counts as an instant, a power of two."""
-    bootstrap_share: float = 0.25
+    bootstrap_fraction: float = 0.25
     """Share of a batch that learns self-consistency."""
     dequantised: bool = True
-    """Training images are spread evenly over their bins, as the ODE likelihood wants them."""
+    """Training images are dequantised uniformly within their bins, as the ODE likelihood wants them."""
     protocol: Protocol = field(default_factory=lambda: OdeProtocol(draws=2))
     """How `log_likelihood` is come by; two draws tell the Monte-Carlo error."""
     training: TrainConfig = field(default_factory=TrainConfig)
@@ -69,9 +77,9 @@ class ShortcutConfig(ModelConfig):
         """Raises `GenzooError` where the numbers or the parts do not go together."""
         check_power_of_two(self.finest, "finest")
         check_power_of_two(self.calls, "calls", self.finest)
-        if self.finest < 2 or not 0 < self.bootstrap_share < 1:
-            raise GenzooError("a shortcut model needs finest >= 2 and a bootstrap_share between 0 and 1")
-        if spec.levels is None and self.protocol.kind is Likelihood.LOWER_BOUND:
+        if self.finest < 2 or not 0 < self.bootstrap_fraction < 1:
+            raise GenzooError("a shortcut model needs finest >= 2 and a bootstrap_fraction between 0 and 1")
+        if spec.levels is None and self.protocol.kind is LikelihoodKind.LOWER_BOUND:
             raise GenzooError("real-valued data have no levels: use protocol=OdeProtocol()")
         return Shortcut(spec, self, self.network.build(spec.shape, spec.shape[0], COND_WIDTH))
 
@@ -87,14 +95,14 @@ class Shortcut(GenerativeModel):
         self.target, self.scale = VelocityTarget(), Scale(spec)
         self.path: GaussianPath = Linear()
         self.condition = Condition(spec)
-        self.length = ClockEmbedding(COND_WIDTH, condition_width(spec))
+        self.length = NoiseEmbedding(COND_WIDTH, condition_width(spec))
         """Length and condition as the one vector that any network takes for a condition."""
         self.chunk = decodings_per_pass(spec.dims)
         """Images per pass outside of training: bounds memory."""
 
     @property
-    def likelihood(self) -> Likelihood:
-        """That of the protocol."""
+    @override
+    def likelihood(self) -> LikelihoodKind:
         return self.config.protocol.kind
 
     # --- the network ---------------------------------------------------------------------------------------
@@ -103,23 +111,23 @@ class Shortcut(GenerativeModel):
         """s for images whose conditions are `embedded` `[b, 64]`, or None."""
 
         def average(x_t: Tensor, t: Tensor, d: Tensor) -> Tensor:
-            told = self.length(self.length_clock(d), embedded)
-            y = self.network(x_t, self.config.clock(self.path, t).to(x_t.dtype), told)
+            embedded_length = self.length(self.c_length(d), embedded)
+            y = self.network(x_t, self.config.c_noise(self.path, t).to(x_t.dtype), embedded_length)
             return y.to(torch.promote_types(x_t.dtype, torch.float32))
 
         return average
 
-    def length_clock(self, d: Tensor) -> Tensor:
+    def c_length(self, d: Tensor) -> Tensor:
         """0 for an instant; even in log d above, up to 1000 for d = 1."""
         doublings = (d * self.config.finest).clamp(min=1).log2()
         return 1000 * doublings / (self.config.finest.bit_length() - 1)
 
-    def denoiser(self, embedded: Tensor | None) -> Denoise:
+    def denoiser(self, embedded: Tensor | None) -> Denoiser:
         """The instantaneous velocity as likelihoods, and any other sampler, know it."""
         average = self.average(embedded)
 
-        def denoise(x_t: Tensor, t: Tensor) -> Solved:
-            return solve(x_t, average(x_t, t, torch.zeros_like(t)), self.path.at(t), self.target)
+        def denoise(x_t: Tensor, t: Tensor) -> Prediction:
+            return to_prediction(x_t, average(x_t, t, torch.zeros_like(t)), self.path.at(t), self.target)
 
         return denoise
 
@@ -129,9 +137,13 @@ class Shortcut(GenerativeModel):
         """|s - target|^2 per dimension `[b]`; each part is scaled so that its mean is that over its own share."""
         self.parameters_of(turn)
         n, images = len(batch.images), check_images(batch.images, self.spec)
-        x = self.scale.spread(images, generator) if self.config.dequantised else self.scale.centres(images)
+        x = (
+            self.scale.dequantise(images, generator)
+            if self.config.dequantised
+            else self.scale.centres(images)
+        )
         eps = normal_noise(x, generator)
-        rows = draw_rows(n, self.config.bootstrap_share, generator).to(x.device)
+        rows = draw_rows(n, self.config.bootstrap_fraction, generator).to(x.device)
         times, lengths = self._stretches(rows, generator)
         x_t, embedded = self.path.mix(x, eps, times), self.condition(batch.cond, n)
         predicted = self.average(embedded)(x_t, times, lengths)

@@ -53,11 +53,11 @@ def classes_of(batch: Batch, learner: str) -> Tensor:
 
 
 def collapse_figures(a: Tensor, b: Tensor) -> dict[str, Tensor]:
-    """Two views' embeddings `[b, d]`, of which `[b]` each: `agreement`, their cosine, and `spread`.
+    """Two views' embeddings `[b, d]`, of which `[b]` each: `agreement`, their cosine, and `dispersion`.
 
-    The spread is that of the directions around their mean, 1 - |mean direction|^2, the same for all images: 0 where all
-    embeddings point one way. Agreement near 1 without spread is a collapse.
+    The dispersion is that of the directions around their mean, 1 - |mean direction|^2, the same for all images: 0 where
+    all embeddings point one way. Agreement near 1 without dispersion is a collapse.
     """
     a, b = directions(full(a.detach())), directions(full(b.detach()))
     mean = torch.cat([a, b]).mean(0)
-    return {"agreement": (a * b).sum(1), "spread": (1 - mean.square().sum()).expand(len(a))}
+    return {"agreement": (a * b).sum(1), "dispersion": (1 - mean.square().sum()).expand(len(a))}

@@ -12,7 +12,7 @@ from typing_extensions import override
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
 from genzoo.data.augmentation_presets import LIGHT, augmentation_for, ground_of
-from genzoo.data.augmentations import Augmentation, MultiCrop, RandomCrop, Then, cropped_to
+from genzoo.data.augmentations import Augmentation, Compose, MultiCrop, RandomCrop, cropped_to
 from genzoo.models.base import EncoderConfig
 from genzoo.models.preset import Recipe
 from genzoo.nn.backbones import ResNetConfig, ViTConfig
@@ -22,7 +22,7 @@ from genzoo.nn.backbones import ResNetConfig, ViTConfig
 
 def upright_for(spec: DataSpec, kind: str | None) -> Augmentation:
     """Crops and shades, for puzzles about where things are and which way up: nothing is turned or slanted."""
-    return Then((cuts_for(spec, kind), LIGHT))
+    return Compose((cuts_for(spec, kind), LIGHT))
 
 
 def cuts_for(spec: DataSpec, kind: str | None) -> Augmentation:
@@ -65,7 +65,7 @@ class EncoderPreset(Recipe):
 
     recipe: EncoderConfig
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: RESNETS)
-    views: Callable[[DataSpec, str | None], Augmentation | MultiCrop] = augmentation_for
+    augmentation: Callable[[DataSpec, str | None], Augmentation | MultiCrop] = augmentation_for
 
     @override
     def config(self, size: str, spec: DataSpec, kind: str | None = None) -> EncoderConfig:
@@ -82,7 +82,7 @@ class EncoderPreset(Recipe):
         training = self.recipe.training
         changes = {
             "training": replace(training, learning_rate=training.learning_rate * _RATES[size]),
-            "augmentation": self.views(spec, kind),
+            "augmentation": self.augmentation(spec, kind),
             **self.sizes[size],
         }
         return replace(self.recipe, **changes)  # pyright: ignore[reportArgumentType]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def _training() -> "TrainConfig":
     from genzoo.core.config import TrainConfig
 
-    return TrainConfig(batch_size=256, learning_rate=1e-3, muon=True)
+    return TrainConfig(batch_size=256, learning_rate=1e-3, optimizer="muon")
 
 
 def _projection(width: int, out: int, layers: int = 2, *, batch_norm: bool = False) -> "ProjectionConfig":
@@ -28,13 +28,13 @@ def _projection(width: int, out: int, layers: int = 2, *, batch_norm: bool = Fal
 def _two_views(
     objective: "PairObjective | LabelledObjective", projection: "ProjectionConfig | None" = None
 ) -> "EncoderPreset":
-    from genzoo.data.augmentations import Then
+    from genzoo.data.augmentations import Compose
     from genzoo.models.encoders.encoder_preset import EncoderPreset
     from genzoo.models.encoders.views import ViewsConfig
     from genzoo.nn.backbones import ResNetConfig
 
     head = projection or _projection(256, 128)
-    return EncoderPreset(ViewsConfig(ResNetConfig(), head, Then(), objective, _training()))
+    return EncoderPreset(ViewsConfig(ResNetConfig(), head, Compose(), objective, _training()))
 
 
 def _simclr() -> "EncoderPreset":
@@ -44,7 +44,7 @@ def _simclr() -> "EncoderPreset":
 
 
 def _moco() -> "EncoderPreset":
-    from genzoo.data.augmentations import Then
+    from genzoo.data.augmentations import Compose
     from genzoo.models.encoders.encoder_preset import EncoderPreset
     from genzoo.models.encoders.moco import MoCoConfig
     from genzoo.nn.backbones import ResNetConfig
@@ -52,7 +52,7 @@ def _moco() -> "EncoderPreset":
 
     head = _projection(256, 128)
     return EncoderPreset(
-        MoCoConfig(ResNetConfig(), head, Then(), QueuedInfoNCE(0.2), queue=2048, training=_training())
+        MoCoConfig(ResNetConfig(), head, Compose(), QueuedInfoNCE(0.2), queue=2048, training=_training())
     )
 
 
@@ -69,27 +69,27 @@ def _vicreg() -> "EncoderPreset":
 
 
 def _swav() -> "EncoderPreset":
-    from genzoo.data.augmentations import Then
+    from genzoo.data.augmentations import Compose
     from genzoo.models.encoders.encoder_preset import EncoderPreset, crops_for
     from genzoo.models.encoders.multi_crop import SwAVConfig
     from genzoo.nn.backbones import ResNetConfig
 
     head = _projection(256, 64, batch_norm=True)
-    recipe = SwAVConfig(ResNetConfig(), head, Then(), queue=1024, training=_training())
-    return EncoderPreset(recipe, views=crops_for)
+    recipe = SwAVConfig(ResNetConfig(), head, Compose(), queue=1024, training=_training())
+    return EncoderPreset(recipe, augmentation=crops_for)
 
 
 def _dino() -> "EncoderPreset":
-    from genzoo.data.augmentations import Then
+    from genzoo.data.augmentations import Compose
     from genzoo.models.encoders.encoder_preset import EncoderPreset, crops_for
     from genzoo.models.encoders.multi_crop import DINOConfig
     from genzoo.nn.backbones import ResNetConfig
-    from genzoo.objectives.clustering import CentredSoftmax, CrossView
+    from genzoo.objectives.clustering import Centering, CrossViewLoss
 
     head = _projection(256, 64, batch_norm=True)
-    objective = CrossView(CentredSoftmax(0.05))
-    recipe = DINOConfig(ResNetConfig(), head, Then(), objective, training=_training())
-    return EncoderPreset(recipe, views=crops_for)
+    objective = CrossViewLoss(Centering(0.05))
+    recipe = DINOConfig(ResNetConfig(), head, Compose(), objective, training=_training())
+    return EncoderPreset(recipe, augmentation=crops_for)
 
 
 def _supcon() -> "EncoderPreset":
@@ -105,9 +105,9 @@ def _triplet() -> "EncoderPreset":
 
 
 def _n_pair() -> "EncoderPreset":
-    from genzoo.objectives.supervised import Tuplets
+    from genzoo.objectives.supervised import SupervisedNPair
 
-    return _two_views(Tuplets())
+    return _two_views(SupervisedNPair())
 
 
 def _margin() -> "EncoderPreset":
@@ -117,39 +117,39 @@ def _margin() -> "EncoderPreset":
 
 
 def _rotation() -> "EncoderPreset":
-    from genzoo.data.augmentations import Then
+    from genzoo.data.augmentations import Compose
     from genzoo.models.encoders.encoder_preset import EncoderPreset, upright_for
     from genzoo.models.encoders.pretext import RotationConfig
 
     training = replace(_training(), batch_size=128)
-    recipe = RotationConfig(Then(), projection=_projection(256, 128), training=training)
-    return EncoderPreset(recipe, views=upright_for)
+    recipe = RotationConfig(Compose(), projection=_projection(256, 128), training=training)
+    return EncoderPreset(recipe, augmentation=upright_for)
 
 
 def _jigsaw() -> "EncoderPreset":
-    from genzoo.data.augmentations import Then
+    from genzoo.data.augmentations import Compose
     from genzoo.models.encoders.encoder_preset import EncoderPreset, upright_for
     from genzoo.models.encoders.pretext import JigsawConfig
 
     training = replace(_training(), batch_size=128)
-    recipe = JigsawConfig(Then(), projection=_projection(256, 64), grid=2, training=training)
-    return EncoderPreset(recipe, views=upright_for)
+    recipe = JigsawConfig(Compose(), projection=_projection(256, 64), grid=2, training=training)
+    return EncoderPreset(recipe, augmentation=upright_for)
 
 
 def _inpainting() -> "EncoderPreset":
-    from genzoo.data.augmentations import Then
+    from genzoo.data.augmentations import Compose
     from genzoo.models.encoders.encoder_preset import VITS, EncoderPreset, cuts_for
     from genzoo.models.encoders.inpainting import InpaintingConfig
 
-    return EncoderPreset(InpaintingConfig(Then(), training=_training()), VITS, cuts_for)
+    return EncoderPreset(InpaintingConfig(Compose(), training=_training()), VITS, cuts_for)
 
 
 def _clip() -> "EncoderPreset":
-    from genzoo.data.augmentations import Then
+    from genzoo.data.augmentations import Compose
     from genzoo.models.encoders.clip import ClipConfig
     from genzoo.models.encoders.encoder_preset import EncoderPreset
 
-    return EncoderPreset(ClipConfig(Then(), training=_training()))
+    return EncoderPreset(ClipConfig(Compose(), training=_training()))
 
 
 PRESETS = (
@@ -161,7 +161,7 @@ PRESETS = (
     ),
     PresetRow(
         "moco",
-        "MoCo: a view told from a queue of former images, seen by a slow copy of the network",
+        "MoCo: contrast against a queue of momentum-encoded keys",
         "[He et al. 2020](https://arxiv.org/abs/1911.05722)",
         _moco,
     ),

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
@@ -38,7 +39,7 @@ class InpaintingConfig(EncoderConfig):
     """Before anything is hidden; cropping is enough (He et al. 2022, table 1e)."""
     backbone: BackboneConfig = field(default_factory=ViTConfig)
     """Images to representations; what is hidden from a ViT are its own patches."""
-    hidden_share: float = 0.5
+    hidden_fraction: float = 0.5
     """Share of the patches that are hidden. Three quarters of 196 are best in the paper (figure 5); small images have
     16 or 49, and nothing to tell the others by is left of them. Context encoders hide about a quarter."""
     square: int = 4
@@ -55,9 +56,9 @@ class InpaintingConfig(EncoderConfig):
     def build(self, spec: DataSpec) -> "Inpainting":
         """Raises `GenzooError` where the network does not take the data, or there is nothing to hide."""
         check_discrete(spec)
-        if not 0 < self.hidden_share < 1 or min(self.square, self.regions, self.decoder_width) < 1:
+        if not 0 < self.hidden_fraction < 1 or min(self.square, self.regions, self.decoder_width) < 1:
             raise GenzooError(
-                f"inpainting needs 0 < hidden_share < 1, and square, regions and decoder_width above 0: {self}"
+                f"inpainting needs 0 < hidden_fraction < 1, and square, regions and decoder_width above 0: {self}"
             )
         if isinstance(self.backbone, ViTConfig):
             # an image of two pixels a side still has patches to hide
@@ -86,8 +87,8 @@ class Inpainting(Encoder):
         self.parameters_of(turn)
         x = self.config.augmentation(prepared(batch.images, self.spec), generator)
         order = self.drawn_order(x, generator)
-        told = self.filler(x, order, self.visible(order))
-        return Loss(self.error(told, x, order), {})
+        predicted = self.filler(x, order, self.visible(order))
+        return Loss(self.error(predicted, x, order), {})
 
     @property
     def backbone(self) -> Backbone:
@@ -98,7 +99,7 @@ class Inpainting(Encoder):
     def visible(self, order: Tensor) -> int:
         """How many patches of each image are seen, of `order` `[b, patches]`: one at least, and not all."""
         patches = order.shape[1]
-        return min(max(1, round((1 - self.config.hidden_share) * patches)), patches - 1)
+        return min(max(1, round((1 - self.config.hidden_fraction) * patches)), patches - 1)
 
     def drawn_order(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """A permutation of each image's patches, long `[b, patches]`: the first `visible` ones are seen."""
@@ -107,11 +108,11 @@ class Inpainting(Encoder):
         draws = torch.rand(len(x), patches, generator=generator, device=device)
         return draws.argsort(1).to(x.device)
 
-    def error(self, told: Tensor, x: Tensor, order: Tensor) -> Tensor:
+    def error(self, predicted: Tensor, x: Tensor, order: Tensor) -> Tensor:
         """`[b]`: squared errors of what is `told` `[b, patches, pixels]` about images `x`, over hidden patches."""
         side = self.filler.side
         inside = cut_patches(torch.ones_like(x[:1]), side)  # 0 where the image was padded
-        squares = (told.float() - normalised(cut_patches(x, side), inside)).square() * inside
+        squares = (predicted.float() - normalised(cut_patches(x, side), inside)).square() * inside
         of_patch = squares.sum(2) / inside.sum(2)
         return of_patch.gather(1, order[:, self.visible(order) :]).mean(1)
 
@@ -179,8 +180,8 @@ class MaskedAutoencoder(Filler):
         self.norm = nn.LayerNorm(width)
         self.exit = nn.Linear(width, channels * self.side**2)
 
+    @override
     def forward(self, x: Tensor, order: Tensor, visible: int) -> Tensor:
-        """As `Filler.forward`."""
         seen = self.enter(self.backbone.tokens(x, order[:, :visible]))  # pyright: ignore[reportCallIssue]
         unseen = self.hidden.to(seen.dtype).expand(len(x), order.shape[1] - visible, -1)
         back = order.argsort(1)[..., None].expand(-1, -1, seen.shape[2])
@@ -202,8 +203,8 @@ class ContextEncoder(Filler):
         self.enter = nn.Linear(backbone.width, self.coarse[0] * self.coarse[1] * self.coarse[2])
         self.decoder = ConvDecoder(size, widths, config.decoder_blocks, channels)
 
+    @override
     def forward(self, x: Tensor, order: Tensor, visible: int) -> Tensor:
-        """As `Filler.forward`."""
         seen = torch.zeros_like(order, dtype=x.dtype).scatter_(1, order[:, :visible], 1.0)
         height, width = x.shape[2:]
         grid = -(-height // self.side), -(-width // self.side)

@@ -55,7 +55,7 @@ class MoCoConfig(EncoderConfig):
 class MoCoEncoder(Encoder):
     """A backbone and a projection with their momentum copy and a queue of its keys."""
 
-    watched = ("agreement", "spread")
+    watched = ("agreement", "dispersion")
     comparable_losses = False
     config: MoCoConfig
 
@@ -72,7 +72,7 @@ class MoCoEncoder(Encoder):
         return nn.Sequential(self.backbone, self.projection)
 
     def loss(self, batch: Batch, turn: str = "model", *, generator: torch.Generator | None = None) -> Loss:
-        """The queries' objective `[b]`; parts are their cosine with their keys and the spread of both.
+        """The queries' objective `[b]`; parts are their cosine with their keys and the dispersion of both.
 
         In training mode the copy moves first, and the keys join the queue afterwards.
         """

@@ -24,7 +24,7 @@ from genzoo.models.encoders.embedding import check_discrete, collapse_figures, e
 from genzoo.models.encoders.moco import check_momentum
 from genzoo.nn.backbones import Backbone, BackboneConfig, ProjectionConfig
 from genzoo.nn.momentum_copy import Centre, MomentumCopy, Queue, momentum_at
-from genzoo.objectives.clustering import CentredSoftmax, CrossView, KoLeo, prototype_scores
+from genzoo.objectives.clustering import Centering, CrossViewLoss, KoLeo, prototype_scores
 from genzoo.objectives.contrastive import directions
 
 
@@ -53,7 +53,7 @@ class SwAVConfig(EncoderConfig):
     """Representations to embeddings."""
     augmentation: MultiCrop | Augmentation
     """Large views, which give targets, and small ones; an `Augmentation` gives two large views and no small ones."""
-    objective: CrossView = field(default_factory=CrossView)
+    objective: CrossViewLoss = field(default_factory=CrossViewLoss)
     """How crops predict each other's assignment."""
     prototypes: int = 128
     """At most about the batch (and the queue): each shall get an equal share of it."""
@@ -73,7 +73,7 @@ class SwAVConfig(EncoderConfig):
 class SwAVEncoder(Encoder):
     """A backbone, a projection and prototypes, the last two thrown away after training."""
 
-    watched = ("agreement", "spread", "clusters")
+    watched = ("agreement", "dispersion", "clusters")
     comparable_losses = False
     config: SwAVConfig
 
@@ -88,7 +88,7 @@ class SwAVEncoder(Encoder):
     def loss(self, batch: Batch, turn: str = "model", *, generator: torch.Generator | None = None) -> Loss:
         """The mean `[b]` over pairs of crops of one image.
 
-        Parts are the large views' cosine, the spread of their embeddings, and the number of prototypes in use: the
+        Parts are the large views' cosine, the dispersion of their embeddings, and the number of prototypes in use: the
         exponential of the entropy of their mean prediction.
         """
         self.parameters_of(turn)
@@ -130,7 +130,7 @@ class DINOConfig(EncoderConfig):
     """Representations to embeddings."""
     augmentation: MultiCrop | Augmentation
     """Large views, which the teacher sees, and small ones; an `Augmentation` gives two large views and no small."""
-    objective: CrossView = field(default_factory=lambda: CrossView(CentredSoftmax()))
+    objective: CrossViewLoss = field(default_factory=lambda: CrossViewLoss(Centering()))
     """How crops predict the teacher's scores."""
     prototypes: int = 256
     """Numbers of a score."""
@@ -155,7 +155,7 @@ class DINOConfig(EncoderConfig):
 class DINOEncoder(Encoder):
     """A student of its own momentum copy."""
 
-    watched = ("agreement", "spread", "clusters")
+    watched = ("agreement", "dispersion", "clusters")
     comparable_losses = False
     config: DINOConfig
 

@@ -73,7 +73,7 @@ class Rotation(Encoder):
         x = prepared(batch.images, self.spec)
         turned = torch.cat([quarter_turn(self.config.augmentation(x, generator), k) for k in range(4)])
         right = torch.arange(4, device=x.device).repeat_interleave(len(x))
-        total, accuracy = _told(self.head(self.backbone(turned)), right)
+        total, accuracy = _cross_entropy_and_accuracy(self.head(self.backbone(turned)), right)
         return Loss(total.view(4, -1).mean(0), {"accuracy": accuracy.view(4, -1).mean(0)})
 
     def embed(self, images: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ class Jigsaw(Encoder):
         x = self.config.augmentation(prepared(batch.images, self.spec), generator)
         right = _below(len(self.orders), (len(x),), x, generator)
         tiles = shuffled(cut_tiles(x, self.config.grid, TILE_MARGIN, generator), self.orders[right])
-        total, accuracy = _told(self.logits(tiles), right)
+        total, accuracy = _cross_entropy_and_accuracy(self.logits(tiles), right)
         return Loss(total, {"accuracy": accuracy})
 
     def logits(self, tiles: Tensor) -> Tensor:
@@ -273,7 +273,7 @@ def _classifier(projection: ProjectionConfig, width: int, classes: int) -> nn.Mo
     return nn.Sequential(projection.build(width), nn.ReLU(), nn.Linear(projection.out, classes))
 
 
-def _told(logits: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def _cross_entropy_and_accuracy(logits: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy and whether the best guess is right, each `[n]`, of `[n, classes]` and long `[n]`."""
     return F.cross_entropy(logits.float(), right, reduction="none"), (logits.argmax(1) == right).float()
 

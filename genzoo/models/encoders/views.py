@@ -48,7 +48,7 @@ class ViewsConfig(EncoderConfig):
 class ViewsEncoder(Encoder):
     """A backbone that is trained through a projection on two views of each image."""
 
-    watched = ("agreement", "spread")
+    watched = ("agreement", "dispersion")
     config: ViewsConfig
 
     def __init__(self, spec: DataSpec, config: ViewsConfig, backbone: Backbone) -> None:
@@ -58,7 +58,7 @@ class ViewsEncoder(Encoder):
         self.projection = config.projection.build(self.width)
 
     def loss(self, batch: Batch, turn: str = "model", *, generator: torch.Generator | None = None) -> Loss:
-        """The objective `[b]`; parts are the cosine of the views and the spread of all embeddings.
+        """The objective `[b]`; parts are the cosine of the views and the dispersion of all embeddings.
 
         Raises `GenzooError` where the objective needs classes and the batch has none.
         """

@@ -17,14 +17,14 @@ def _gan() -> "Preset":
     from genzoo.models.preset import LOW_RESOLUTION, VECTORS, Preset
 
     sizes = {size: _gan_config(size) for size in _WIDTHS}
-    return Preset(sizes, {LOW_RESOLUTION: {"augmentation": 0.5}, VECTORS: _gan_of_vectors()})
+    return Preset(sizes, {LOW_RESOLUTION: {"augmentation_probability": 0.5}, VECTORS: _gan_of_vectors()})
 
 
 def _gan_config(size: str) -> "GANConfig":
     from genzoo.core.config import TrainConfig
     from genzoo.models.gan.generator_model import GANConfig
     from genzoo.nn.gan_nets import ConvGANNetworks
-    from genzoo.objectives.adversarial import R1, R2, Lazily
+    from genzoo.objectives.adversarial import R1, R2, Lazy
 
     rates = {"tiny": 2e-3, "small": 1e-3, "base": 5e-4, "large": 3e-4}
     blocks = {"tiny": 1, "small": 1, "base": 2, "large": 3}[size]
@@ -32,7 +32,7 @@ def _gan_config(size: str) -> "GANConfig":
         batch_size=64, learning_rate=rates[size], betas=(0.0, 0.99), weight_decay=0.0, clip_norm=10.0
     )
     # every fourth time: each time the penalties would take more than half of the time
-    penalties = (Lazily(R1(0.5), 4), Lazily(R2(0.5), 4))
+    penalties = (Lazy(R1(0.5), every=4), Lazy(R2(0.5), every=4))
     return GANConfig(networks=ConvGANNetworks(_WIDTHS[size], blocks), penalties=penalties, training=training)
 
 
@@ -40,7 +40,7 @@ def _gan_of_vectors() -> dict[str, Any]:
     """For vectors of about unit scale: many small, fast steps; measured on `benchmarks.gan_modes`."""
     from genzoo.core.config import TrainConfig
     from genzoo.nn.gan_nets import DenseGANNetworks
-    from genzoo.objectives.adversarial import R1, R2, Lazily
+    from genzoo.objectives.adversarial import R1, R2, Lazy
 
     training = TrainConfig(
         batch_size=256,
@@ -51,8 +51,8 @@ def _gan_of_vectors() -> dict[str, Any]:
         precision="fp32",
     )
     return {
-        "networks": DenseGANNetworks(128, blocks=5, judging_blocks=1, waves=3.0),
-        "penalties": (Lazily(R1(0.02), 4, final=0.3), Lazily(R2(0.02), 4, final=0.3)),
+        "networks": DenseGANNetworks(128, blocks=5, discriminator_blocks=1, waves=3.0),
+        "penalties": (Lazy(R1(0.02), every=4, final=0.3), Lazy(R2(0.02), every=4, final=0.3)),
         "training": training,
     }
 
@@ -72,7 +72,7 @@ def _image_to_image_config(size: str, adversarial_weight: float) -> "ImageToImag
     from genzoo.nn.patch_discriminator import PatchDiscriminatorConfig
 
     rates = {"tiny": 3e-3, "small": 3e-3, "base": 1e-3, "large": 5e-4}
-    muon = TrainConfig(batch_size=64, muon=True)
+    muon = TrainConfig(batch_size=64, optimizer="muon")
     return ImageToImageConfig(
         network=UNETS[size],
         discriminator=PatchDiscriminatorConfig(_WIDTHS[size], blocks=3 if size == "large" else 1),

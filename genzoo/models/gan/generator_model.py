@@ -4,7 +4,8 @@
     discriminator  loss of logits D(real, y), D(fake, y), plus penalties on its slope, each paid every so often
     generator      loss of logits, through D
     sample         G(z, y); truncated z trade variety for quality               (Marchesi 2017; Brock et al. 2019)
-    log_likelihood none: the images of G lie on a surface of measure zero. `genzoo.objectives.likelihood.decoder.decoder_likelihood`
+    log_likelihood none: the images of G lie on a surface of measure zero.
+    `genzoo.objectives.likelihood.decoder.decoder_likelihood`
                    estimates that of G plus discretised noise, which is another model
 
 The default is in the manner of R3GAN (Huang et al. 2024): relativistic loss, R1 and R2, no normalisation. Small data
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError, NoLikelihood
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.passes import decodings_per_pass, frozen, slices
 from genzoo.core.spec import Batch, DataSpec, check_images
 from genzoo.core.trainable import Loss, evaluating
@@ -28,7 +29,7 @@ from genzoo.models.base import GenerativeModel, ModelConfig
 from genzoo.nn.embeddings import Condition, check_condition, condition_width
 from genzoo.nn.gan_nets import ConvGANNetworks, GANNetworks
 from genzoo.nn.latent_paths import interpolate_spherically
-from genzoo.objectives.adversarial import R1, R2, AdversarialLoss, Critic, Lazily, RelativisticPaired
+from genzoo.objectives.adversarial import R1, R2, AdversarialLoss, Critic, Lazy, RelativisticPaired
 from genzoo.objectives.augmenting import shifted_and_cut
 from genzoo.objectives.elbo import normal_noise
 from genzoo.objectives.scale import Scale
@@ -41,29 +42,29 @@ MOST_LATENTS = 64
 class GANConfig(ModelConfig):
     """Two networks, a loss and its penalties."""
 
-    latents: int | None = None
+    latent_dim: int | None = None
     """Numbers in z; None: 64, or as many as an image has where it has fewer."""
     networks: GANNetworks = field(default_factory=ConvGANNetworks)
     """Both players' networks."""
     loss: AdversarialLoss = field(default_factory=RelativisticPaired)
     """What they minimise."""
-    penalties: tuple[Lazily, ...] = (Lazily(R1(1.0)), Lazily(R2(1.0)))
-    """Prices on the discriminator's slope."""
-    augmentation: float = 0.0
+    penalties: tuple[Lazy, ...] = (Lazy(R1(1.0)), Lazy(R2(1.0)))
+    """Penalties on the discriminator's gradient."""
+    augmentation_probability: float = 0.0
     """Share of the images that are shifted and cut out before the discriminator sees them."""
     training: TrainConfig = field(default_factory=TrainConfig)
 
     def build(self, spec: DataSpec) -> "GAN":
         """Raises `GenzooError` where the networks do not take the data."""
-        latents = min(MOST_LATENTS, spec.dims) if self.latents is None else self.latents
-        if latents < 1 or not 0 <= self.augmentation <= 1:
-            raise GenzooError("a GAN needs at least one latent and 0 <= augmentation <= 1")
+        latent_dim = min(MOST_LATENTS, spec.dims) if self.latent_dim is None else self.latent_dim
+        if latent_dim < 1 or not 0 <= self.augmentation_probability <= 1:
+            raise GenzooError("a GAN needs at least one latent and 0 <= augmentation_probability <= 1")
         width = condition_width(spec)
         players = (
-            self.networks.generator(spec.shape, latents, width),
+            self.networks.generator(spec.shape, latent_dim, width),
             self.networks.discriminator(spec.shape, width),
         )
-        return GAN(spec, self, latents, *players)
+        return GAN(spec, self, latent_dim, *players)
 
 
 class GAN(GenerativeModel):
@@ -74,10 +75,15 @@ class GAN(GenerativeModel):
     config: GANConfig
 
     def __init__(
-        self, spec: DataSpec, config: GANConfig, latents: int, generator: nn.Module, discriminator: nn.Module
+        self,
+        spec: DataSpec,
+        config: GANConfig,
+        latent_dim: int,
+        generator: nn.Module,
+        discriminator: nn.Module,
     ) -> None:
         super().__init__()
-        self.spec, self.config, self.scale, self.latents = spec, config, Scale(spec), latents
+        self.spec, self.config, self.scale, self.latent_dim = spec, config, Scale(spec), latent_dim
         self.generator, self.discriminator = generator, discriminator
         self.generator_condition, self.discriminator_condition = Condition(spec), Condition(spec)
         self.game = TwoPlayerGame(config.loss, config.penalties)
@@ -85,9 +91,9 @@ class GAN(GenerativeModel):
         """Images per pass outside of training: bounds memory."""
 
     @property
-    def likelihood(self) -> Likelihood:
+    def likelihood(self) -> LikelihoodKind:
         """The generator's images have no density."""
-        return Likelihood.NONE
+        return LikelihoodKind.NONE
 
     def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
         """Each player's network and its own embedding of the condition."""
@@ -117,26 +123,28 @@ class GAN(GenerativeModel):
         real, fake = self._augmented(real, fake, generator)
         critic = self._critic(batch.cond, for_generator=playing)
         if playing:
-            return Loss(self.game.deceive(critic, real, fake), {})
-        return self.game.discriminate(critic, real, fake, generator, self.progress)
+            return Loss(self.game.generator_loss(critic, real, fake), {})
+        return self.game.discriminator_loss(critic, real, fake, generator, self.progress)
 
     def _critic(self, cond: Tensor | None, *, for_generator: bool) -> Critic:
         """The discriminator under the condition; in the generator's turn it gets no gradients, its images do."""
         embedded = self.discriminator_condition(cond, 0 if cond is None else len(cond))
-        judge = frozen(self.discriminator) if for_generator else self.discriminator
+        discriminator = frozen(self.discriminator) if for_generator else self.discriminator
         embedded = embedded.detach() if for_generator and embedded is not None else embedded
 
         def critic(x: Tensor) -> Tensor:
-            return judge(x, None if embedded is None else embedded.repeat(len(x) // max(1, len(embedded)), 1))
+            return discriminator(
+                x, None if embedded is None else embedded.repeat(len(x) // max(1, len(embedded)), 1)
+            )
 
         return critic
 
     def _augmented(
         self, real: Tensor, fake: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        if not self.config.augmentation or not self.training or len(self.spec.shape) != 3:
+        if not self.config.augmentation_probability or not self.training or len(self.spec.shape) != 3:
             return real, fake
-        share = self.config.augmentation
+        share = self.config.augmentation_probability
         return shifted_and_cut(real, share, generator), shifted_and_cut(fake, share, generator)
 
     # --- sample --------------------------------------------------------------------------------------------
@@ -144,11 +152,12 @@ class GAN(GenerativeModel):
     def noise(
         self, n: int, generator: torch.Generator | None = None, truncation: float | None = None
     ) -> Tensor:
-        """z `[n, latents]`; with `truncation`, normal numbers given that none lies beyond it (Brock et al. 2019, 3.1).
+        """z `[n, latent_dim]`; with `truncation`, normal numbers given that none lies beyond it (Brock et al. 2019,
+        3.1).
 
         They are the same draws, moved inwards by the distribution functions in place of being drawn anew.
         """
-        z = normal_noise(torch.zeros(n, self.latents, device=self.device), generator)
+        z = normal_noise(torch.zeros(n, self.latent_dim, device=self.device), generator)
         if truncation is None:
             return z
         if not truncation > 0:
@@ -176,7 +185,7 @@ class GAN(GenerativeModel):
         return self.decode(self.noise(n, generator, truncation), cond)
 
     def decode(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Images `[n, *spec.shape]` of latents `[n, latents]`."""
+        """Images `[n, *spec.shape]` of latents `[n, latent_dim]`."""
         cond, parts = check_condition(cond, self.spec, len(z)), []
         with evaluating(self):
             for part in slices(max(len(z), 1), self.chunk):
@@ -184,13 +193,14 @@ class GAN(GenerativeModel):
         return self.scale.images(torch.cat(parts))
 
     def generate(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Images `[b, *spec.shape]` of latents `[b, latents]` on the scale of bin centres, float32, differentiable."""
+        """Images `[b, *spec.shape]` of latents `[b, latent_dim]` on the scale of bin centres, float32,
+        differentiable."""
         return self.generator(z, self.generator_condition(cond, len(z))).to(
             torch.promote_types(z.dtype, torch.float32)
         )
 
     def interpolate(self, z_0: Tensor, z_1: Tensor, n: int, cond: Tensor | None = None) -> Tensor:
-        """`[b, n, *spec.shape]`: images along the great circles between latents `[b, latents]`."""
+        """`[b, n, *spec.shape]`: images along the great circles between latents `[b, latent_dim]`."""
         z = interpolate_spherically(z_0, z_1, n)
         repeated = None if cond is None else cond.repeat_interleave(n, 0)
         return self.decode(z.flatten(0, 1), repeated).view(len(z_0), n, *self.spec.shape)
@@ -199,7 +209,7 @@ class GAN(GenerativeModel):
         self, images: Tensor, cond: Tensor | None = None, *, steps: int = 200, rate: float = 0.05, starts: int = 8,
         generator: torch.Generator | None = None,
     ) -> Tensor:  # fmt: skip
-        """Latents `[b, latents]` whose images come near `images` `[b, ...]`: the best of `starts` descents by Adam.
+        """Latents `[b, latent_dim]` whose images come near `images` `[b, ...]`: the best of `starts` descents by Adam.
 
         |G(z) - x|^2 plus the little that keeps z normal (Zhu et al. 2016; Karras et al. 2020, appendix D).
         """
@@ -218,7 +228,8 @@ class GAN(GenerativeModel):
         return torch.cat(found)
 
     def _descend(self, z: Tensor, target: Tensor, cond: Tensor | None, steps: int, rate: float) -> Tensor:
-        """From starts `z` `[starts, b, latents]` to the latents `[b, latents]` nearest to `target` on any descent."""
+        """From starts `z` `[starts, b, latent_dim]` to the latents `[b, latent_dim]` nearest to `target` on any
+        descent."""
         starts, b, _ = z.shape
         target = target.repeat(starts, *[1] * (target.ndim - 1))
         cond = None if cond is None else cond.repeat(starts, *[1] * (cond.ndim - 1))
@@ -242,7 +253,8 @@ class GAN(GenerativeModel):
         """Raises `NoLikelihood`: what exists instead is the likelihood of the generator plus noise."""
         raise NoLikelihood(
             "a GAN gives images no probability: its samples lie on a surface without volume; genzoo evaluate "
-            "--noised 20 (genzoo.objectives.likelihood.decoder.decoder_likelihood) estimates that of its generator plus discretised noise"
+            "--ais 20 (genzoo.objectives.likelihood.decoder.decoder_likelihood) estimates that of its "
+            "generator plus discretised noise"
         )
 
 

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError, NoLikelihood
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.passes import decodings_per_pass, frozen, slices
 from genzoo.core.spec import Batch, DataSpec, check_images
 from genzoo.core.trainable import Loss, evaluating
@@ -28,7 +29,7 @@ from genzoo.nn.conv_unet import ConvUNetConfig
 from genzoo.nn.denoiser_network import DenoiserConfig
 from genzoo.nn.embeddings import check_condition
 from genzoo.nn.patch_discriminator import PatchDiscriminatorConfig
-from genzoo.objectives.adversarial import R1, R2, AdversarialLoss, Critic, Lazily, RelativisticPaired
+from genzoo.objectives.adversarial import R1, R2, AdversarialLoss, Critic, Lazy, RelativisticPaired
 from genzoo.objectives.scale import Scale
 from genzoo.objectives.two_players import TwoPlayerGame
 
@@ -38,15 +39,15 @@ class ImageToImageConfig(ModelConfig):
     """The network that predicts, the one that judges, and how much each loss weighs."""
 
     network: DenoiserConfig = field(default_factory=ConvUNetConfig)
-    """Predicts; its clock stands still at 0."""
+    """Predicts; its `c_noise` is 0."""
     residual: bool = True
     """The network predicts x - y, where both have as many channels: what y has right is right from the start."""
     discriminator: PatchDiscriminatorConfig = field(default_factory=PatchDiscriminatorConfig)
     """Judges patches of x beside y."""
     loss: AdversarialLoss = field(default_factory=RelativisticPaired)
     """What the two play for."""
-    penalties: tuple[Lazily, ...] = (Lazily(R1(0.5)), Lazily(R2(0.5)))
-    """Prices on the discriminator's slope."""
+    penalties: tuple[Lazy, ...] = (Lazy(R1(0.5)), Lazy(R2(0.5)))
+    """Penalties on the discriminator's gradient."""
     pixel_weight: float = 10.0
     """Of the mean distance of sub-pixels, on the scale [-1, 1]."""
     adversarial_weight: float = 1.0
@@ -63,8 +64,8 @@ class ImageToImageConfig(ModelConfig):
             raise GenzooError("image-to-image needs weights of at least 0, one of them above")
         given = given_channels(spec)
         network = self.network.build((given, *spec.shape[1:]), spec.shape[0], 0)
-        judge = self.discriminator.build(spec.shape, given) if self.adversarial_weight else None
-        return ImageToImage(spec, self, network, judge)
+        discriminator = self.discriminator.build(spec.shape, given) if self.adversarial_weight else None
+        return ImageToImage(spec, self, network, discriminator)
 
 
 def given_channels(spec: DataSpec) -> int:
@@ -106,12 +107,12 @@ class ImageToImage(GenerativeModel):
         """Images per pass outside of training: bounds memory."""
 
     @property
-    def likelihood(self) -> Likelihood:
+    def likelihood(self) -> LikelihoodKind:
         """A prediction is no distribution."""
-        return Likelihood.NONE
+        return LikelihoodKind.NONE
 
+    @override
     def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
-        """Each player's network."""
         players = {"generator": self.network, "discriminator": self.discriminator}
         player = players.get(turn)
         if player is None:
@@ -136,13 +137,13 @@ class ImageToImage(GenerativeModel):
             fake = self.predict(y)
         if playing:
             return self._generators_loss(real, fake, y)
-        return self.game.discriminate(self._critic(y), real, fake, generator, self.progress)
+        return self.game.discriminator_loss(self._critic(y), real, fake, generator, self.progress)
 
     def _generators_loss(self, real: Tensor, fake: Tensor, y: Tensor) -> Loss:
         l1 = (real - fake).abs().flatten(1).mean(1)
         total, parts = self.config.pixel_weight * l1, {"l1": l1.detach()}
         if self.discriminator is not None:
-            adversarial = self.game.deceive(self._critic(y, for_generator=True), real, fake)
+            adversarial = self.game.generator_loss(self._critic(y, for_generator=True), real, fake)
             total = total + self.config.adversarial_weight * adversarial
             parts["adversarial"] = adversarial.detach()
         return Loss(total, parts)
@@ -150,8 +151,8 @@ class ImageToImage(GenerativeModel):
     def _critic(self, y: Tensor, *, for_generator: bool = False) -> Critic:
         """The discriminator beside the inputs; in the generator's turn it gets no gradients, its images do."""
         assert self.discriminator is not None
-        judge = frozen(self.discriminator) if for_generator else self.discriminator
-        return lambda x: judge(x, y.repeat(len(x) // max(1, len(y)), 1, 1, 1))
+        discriminator = frozen(self.discriminator) if for_generator else self.discriminator
+        return lambda x: discriminator(x, y.repeat(len(x) // max(1, len(y)), 1, 1, 1))
 
     # --- prediction ----------------------------------------------------------------------------------------
 

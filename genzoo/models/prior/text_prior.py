@@ -94,8 +94,8 @@ def resampled(
 ) -> Resampled:
     """`n` of many vectors `draw(count)` `[count, d]`, kept with weights exp(`score(vectors)`), `[count]` in nats.
 
-    The law of one of them tends to draw's times exp(score) as the pool grows. It is doubled while its effective size
-    falls short.
+    The distribution of one of them tends to draw's times exp(score) as the pool grows. It is doubled while its
+    effective size falls short.
     """
     vectors = draw(max(pool, ENOUGH * n))
     scores = score(vectors).double()

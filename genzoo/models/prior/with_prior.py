@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.core.trainable import Loss
 from genzoo.models.base import GenerativeModel, ModelConfig
@@ -75,7 +75,7 @@ class WithPrior(GenerativeModel):
         self.watched = generator.watched
 
     @property
-    def likelihood(self) -> Likelihood:
+    def likelihood(self) -> LikelihoodKind:
         """The generator's, given a vector."""
         return self.generator.likelihood
 

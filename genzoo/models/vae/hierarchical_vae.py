@@ -20,7 +20,7 @@ from torch import Tensor
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.passes import decodings_per_pass, slices
 from genzoo.core.spec import Batch, DataSpec, check_images
 from genzoo.core.trainable import Loss, evaluating
@@ -55,11 +55,11 @@ class HVAEConfig(ModelConfig):
 
     top: int = 32
     """Numbers in the latent vector above the groups."""
-    mixture: int = 128
+    prior_components: int = 128
     """Gaussians in the vector's learned prior; 0: one normal, which follows the condition if there is one."""
-    widths: tuple[int, ...] = (32, 64, 96)
+    channels: tuple[int, ...] = (32, 64, 96)
     """Channels."""
-    latents: tuple[int, ...] = (2, 4, 8)
+    latent_channels: tuple[int, ...] = (2, 4, 8)
     """Channels of latents in each group."""
     groups: tuple[int, ...] = (1, 2, 2)
     """Groups of latents."""
@@ -83,18 +83,20 @@ class HVAEConfig(ModelConfig):
         """Sides of any length are halved by rounding up, so every image size works."""
         if spec.levels is None:
             raise GenzooError("the hvae needs integer images, these data are real-valued")
-        if not len(self.widths) == len(self.latents) == len(self.groups) >= 1:
+        if not len(self.channels) == len(self.latent_channels) == len(self.groups) >= 1:
             raise GenzooError(
-                "widths, latents and groups of an hvae must be equally long, an entry per resolution"
+                "channels, latent_channels and groups of an hvae must be equally long, an entry per resolution"
             )
-        if min(*self.widths, *self.latents, *self.groups, self.head, self.top) < 1:
-            raise GenzooError("top, widths, latents, groups and head of an hvae must be positive")
+        if min(*self.channels, *self.latent_channels, *self.groups, self.head, self.top) < 1:
+            raise GenzooError("top, channels, latent_channels, groups and head of an hvae must be positive")
         return HVAE(spec, self, self.levels(spec))
 
     def levels(self, spec: DataSpec) -> tuple[Level, ...]:
         """The resolutions that images of this size use, the finest first: a 1x1 map would repeat the vector."""
         halvings = max(1, (max(spec.shape[1:]) - 1).bit_length() - 1)
-        every = tuple(Level(*entry) for entry in zip(self.widths, self.latents, self.groups, strict=True))
+        every = tuple(
+            Level(*entry) for entry in zip(self.channels, self.latent_channels, self.groups, strict=True)
+        )
         return every[-halvings:]
 
 
@@ -125,7 +127,7 @@ class HVAE(GenerativeModel):
         out, residual = channels * self.distribution.n_params, config.residual_posterior
         self.decoder = TopDown((height, width), levels, out, config.head, options, residual=residual)
         self.top = TopPosterior(levels[-1].width, self.decoder.sizes[-1], options)
-        self.prior = gaussian_prior(config.top, config.mixture, cond_width)
+        self.prior = gaussian_prior(config.top, config.prior_components, cond_width)
         self.groups = 1 + sum(level.groups for level in levels)
         """G, the vector and the groups; everything per group lists the coarsest first."""
         self.samples = 64
@@ -134,9 +136,9 @@ class HVAE(GenerativeModel):
         """Decodings per pass outside of training: bounds memory."""
 
     @property
-    def likelihood(self) -> Likelihood:
+    def likelihood(self) -> LikelihoodKind:
         """An importance-weighted average is an unbiased estimate of P(x), its log below log P(x) on average."""
-        return Likelihood.LOWER_BOUND
+        return LikelihoodKind.LOWER_BOUND
 
     # --- loss ----------------------------------------------------------------------------------------------
 

@@ -20,25 +20,30 @@ def _vae() -> "Preset":
     from genzoo.models.preset import Preset
     from genzoo.models.vae.vector_vae import VAEConfig
 
-    muon = replace(_training(), muon=True)
+    muon = replace(_training(), optimizer="muon")
     sizes = {
         "tiny": VAEConfig(
-            latents=16, widths=(24, 48), blocks=1, mixture=32, importance_samples=5, training=muon
+            latent_dim=16,
+            channels=(24, 48),
+            blocks=1,
+            prior_components=32,
+            importance_samples=5,
+            training=muon,
         ),
         "small": VAEConfig(importance_samples=5, training=muon),
         "base": VAEConfig(
-            latents=64,
-            widths=(64, 192),
+            latent_dim=64,
+            channels=(64, 192),
             blocks=3,
-            mixture=256,
+            prior_components=256,
             importance_samples=5,
             training=replace(muon, learning_rate=2e-3),
         ),
         "large": VAEConfig(
-            latents=128,
-            widths=(128, 256, 512),
+            latent_dim=128,
+            channels=(128, 256, 512),
             blocks=4,
-            mixture=512,
+            prior_components=512,
             importance_samples=5,
             training=replace(muon, learning_rate=1e-3),
         ),
@@ -54,9 +59,9 @@ def _hvae() -> "Preset":
     sizes = {
         "tiny": HVAEConfig(
             top=16,
-            mixture=32,
-            widths=(16, 24, 32),
-            latents=(1, 2, 4),
+            prior_components=32,
+            channels=(16, 24, 32),
+            latent_channels=(1, 2, 4),
             groups=(1, 1, 2),
             head=16,
             training=training,
@@ -64,9 +69,9 @@ def _hvae() -> "Preset":
         "small": HVAEConfig(training=training),
         "base": HVAEConfig(
             top=64,
-            mixture=256,
-            widths=(64, 128, 192),
-            latents=(4, 8, 16),
+            prior_components=256,
+            channels=(64, 128, 192),
+            latent_channels=(4, 8, 16),
             groups=(2, 3, 4),
             blocks=2,
             head=32,
@@ -74,9 +79,9 @@ def _hvae() -> "Preset":
         ),
         "large": HVAEConfig(
             top=128,
-            mixture=512,
-            widths=(128, 256, 384, 512),
-            latents=(4, 8, 16, 16),
+            prior_components=512,
+            channels=(128, 256, 384, 512),
+            latent_channels=(4, 8, 16, 16),
             groups=(4, 6, 6, 4),
             blocks=3,
             head=64,

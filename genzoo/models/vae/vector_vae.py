@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.passes import decodings_per_pass, slices
 from genzoo.core.spec import Batch, DataSpec, check_images
 from genzoo.core.trainable import Loss, evaluating
@@ -46,15 +46,15 @@ from genzoo.objectives.pixels import DiscretisedGaussian, OutputDistribution, as
 class VAEConfig(ModelConfig):
     """Convolutional VAE: residual blocks at half, quarter ... of the resolution around a vector of latents."""
 
-    latents: int = 40
+    latent_dim: int = 40
     """Numbers in the latent vector."""
-    widths: tuple[int, ...] = (32, 96)
+    channels: tuple[int, ...] = (32, 96)
     """Channels per resolution, the first at half of the image's."""
     blocks: int = 2
     """Residual blocks per resolution, in the encoder and again in the decoder."""
     dropout: float = 0.0
     """Dropout inside the residual blocks."""
-    mixture: int = 128
+    prior_components: int = 128
     """Gaussians in the learned prior; 0: a normal prior, which follows the condition if there is one."""
     pseudo_inputs: int = 0
     """Above 0 a VampPrior of so many components takes the mixture's place."""
@@ -77,13 +77,13 @@ class VAEConfig(ModelConfig):
         """Sides of any length are halved by rounding up, so every image size works."""
         if spec.levels is None:
             raise GenzooError("the vae needs integer images, these data are real-valued")
-        if min(self.latents, self.importance_samples, *self.widths) < 1 or not self.widths:
+        if min(self.latent_dim, self.importance_samples, *self.channels) < 1 or not self.channels:
             raise GenzooError("a vae needs at least one latent, one width and one importance sample")
-        stages = Stages(self.widths, self.blocks, condition_width(spec), self.dropout)
+        stages = Stages(self.channels, self.blocks, condition_width(spec), self.dropout)
         distribution, shared = self._distribution(spec), 1 if self.output == "sigma" else 0
         own = distribution.n_params - shared
-        encoder = ImageEncoder(spec.shape, self.latents, stages)
-        decoder = ImageDecoder(spec.shape, self.latents, own, stages, shared=shared)
+        encoder = ImageEncoder(spec.shape, self.latent_dim, stages)
+        decoder = ImageDecoder(spec.shape, self.latent_dim, own, stages, shared=shared)
         parts = VAEParts(ScaledImages(spec.levels), encoder, decoder, self._prior(spec), distribution)
         return VAE(spec, self, parts)
 
@@ -98,7 +98,7 @@ class VAEConfig(ModelConfig):
         cond_width = condition_width(spec)
         if self.pseudo_inputs:
             return VampPrior(spec.shape, self.pseudo_inputs, cond_width)
-        return gaussian_prior(self.latents, self.mixture, cond_width)
+        return gaussian_prior(self.latent_dim, self.prior_components, cond_width)
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,9 @@ class VAE(GenerativeModel):
         """Decodings per pass outside of training: bounds memory."""
 
     @property
-    def likelihood(self) -> Likelihood:
+    def likelihood(self) -> LikelihoodKind:
         """An importance-weighted average is an unbiased estimate of P(x), its log below log P(x) on average."""
-        return Likelihood.LOWER_BOUND
+        return LikelihoodKind.LOWER_BOUND
 
     # --- loss ----------------------------------------------------------------------------------------------
 
@@ -243,12 +243,12 @@ class VAE(GenerativeModel):
     # --- what else people do with a VAE ----------------------------------------------------------------------
 
     def encode(self, images: Tensor, cond: Tensor | None = None) -> DiagonalGaussian:
-        """q(z|x) of `images` `[b, c, h, w]`: mean and log-scale `[b, latents]`, differentiable."""
+        """q(z|x) of `images` `[b, c, h, w]`: mean and log-scale `[b, latent_dim]`, differentiable."""
         check_images(images, self.spec)
         return self._posterior(images.to(self.device), self.condition(cond, len(images)))
 
     def decode(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Parameters `[b, c, h, w, p]` of `distribution` from latents `[b, latents]`, differentiable."""
+        """Parameters `[b, c, h, w, p]` of `distribution` from latents `[b, latent_dim]`, differentiable."""
         return self.decoder(z.to(self.device), self.condition(cond, len(z)))
 
     def reconstruct(self, images: Tensor, cond: Tensor | None = None) -> Tensor:
@@ -273,7 +273,7 @@ class VAE(GenerativeModel):
         """`[m, n, c, h, w]`: the first image with one latent at a time moved from end to end.
 
         The ends are `span` standard deviations of the posterior means of `images` from their average. The
-        m = min(`most`, latents) most active latents are shown, the most active first.
+        m = min(`most`, latent_dim) most active latents are shown, the most active first.
         `genzoo.data.image_grid.save_grid(grid.flatten(0, 1), model.spec, path, columns=n)` writes a picture.
         """
         with evaluating(self):
@@ -287,12 +287,12 @@ class VAE(GenerativeModel):
             return self._shown(z.flatten(0, 1), first).view(len(dims), n, *self.spec.shape)
 
     def _means(self, images: Tensor, cond: Tensor | None) -> Tensor:
-        """Posterior means `[n, latents]`, a bounded number of images at a time."""
+        """Posterior means `[n, latent_dim]`, a bounded number of images at a time."""
         parts = slices(len(images), self.chunk)
         return torch.cat([self.encode(images[i], None if cond is None else cond[i]).mean for i in parts])
 
     def activity(self, images: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Variance over `images` of each latent's posterior mean `[latents]`; above `elbo.ACTIVE` it is in use.
+        """Variance over `images` of each latent's posterior mean `[latent_dim]`; above `elbo.ACTIVE` it is in use.
 
         Burda et al. 2016, section 5.2.
         """
@@ -304,7 +304,7 @@ class VAE(GenerativeModel):
     ) -> dict[str, Any]:
         """How many latents there are, and how many are active over `images`."""
         active = int((self.activity(images, cond) > ACTIVE).sum())
-        return {"active_units": active, "latents": self.config.latents}
+        return {"active_units": active, "latents": self.config.latent_dim}
 
     def latent_picture(
         self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError, NoLikelihood
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import Batch, DataSpec, check_images
 from genzoo.core.trainable import Loss
 from genzoo.models.autoregressive.pixel_models import HeadConfig, PixelTransformerConfig
@@ -41,7 +41,7 @@ class LatentConfig(ModelConfig):
     """A VQ-VAE, or one with a discriminator (VQGAN)."""
     prior: PixelTransformerConfig = field(default_factory=_token_transformer)
     """Any model of integer images will do in a configuration; its flags are those of the transformer."""
-    autoencoder_share: float = 0.5
+    autoencoder_fraction: float = 0.5
     """Share of the training budget that trains the autoencoder; the rest trains the prior."""
     training: TrainConfig = field(default_factory=TrainConfig)
 
@@ -80,9 +80,11 @@ class LatentModel(GenerativeModel):
                 f"the prior is made for {prior.spec}, but the autoencoder's tokens are {tokens.shape} "
                 f"with {tokens.levels} levels"
             )
-        if not 0 < config.autoencoder_share < 1:
-            raise GenzooError(f"autoencoder_share must lie between 0 and 1, got {config.autoencoder_share}")
-        self.spec, self.config, self.autoencoder_share = spec, config, config.autoencoder_share
+        if not 0 < config.autoencoder_fraction < 1:
+            raise GenzooError(
+                f"autoencoder_fraction must lie between 0 and 1, got {config.autoencoder_fraction}"
+            )
+        self.spec, self.config, self.autoencoder_fraction = spec, config, config.autoencoder_fraction
         self.autoencoder, self.prior = autoencoder, prior
         self._players = _players(AUTOENCODER, autoencoder.turns) | _players(PRIOR, prior.turns)
         self.turns = tuple(self._players)
@@ -99,7 +101,7 @@ class LatentModel(GenerativeModel):
         return VQTokenizer(self.codec)
 
     @property
-    def likelihood(self) -> Likelihood:
+    def likelihood(self) -> LikelihoodKind:
         """The lesser kind of the parts."""
         return min(self.codec.likelihood, self.prior.likelihood)
 
@@ -109,7 +111,7 @@ class LatentModel(GenerativeModel):
         return self._part(stage).parameters_of(own)
 
     def span_of(self, turn: str) -> tuple[float, float]:
-        """The autoencoder has the first `autoencoder_share` of the budget, the prior the rest.
+        """The autoencoder has the first `autoencoder_fraction` of the budget, the prior the rest.
 
         A player's own span is laid over that of its part.
         """
@@ -128,7 +130,7 @@ class LatentModel(GenerativeModel):
         return self.autoencoder if stage == AUTOENCODER else self.prior
 
     def _span(self, stage: str) -> tuple[float, float]:
-        return (0.0, self.autoencoder_share) if stage == AUTOENCODER else (self.autoencoder_share, 1.0)
+        return (0.0, self.autoencoder_fraction) if stage == AUTOENCODER else (self.autoencoder_fraction, 1.0)
 
     # --- loss ----------------------------------------------------------------------------------------------
 
@@ -181,12 +183,12 @@ class LatentModel(GenerativeModel):
         That takes an exact prior: a log-sum of random bounds on log P(z) would be no bound, so with any other
         prior the encoder's code stands alone. Raises `NoLikelihood` where the prior has none.
         """
-        if self.prior.likelihood is Likelihood.NONE:
+        if self.prior.likelihood is LikelihoodKind.NONE:
             raise NoLikelihood("the prior over the tokens defines no probability, so the images have none")
         check_images(images, self.spec)
         if cond is not None or self.spec.cond == "vector":
             check_condition(cond, self.spec, len(images))
-        exact = self.prior.likelihood is Likelihood.EXACT
+        exact = self.prior.likelihood is LikelihoodKind.EXACT
         neighbours = self.codec.neighbours if exact else 0
         nats, errors = [torch.zeros(0, dtype=torch.float64)], []
         size = max(1, self.codec.chunk // (1 + neighbours))

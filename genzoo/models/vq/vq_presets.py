@@ -18,10 +18,10 @@ def _autoencoders() -> "Mapping[str, VQVAEConfig]":
     from genzoo.nn.quantisers import QuantiserConfig
 
     return {
-        "tiny": VQVAEConfig(widths=(16, 32), blocks=1, neighbours=7),
-        "small": VQVAEConfig(widths=(64, 128), blocks=2),
-        "base": VQVAEConfig(widths=(96, 192), blocks=4),
-        "large": VQVAEConfig(widths=(192, 384), blocks=6, quantiser=QuantiserConfig(codes=1024)),
+        "tiny": VQVAEConfig(channels=(16, 32), blocks=1, neighbours=7),
+        "small": VQVAEConfig(channels=(64, 128), blocks=2),
+        "base": VQVAEConfig(channels=(96, 192), blocks=4),
+        "large": VQVAEConfig(channels=(192, 384), blocks=6, quantiser=QuantiserConfig(codebook_size=1024)),
     }
 
 
@@ -29,7 +29,7 @@ def _few_codes() -> "QuantiserConfig":
     """For images so small that a code is a few pixels: of more, each is too rare for a prior to learn."""
     from genzoo.nn.quantisers import QuantiserConfig
 
-    return QuantiserConfig(codes=64)
+    return QuantiserConfig(codebook_size=64)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.passes import frozen
 from genzoo.core.spec import Batch, DataSpec, check_images
 from genzoo.core.trainable import Loss
@@ -28,7 +29,7 @@ from genzoo.models.base import GenerativeModel, ModelConfig
 from genzoo.models.vq.vqvae import VQVAE, VQVAEConfig
 from genzoo.nn.patch_discriminator import PatchDiscriminator, PatchDiscriminatorConfig
 from genzoo.nn.quantisers import straight_through
-from genzoo.objectives.adversarial import R1, R2, AdversarialLoss, Lazily, RelativisticPaired
+from genzoo.objectives.adversarial import R1, R2, AdversarialLoss, Lazy, RelativisticPaired
 from genzoo.objectives.perceptual import FeatureMaps, perceptual_distance
 from genzoo.objectives.scale import Scale
 from genzoo.objectives.two_players import TwoPlayerGame
@@ -52,8 +53,8 @@ class VQGANConfig(ModelConfig):
     """Judges reconstructions against their images."""
     loss: AdversarialLoss = field(default_factory=RelativisticPaired)
     """What both minimise; pairs are an image and its own reconstruction."""
-    penalties: tuple[Lazily, ...] = (Lazily(R1(1.0), 4), Lazily(R2(1.0), 4))
-    """Prices on the discriminator's slope."""
+    penalties: tuple[Lazy, ...] = (Lazy(R1(1.0), every=4), Lazy(R2(1.0), every=4))
+    """Penalties on the discriminator's gradient."""
     adversarial_weight: float = 0.2
     """Size of the adversarial gradient at the decoder's last layer, as a share of the reconstruction's."""
     adversarial_start: float = 0.25
@@ -100,8 +101,8 @@ class VQGAN(GenerativeModel):
             super().__setattr__(name, value)
 
     @property
-    def likelihood(self) -> Likelihood:
-        """That of the autoencoder."""
+    @override
+    def likelihood(self) -> LikelihoodKind:
         return self.autoencoder.likelihood
 
     def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
@@ -130,10 +131,10 @@ class VQGAN(GenerativeModel):
         if turn == "autoencoder":
             return self._autoencoder_loss(batch, real, generator)
         fake = self.scale.centres(self.autoencoder.reconstruct(batch.images, batch.cond))
-        return self.game.discriminate(self.discriminator, real, fake, generator, self.progress)
+        return self.game.discriminator_loss(self.discriminator, real, fake, generator, self.progress)
 
     def _autoencoder_loss(self, batch: Batch, real: Tensor, generator: torch.Generator | None) -> Loss:
-        (total, parts), params = self.autoencoder.judged(batch, generator)
+        (total, parts), params = self.autoencoder.loss_and_params(batch, generator)
         mean = self.autoencoder.distribution.mean(params)
         fake = self.scale.centres(straight_through(mean, mean.detach().round()))
         plays = self.progress_of("discriminator") is not None
@@ -141,10 +142,10 @@ class VQGAN(GenerativeModel):
         rec = parts["nll"]
         if self.config.feature_weight and features is not None:
             distance = perceptual_distance(features, real, fake)
-            price = self.config.feature_weight * self.spec.dims * distance
-            total, rec, parts = total + price, rec + price, parts | {"features": distance}
+            penalty = self.config.feature_weight * self.spec.dims * distance
+            total, rec, parts = total + penalty, rec + penalty, parts | {"features": distance}
         if self.config.adversarial_weight and plays:
-            adv = self.game.deceive(frozen(self.discriminator), real, fake)
+            adv = self.game.generator_loss(frozen(self.discriminator), real, fake)
             balance = self._balanced(rec, adv)
             total = total + self.config.adversarial_weight * balance * adv
             parts = parts | {"adversarial": adv, "balance": balance.expand(len(adv))}

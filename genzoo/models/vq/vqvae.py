@@ -5,8 +5,8 @@
 z(x) is the encoder's code, P(x|z) an output distribution over integers, so the right-hand side is the length of
 a two-part code: first the codes, then the image given them. `log_likelihood` adds the codes near z(x) to the sum.
 On its own the model has a simple prior, independent positions with the frequencies seen in training (each class its
-own, where the condition is one); a `LatentModel` (`genzoo.models.vq.latent_model`) puts any model of the zoo in its place.
-Quantisers: a codebook or FSQ.
+own, where the condition is one); a `LatentModel` (`genzoo.models.vq.latent_model`) puts any model of the zoo in its
+place. Quantisers: a codebook or FSQ.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.passes import slices
 from genzoo.core.spec import Batch, DataSpec, check_images
 from genzoo.core.trainable import Loss, evaluating
@@ -41,7 +41,7 @@ PRIOR_DECAY = 0.99
 class VQVAEConfig(ModelConfig):
     """Convolutional encoder and decoder around a quantiser."""
 
-    widths: tuple[int, ...] = (64, 128)
+    channels: tuple[int, ...] = (64, 128)
     """Channels per resolution, each half the one before; small images use the last ones only."""
     blocks: int = 2
     """Residual blocks per resolution, in the encoder and again in the decoder."""
@@ -58,7 +58,7 @@ class VQVAEConfig(ModelConfig):
         """Halves the image once per width, but not below about two codes a side."""
         if spec.levels is None:
             raise GenzooError("a VQ-VAE needs integer images, these data are real-valued")
-        if not self.widths or self.neighbours < 0:
+        if not self.channels or self.neighbours < 0:
             raise GenzooError("a VQ-VAE needs at least one width and no negative number of neighbours")
         return VQVAE(
             spec, self, self.quantiser.build(), output_distribution(self.output, spec, self.components)
@@ -67,7 +67,7 @@ class VQVAEConfig(ModelConfig):
     def stages(self, spec: DataSpec) -> tuple[int, ...]:
         """The widths that images of this size use."""
         depth = (max(spec.shape[1:]) // 2).bit_length() - 1
-        return self.widths[-max(1, depth) :]
+        return self.channels[-max(1, depth) :]
 
 
 class VQVAE(GenerativeModel):
@@ -95,7 +95,7 @@ class VQVAE(GenerativeModel):
         nn.init.zeros_(self.decoder.up[0].bias)  # pyright: ignore[reportArgumentType]
         self.grid = halved((size[0], size[1]), len(widths))
         tables = (spec.cond_size,) if spec.cond == "class" else ()
-        uniform = torch.full((*tables, *self.grid, quantiser.codes), 1 / quantiser.codes)
+        uniform = torch.full((*tables, *self.grid, quantiser.codebook_size), 1 / quantiser.codebook_size)
         self.register_buffer("marginals", uniform)
         self.chunk = 256
         """Images, or images times codes, per forward pass of `sample` and `log_likelihood`."""
@@ -103,9 +103,9 @@ class VQVAE(GenerativeModel):
         """Codes beside the encoder's own that `log_likelihood` sums over."""
 
     @property
-    def likelihood(self) -> Likelihood:
+    def likelihood(self) -> LikelihoodKind:
         """A sum over some of the codes is a lower bound."""
-        return Likelihood.LOWER_BOUND
+        return LikelihoodKind.LOWER_BOUND
 
     # --- loss ----------------------------------------------------------------------------------------------
 
@@ -116,16 +116,16 @@ class VQVAE(GenerativeModel):
         and `perplexity` (codes in effective use) are those of the batch.
         """
         self.parameters_of(turn)
-        return self.judged(batch, generator)[0]
+        return self.loss_and_params(batch, generator)[0]
 
-    def judged(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Loss, Tensor]:
-        """The loss, and what it judged: the parameters `[b, c, h, w, n_params]` of P(x | z(x)), differentiable."""
+    def loss_and_params(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Loss, Tensor]:
+        """The loss, and the parameters `[b, c, h, w, n_params]` of P(x | z(x)), differentiable."""
         images = check_images(batch.images, self.spec)
         cond = self.condition(batch.cond, len(images))
         values, codes, commitment = self.quantiser(self._features(images, cond), generator)
         params = self._params(values, cond)
         nll = -self.distribution.log_prob(params, images.long()).sum((1, 2, 3))
-        shares = code_shares(codes, self.quantiser.codes)
+        shares = code_shares(codes, self.quantiser.codebook_size)
         if self.training:
             self._count(codes, batch.cond)
         overall = shares.mean((0, 1))
@@ -181,9 +181,9 @@ class VQVAE(GenerativeModel):
         self, images: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> dict[str, Any]:
         """How many codes there are, the share of them that `images` use, and how many are in effective use."""
-        shares = code_shares(self.encode(images, cond), self.quantiser.codes).mean((0, 1))
+        shares = code_shares(self.encode(images, cond), self.quantiser.codebook_size).mean((0, 1))
         figures = {"codebook_usage": usage(shares).item(), "codebook_perplexity": perplexity(shares).item()}
-        return {"codes": self.quantiser.codes, **figures}
+        return {"codes": self.quantiser.codebook_size, **figures}
 
     def nearby_codes(self, images: Tensor, cond: Tensor | None = None, *, count: int) -> Tensor:
         """The codes of images and those that differ in one position: long `[n, s, h', w']`, s <= 1 + count.
@@ -221,10 +221,12 @@ class VQVAE(GenerativeModel):
     def _count(self, codes: Tensor, cond: Tensor | None) -> None:
         """Moves the prior's frequencies towards those of a batch; a class forgets as fast as its share of it says."""
         if self.spec.cond != "class" or cond is None:
-            self.marginals.lerp_(code_shares(codes, self.quantiser.codes).to(self.marginals), 1 - PRIOR_DECAY)
+            self.marginals.lerp_(
+                code_shares(codes, self.quantiser.codebook_size).to(self.marginals), 1 - PRIOR_DECAY
+            )
             return
         for label, count in zip(*(x.tolist() for x in cond.unique(return_counts=True)), strict=True):
-            shares = code_shares(codes[cond == label], self.quantiser.codes).to(self.marginals)
+            shares = code_shares(codes[cond == label], self.quantiser.codebook_size).to(self.marginals)
             self.marginals[label].lerp_(shares, 1 - PRIOR_DECAY ** (count * self.spec.cond_size / len(codes)))
 
     def _table(self, cond: Tensor | None, dims: int) -> tuple[Tensor, ...]:
@@ -234,7 +236,7 @@ class VQVAE(GenerativeModel):
         return (cond.to(self.device).view(-1, *[1] * dims),)
 
     def _smoothed(self, shares: Tensor) -> Tensor:
-        return (1 - FLOOR) * shares + FLOOR / self.quantiser.codes
+        return (1 - FLOOR) * shares + FLOOR / self.quantiser.codebook_size
 
     def _by_chunk(
         self, function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, cond: Tensor | None
@@ -252,7 +254,7 @@ class VQVAE(GenerativeModel):
         """Codes from the prior, then images `[n, c, h, w]` from P(x|z)."""
         cond = self.condition.or_drawn(cond, n, generator)
         check_condition(cond, self.spec, n)
-        prior, codes = Categorical(self.quantiser.codes), []
+        prior, codes = Categorical(self.quantiser.codebook_size), []
         for start in range(0, max(n, 1), self.chunk):
             part = slice(start, min(start + self.chunk, n))
             shares = self.marginals[self._table(None if cond is None else cond[part], 0)]
@@ -314,7 +316,7 @@ class VQTokenizer:
         if autoencoder.spec.cond is not None:
             raise GenzooError("a tokenizer needs an unconditional autoencoder; condition the prior instead")
         self.autoencoder = autoencoder
-        self.spec = DataSpec((1, *autoencoder.grid), levels=autoencoder.quantiser.codes)
+        self.spec = DataSpec((1, *autoencoder.grid), levels=autoencoder.quantiser.codebook_size)
 
     def encode(self, images: Tensor) -> Tensor:
         """Integer images to tokens."""

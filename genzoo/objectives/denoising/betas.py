@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from genzoo.core.config import Configurable
 
@@ -32,8 +33,8 @@ class LinearBetas(Betas):
     end: float = 0.02
     """beta_{T-1}."""
 
+    @override
     def values(self) -> Tensor:
-        """Float64 `[T]`."""
         return torch.linspace(self.start, self.end, self.steps, dtype=torch.float64, device="cpu")
 
 
@@ -51,8 +52,8 @@ class CosineBetas(Betas):
     largest: float = 0.999
     """Where betas are clipped."""
 
+    @override
     def values(self) -> Tensor:
-        """Float64 `[T]`."""
         share = torch.arange(self.steps + 1, dtype=torch.float64, device="cpu") / self.steps
         kept = ((share + self.offset) / (1 + self.offset) * math.pi / 2).cos() ** 2
         return (1 - kept[1:] / kept[:-1]).clamp(max=self.largest)
@@ -65,6 +66,6 @@ class GivenBetas(Betas):
     betas: tuple[float, ...]
     """beta_0 .. beta_{T-1}."""
 
+    @override
     def values(self) -> Tensor:
-        """Float64 `[T]`."""
         return torch.tensor(self.betas, dtype=torch.float64, device="cpu")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from typing_extensions import override
 
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
@@ -31,8 +32,8 @@ class Coupling(Configurable, ABC):
 class Independent(Coupling):
     """As drawn."""
 
+    @override
     def pair(self, x: Tensor, eps: Tensor, labels: Tensor | None = None) -> Tensor:
-        """`eps` itself."""
         return eps
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from genzoo.objectives.denoising.paths import Coefficients, spread
+from genzoo.objectives.denoising.paths import Coefficients, append_dims
 from genzoo.objectives.dequantisation import bin_centres
 
 
@@ -31,7 +31,7 @@ def expected_levels(logits: Tensor, x_t: Tensor, path: Coefficients, levels: int
     centres = bin_centres(torch.arange(levels, device=x_t.device), levels, dtype=wide)
     grouped = logits.unflatten(1, (x_t.shape[1], levels)).movedim(2, -1)
     x_t = x_t.to(wide)
-    alpha, precision = spread(path.alpha, x_t), spread(path.sigma**-2, x_t)
+    alpha, precision = append_dims(path.alpha, x_t), append_dims(path.sigma**-2, x_t)
     with torch.autocast(x_t.device.type, enabled=False):  # the product with the centres needs all digits
         return _PosteriorMean.apply(grouped, x_t, alpha, precision, centres)
 

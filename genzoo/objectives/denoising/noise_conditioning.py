@@ -1,4 +1,4 @@
-"""How a network is told the time: a number that rises with the noise, 0 .. 1000 on any path."""
+"""Noise-level conditioning (c_noise): a number that rises with the noise, 0 .. 1000 on any path."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from genzoo.core.config import Configurable
 from genzoo.objectives.denoising.paths import GaussianPath
 
 
-class Clock(Configurable, ABC):
-    """Times of a path to what the network sees of them."""
+class NoiseConditioning(Configurable, ABC):
+    """Maps the times of a path to `c_noise`, the noise level that the network sees."""
 
     @abstractmethod
     def __call__(self, path: GaussianPath, t: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ class Clock(Configurable, ABC):
 
 
 @dataclass(frozen=True)
-class TimeClock(Clock):
+class TimeConditioning(NoiseConditioning):
     """scale t + offset: 1000 t is flow matching's, T t - 1 the number of DDPM's step."""
 
     scale: float = 1000.0
@@ -30,7 +30,7 @@ class TimeClock(Clock):
 
 
 @dataclass(frozen=True)
-class LogSNRClock(Clock):
+class LogSNRConditioning(NoiseConditioning):
     """Even in the log-SNR: the same noise reads the same on every path, and small noise can be told apart."""
 
     low: float = -15.0

@@ -3,7 +3,7 @@
     x_t = alpha(t) x + sigma(t) eps,    eps ~ N(0, 1),    t = 0 data, t = 1 noise
     y   = a x + b eps                                       (a target: noise, data, v, velocity, EDM's F)
 
-DDPM, VDM, EDM and flow matching are rows of data: a path, a target, a weighting, a law of times, a coupling, a
+DDPM, VDM, EDM and flow matching are rows of data: a path, a target, a weighting, a timestep distribution, a coupling, a
 sampler. With det = alpha b - sigma a every prediction converts into every other,
 
     x = (b x_t - sigma y) / det,    eps = (alpha y - a x_t) / det,    |y - y'|^2 = (det / alpha)^2 |eps - eps'|^2
@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
@@ -36,9 +37,9 @@ class Coefficients(NamedTuple):
 
 
 class GaussianPath(Configurable, ABC):
-    """x_t = alpha(t) x + sigma(t) eps for t in [`first`, 1]; log(alpha / sigma) falls with t."""
+    """x_t = alpha(t) x + sigma(t) eps for t in [`t_min`, 1]; log(alpha / sigma) falls with t."""
 
-    first: float = 0.0
+    t_min: float = 0.0
     """The smallest time at which the path may be asked: 0 where sigma(0) = 0 does no harm."""
 
     @abstractmethod
@@ -57,10 +58,10 @@ class GaussianPath(Configurable, ABC):
     def mix(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x_t `[b, ...]` of data `x` and noise `eps` `[b, ...]` at times `t` `[b]`."""
         alpha, sigma, _, _ = self.at(t)
-        return spread(alpha, x) * x + spread(sigma, x) * eps
+        return append_dims(alpha, x) * x + append_dims(sigma, x) * eps
 
 
-def spread(coefficient: Tensor, like: Tensor) -> Tensor:
+def append_dims(coefficient: Tensor, like: Tensor) -> Tensor:
     """`[b]` (or a scalar) shaped to multiply `like` `[b, ...]`, in its type and on its device."""
     coefficient = coefficient.to(like)
     return coefficient if coefficient.ndim == 0 else coefficient.view(-1, *[1] * (like.ndim - 1))
@@ -118,8 +119,8 @@ class VPCosine(GaussianPath):
         lost = 2 * (0.5 * turned).sin() ** 2 + math.tan(self._first_angle) * turned.sin()
         return _preserving(torch.log1p(-lost), -speed * (turned + self._first_angle).tan())
 
+    @override
     def time_of(self, log_snr: Tensor) -> Tensor:
-        """alpha^2 = sigmoid(log_snr)."""
         alpha = torch.sigmoid(log_snr).sqrt()
         angle = torch.acos(alpha * math.cos(self._first_angle))
         return (angle - self._first_angle) / (self.last / (1 + self.offset) * math.pi / 2)
@@ -182,7 +183,7 @@ class DiscreteBetas(GaussianPath):
 
     Between two states the log-SNR is linear in t. Before the first, where the log-SNR comes from infinity,
     sigma^2 = beta_0 t T, so that t = 0 is the data (alpha = 1, sigma = 0) as in DDPM's last sampling step; no network
-    of DDPM was trained there, so `first` is 1 / T. Raises `GenzooError` for less than 2 betas or betas outside
+    of DDPM was trained there, so `t_min` is 1 / T. Raises `GenzooError` for less than 2 betas or betas outside
     (0, 1).
     """
 
@@ -196,12 +197,12 @@ class DiscreteBetas(GaussianPath):
 
     @property
     def steps(self) -> int:
-        """T."""
+        """The number T of steps."""
         return len(self._log_snr)
 
     @property
-    def first(self) -> float:
-        """1 / T."""
+    def t_min(self) -> float:
+        """The time of the first step, 1 / T."""
         return 1 / self.steps
 
     def at(self, t: Tensor) -> Coefficients:
@@ -248,8 +249,8 @@ class DiscreteBetas(GaussianPath):
 class Linear(GaussianPath):
     """alpha = 1 - t, sigma = t: rectified flow, conditional optimal transport (Liu et al., Lipman et al. 2023)."""
 
+    @override
     def at(self, t: Tensor) -> Coefficients:
-        """Constant speed."""
         one = torch.ones_like(t)
         return Coefficients(1 - t, t, -one, one)
 
@@ -270,8 +271,8 @@ class VE(GaussianPath):
     def __post_init__(self) -> None:
         _check_rising("sigmas", self.sigma_min, self.sigma_max)
 
+    @override
     def at(self, t: Tensor) -> Coefficients:
-        """Geometric."""
         rate = math.log(self.sigma_max / self.sigma_min)
         sigma = self.sigma_min * torch.exp(rate * t)
         return Coefficients(torch.ones_like(t), sigma, torch.zeros_like(t), rate * sigma)
@@ -306,15 +307,15 @@ class Target(Configurable, ABC):
     def of(self, x: Tensor, eps: Tensor, path: Coefficients) -> Tensor:
         """y `[b, ...]` of data and noise `[b, ...]`."""
         a, b = self.coefficients(path)
-        return spread(a, x) * x + spread(b, x) * eps
+        return append_dims(a, x) * x + append_dims(b, x) * eps
 
 
 @dataclass(frozen=True)
 class NoiseTarget(Target):
     """y = eps (Ho et al. 2020)."""
 
+    @override
     def coefficients(self, path: Coefficients) -> tuple[Tensor, Tensor]:
-        """(0, 1)."""
         return torch.zeros_like(path.alpha), torch.ones_like(path.alpha)
 
 
@@ -322,8 +323,8 @@ class NoiseTarget(Target):
 class DataTarget(Target):
     """y = x."""
 
+    @override
     def coefficients(self, path: Coefficients) -> tuple[Tensor, Tensor]:
-        """(1, 0)."""
         return torch.ones_like(path.alpha), torch.zeros_like(path.alpha)
 
 
@@ -331,8 +332,8 @@ class DataTarget(Target):
 class VTarget(Target):
     """y = alpha eps - sigma x (Salimans & Ho 2022, appendix D)."""
 
+    @override
     def coefficients(self, path: Coefficients) -> tuple[Tensor, Tensor]:
-        """(-sigma, alpha)."""
         return -path.sigma, path.alpha
 
 
@@ -340,8 +341,8 @@ class VTarget(Target):
 class VelocityTarget(Target):
     """y = alpha' x + sigma' eps, the velocity of the flow (Lipman et al. 2023; Albergo & Vanden-Eijnden 2023)."""
 
+    @override
     def coefficients(self, path: Coefficients) -> tuple[Tensor, Tensor]:
-        """(alpha', sigma')."""
         return path.d_alpha, path.d_sigma
 
 
@@ -363,18 +364,18 @@ class EDMTarget(Target):
         return path.sigma / (self.sigma_data * deviation), -signal / deviation
 
 
-class Solved(NamedTuple):
-    """Data and noise `[b, ...]` that a prediction stands for."""
+class Prediction(NamedTuple):
+    """What a network predicts: data x0 and noise eps, both `[b, ...]`."""
 
-    x: Tensor
+    x0: Tensor
     eps: Tensor
 
 
-Denoise = Callable[[Tensor, Tensor], Solved]
+Denoiser = Callable[[Tensor, Tensor], Prediction]
 """What samplers and likelihoods know of a network: x_t `[b, ...]` and times float64 `[b]` to data and noise."""
 
 
-def solve(x_t: Tensor, y: Tensor, path: Coefficients, target: Target) -> Solved:
+def to_prediction(x_t: Tensor, y: Tensor, path: Coefficients, target: Target) -> Prediction:
     """Data and noise such that x_t = alpha x + sigma eps and y = a x + b eps; `x_t`, `y` `[b, ...]`.
 
     Where det = alpha b - sigma a is 0 (the noise at t = 0, the data at t = 1 from their own prediction) the
@@ -382,11 +383,14 @@ def solve(x_t: Tensor, y: Tensor, path: Coefficients, target: Target) -> Solved:
     """
     a, b = target.coefficients(path)
     det = path.alpha * b - path.sigma * a
-    x = spread(b / det, x_t) * x_t - spread(path.sigma / det, x_t) * y
-    eps = spread(path.alpha / det, x_t) * y - spread(a / det, x_t) * x_t
-    return Solved(x, eps)
+    x = append_dims(b / det, x_t) * x_t - append_dims(path.sigma / det, x_t) * y
+    eps = append_dims(path.alpha / det, x_t) * y - append_dims(a / det, x_t) * x_t
+    return Prediction(x, eps)
 
 
-def velocity_of(solved: Solved, path: Coefficients) -> Tensor:
+def velocity_of(prediction: Prediction, path: Coefficients) -> Tensor:
     """dx_t/dt = alpha' x + sigma' eps `[b, ...]`: the right-hand side of the probability-flow ODE."""
-    return spread(path.d_alpha, solved.x) * solved.x + spread(path.d_sigma, solved.x) * solved.eps
+    return (
+        append_dims(path.d_alpha, prediction.x0) * prediction.x0
+        + append_dims(path.d_sigma, prediction.x0) * prediction.eps
+    )

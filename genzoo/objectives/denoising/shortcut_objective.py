@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
-from genzoo.objectives.denoising.paths import spread
+from genzoo.objectives.denoising.paths import append_dims
 
 AverageVelocity = Callable[[Tensor, Tensor, Tensor], Tensor]
 """s: x_t `[b, ...]`, times and lengths float64 `[b]` to the average velocity `[b, ...]` back to t - d."""
@@ -71,7 +71,7 @@ def asked_length(lengths: Tensor, finest: int) -> Tensor:
 
 def stepped_back(x_t: Tensor, velocity: Tensor, lengths: Tensor) -> Tensor:
     """x_{t-d} = x_t - d s `[b, ...]` for lengths d `[b]`."""
-    return x_t - spread(lengths, x_t) * velocity
+    return x_t - append_dims(lengths, x_t) * velocity
 
 
 @torch.no_grad()

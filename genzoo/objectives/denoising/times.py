@@ -1,7 +1,7 @@
-"""The laws that training times are drawn from, t = 0 data, t = 1 noise.
+"""Timestep distributions in training, t = 0 data, t = 1 noise.
 
-A law either changes only the variance of the objective (uniform, stratified, uniform in log-SNR, learned) or is part
-of the objective by intention (logit-normal, EDM's log-normal sigma); what is drawn says which.
+A distribution either changes only the variance of the objective (uniform, stratified, uniform in log-SNR, learned) or
+is part of the objective by intention (logit-normal, EDM's log-normal sigma); what is drawn says which.
 """
 
 from abc import ABC, abstractmethod
@@ -10,6 +10,7 @@ from typing import NamedTuple, final
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
@@ -17,21 +18,22 @@ from genzoo.objectives.denoising.paths import GaussianPath
 
 
 class DrawnTimes(NamedTuple):
-    """Times and what their law means for an average over them.
+    """Times and what their distribution means for an average over them.
 
-    `times` float64 `[n]` lie in [`first`, 1]. Where `unbiased`, `weights` `[n]` (float64) are 1 / density, so that the
-    mean of weights * f(times) estimates the integral of f from `first` to 1: with `ELBOWeighting` a term of the
-    bound. Otherwise the law of times is part of the weighting by intention, `weights` are 1 and no bound follows.
+    `times` float64 `[n]` lie in [`t_min`, 1]. Where `unbiased`, `weights` `[n]` (float64) are 1 / density, so that the
+    mean of weights * f(times) estimates the integral of f from `t_min` to 1: with `ELBOWeighting` a term of the
+    bound. Otherwise the timestep distribution is part of the weighting by intention, `weights` are 1 and no bound
+    follows.
     """
 
     times: Tensor
     weights: Tensor
-    first: float
+    t_min: float
     unbiased: bool
 
 
 class TimeSampler(Configurable, ABC):
-    """The law that training times are drawn from."""
+    """A timestep distribution: training times are drawn from it."""
 
     @final
     def draw(
@@ -40,29 +42,29 @@ class TimeSampler(Configurable, ABC):
         path: GaussianPath,
         generator: torch.Generator | None = None,
         *,
-        first: float | None = None,
+        t_min: float | None = None,
     ) -> DrawnTimes:
-        """`n` times from `first` (None: the path's own) to 1, on the generator's device.
+        """`n` times from `t_min` (None: the path's own) to 1, on the generator's device.
 
-        Raises `GenzooError` where `first` does not lie in [0, 1).
+        Raises `GenzooError` where `t_min` does not lie in [0, 1).
         """
-        first = path.first if first is None else first
-        if not 0 <= first < 1:
-            raise GenzooError(f"the first time must lie in [0, 1), got {first}")
-        return self.draw_from(n, path, first, generator)
+        t_min = path.t_min if t_min is None else t_min
+        if not 0 <= t_min < 1:
+            raise GenzooError(f"the first time must lie in [0, 1), got {t_min}")
+        return self.draw_from(n, path, t_min, generator)
 
     @abstractmethod
     def draw_from(
-        self, n: int, path: GaussianPath, first: float, generator: torch.Generator | None
+        self, n: int, path: GaussianPath, t_min: float, generator: torch.Generator | None
     ) -> DrawnTimes:
-        """`n` times from `first` to 1."""
+        """`n` times from `t_min` to 1."""
 
     def update(self, drawn: DrawnTimes, losses: Tensor) -> None:
-        """Shows the law the losses `[n]` at the times it drew, not multiplied by importance weights."""
-        return  # only a law that learns takes notice
+        """Shows the distribution the losses `[n]` at the times it drew, not multiplied by importance weights."""
+        return  # only a distribution that learns takes notice
 
     def build(self) -> "TimeSampler":
-        """What a model keeps: laws without a state are their own configuration."""
+        """What a model keeps: distributions without a state are their own configuration."""
         return self
 
 
@@ -70,11 +72,11 @@ class TimeSampler(Configurable, ABC):
 class UniformTimes(TimeSampler):
     """Independent and uniform."""
 
+    @override
     def draw_from(
-        self, n: int, path: GaussianPath, first: float, generator: torch.Generator | None
+        self, n: int, path: GaussianPath, t_min: float, generator: torch.Generator | None
     ) -> DrawnTimes:
-        """Unbiased."""
-        return _uniform_between(first, _uniform(n, generator))
+        return _uniform_between(t_min, _uniform(n, generator))
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,11 @@ class StratifiedTimes(TimeSampler):
     appendix I) with an offset of its own in each stratum.
     """
 
+    @override
     def draw_from(
-        self, n: int, path: GaussianPath, first: float, generator: torch.Generator | None
+        self, n: int, path: GaussianPath, t_min: float, generator: torch.Generator | None
     ) -> DrawnTimes:
-        """Unbiased."""
-        return _uniform_between(first, _stratified(n, generator))
+        return _uniform_between(t_min, _stratified(n, generator))
 
 
 @dataclass(frozen=True)
@@ -101,19 +103,19 @@ class UniformLogSNR(TimeSampler):
     """
 
     def draw_from(
-        self, n: int, path: GaussianPath, first: float, generator: torch.Generator | None
+        self, n: int, path: GaussianPath, t_min: float, generator: torch.Generator | None
     ) -> DrawnTimes:
         """Unbiased; raises `GenzooError` where an end's log-SNR is infinite."""
         u = _stratified(n, generator)
-        high, low = path.log_snr(torch.tensor([first, 1.0], dtype=u.dtype, device=u.device))
+        high, low = path.log_snr(torch.tensor([t_min, 1.0], dtype=u.dtype, device=u.device))
         if not bool((high - low).isfinite()):
             raise GenzooError(
                 "UniformLogSNR needs a finite log-SNR at both ends: a first time above 0, not Linear()"
             )
-        times = path.time_of(high + (low - high) * u).clamp(first, 1)
+        times = path.time_of(high + (low - high) * u).clamp(t_min, 1)
         at = path.at(times)
         slope = 2 * (at.d_sigma / at.sigma - at.d_alpha / at.alpha)
-        return DrawnTimes(times, (high - low) / slope, first, unbiased=True)
+        return DrawnTimes(times, (high - low) / slope, t_min, unbiased=True)
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,11 @@ class LogitNormal(TimeSampler):
         _check_std(self.std)
 
     def draw_from(
-        self, n: int, path: GaussianPath, first: float, generator: torch.Generator | None
+        self, n: int, path: GaussianPath, t_min: float, generator: torch.Generator | None
     ) -> DrawnTimes:
-        """Not corrected: the law is the weighting."""
-        times = first + (1 - first) * torch.sigmoid(self.mean + self.std * _normal(n, generator))
-        return DrawnTimes(times, torch.ones_like(times), first, unbiased=False)
+        """Not corrected: the distribution is the weighting."""
+        times = t_min + (1 - t_min) * torch.sigmoid(self.mean + self.std * _normal(n, generator))
+        return DrawnTimes(times, torch.ones_like(times), t_min, unbiased=False)
 
 
 @dataclass(frozen=True)
@@ -152,12 +154,12 @@ class LogNormalSigma(TimeSampler):
         _check_std(self.std)
 
     def draw_from(
-        self, n: int, path: GaussianPath, first: float, generator: torch.Generator | None
+        self, n: int, path: GaussianPath, t_min: float, generator: torch.Generator | None
     ) -> DrawnTimes:
-        """Not corrected: the law is the weighting."""
+        """Not corrected: the distribution is the weighting."""
         log_sigma = self.mean + self.std * _normal(n, generator)
-        times = path.time_of(-2 * log_sigma).clamp(first, 1)
-        return DrawnTimes(times, torch.ones_like(times), first, unbiased=False)
+        times = path.time_of(-2 * log_sigma).clamp(t_min, 1)
+        return DrawnTimes(times, torch.ones_like(times), t_min, unbiased=False)
 
 
 @dataclass(frozen=True)
@@ -168,12 +170,12 @@ class Importance(Configurable):
     """Intervals of equal length, each with one density."""
     horizon: float = 20.0
     """Losses per interval over which its second moment is averaged."""
-    uniform_share: float = 0.01
+    uniform_fraction: float = 0.01
     """Share of the times drawn uniformly; bounds importance weights by its inverse."""
 
     def __post_init__(self) -> None:
-        if self.bins < 2 or self.horizon < 1 or not 0 < self.uniform_share <= 1:
-            raise GenzooError("Importance needs bins >= 2, horizon >= 1 and 0 < uniform_share <= 1")
+        if self.bins < 2 or self.horizon < 1 or not 0 < self.uniform_fraction <= 1:
+            raise GenzooError("Importance needs bins >= 2, horizon >= 1 and 0 < uniform_fraction <= 1")
 
     def build(self) -> "LearnedImportance":
         """Knows nothing yet, so it draws uniformly."""
@@ -199,14 +201,14 @@ class LearnedImportance(nn.Module, TimeSampler):
     @property
     def masses(self) -> Tensor:
         """The probability of each interval, float64 `[bins]`."""
-        bins, share = self.config.bins, self.config.uniform_share
+        bins, share = self.config.bins, self.config.uniform_fraction
         roots = self.second_moments.double().sqrt()
         if int(self.seen.min()) < self.config.horizon or not float(roots.sum()) > 0:
             return torch.full_like(roots, 1 / bins)
         return (1 - share) * roots / roots.sum() + share / bins
 
     def draw_from(
-        self, n: int, path: GaussianPath, first: float, generator: torch.Generator | None
+        self, n: int, path: GaussianPath, t_min: float, generator: torch.Generator | None
     ) -> DrawnTimes:
         """Unbiased: weights are 1 / density."""
         bins, u = self.config.bins, _stratified(n, generator)
@@ -214,13 +216,13 @@ class LearnedImportance(nn.Module, TimeSampler):
         ends = masses.cumsum(0)
         number = torch.searchsorted(ends, u, right=True).clamp(max=bins - 1)
         inside = 1 - (ends[number] - u) / masses[number]
-        times = first + (1 - first) * (number + inside.clamp(0, 1)) / bins
-        return DrawnTimes(times, (1 - first) / (masses[number] * bins), first, unbiased=True)
+        times = t_min + (1 - t_min) * (number + inside.clamp(0, 1)) / bins
+        return DrawnTimes(times, (1 - t_min) / (masses[number] * bins), t_min, unbiased=True)
 
     @torch.no_grad()
     def update(self, drawn: DrawnTimes, losses: Tensor) -> None:
         """Moves the second moments of the intervals that were hit; a loss that is no finite number is left out."""
-        share = (drawn.times - drawn.first) / (1 - drawn.first)
+        share = (drawn.times - drawn.t_min) / (1 - drawn.t_min)
         number = (share * self.config.bins).long().clamp(0, self.config.bins - 1).to(self.seen.device)
         squares = losses.detach().to(self.second_moments).square()
         finite = squares.isfinite()
@@ -253,11 +255,11 @@ def _device(generator: torch.Generator | None) -> torch.device:
     return torch.device("cpu") if generator is None else generator.device
 
 
-def _uniform_between(first: float, u: Tensor) -> DrawnTimes:
-    times = first + (1 - first) * u
-    return DrawnTimes(times, torch.full_like(times, 1 - first), first, unbiased=True)
+def _uniform_between(t_min: float, u: Tensor) -> DrawnTimes:
+    times = t_min + (1 - t_min) * u
+    return DrawnTimes(times, torch.full_like(times, 1 - t_min), t_min, unbiased=True)
 
 
 def _check_std(std: float) -> None:
     if not std > 0:
-        raise GenzooError(f"a law of times needs std > 0, got {std}")
+        raise GenzooError(f"a timestep distribution needs std > 0, got {std}")

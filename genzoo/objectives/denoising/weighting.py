@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
-from genzoo.objectives.denoising.paths import Coefficients, GaussianPath, Target, spread
+from genzoo.objectives.denoising.paths import Coefficients, GaussianPath, Target, append_dims
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """A network's raw prediction of the target: x_t `[b, ...]` and times float64 `[b]` to y_hat `[b, ...]`."""
@@ -41,7 +42,7 @@ def denoising_loss(
     times = times.to(x.device)
     at, wide = path.at(times), torch.promote_types(x.dtype, torch.float32)
     data, noise = x.to(wide), eps.to(wide)
-    x_t = spread(at.alpha, data) * data + spread(at.sigma, data) * noise
+    x_t = append_dims(at.alpha, data) * data + append_dims(at.sigma, data) * noise
     error = predict(x_t.to(x.dtype), times).to(wide) - target.of(data, noise, at)
     squared = error.square().flatten(1).sum(1)
     return weighting.of_target(at, target).to(squared) * squared
@@ -66,8 +67,8 @@ class Weighting(Configurable, ABC):
 class SimpleNoise(Weighting):
     """w = 1: DDPM's simple loss, whatever is predicted (Ho et al. 2020, equation 14)."""
 
+    @override
     def of_noise(self, path: Coefficients, target: Target) -> Tensor:
-        """1."""
         return torch.ones_like(path.alpha)
 
 
@@ -75,8 +76,8 @@ class SimpleNoise(Weighting):
 class TargetWeighting(Weighting):
     """|y - y_hat|^2 as it is: flow matching with the velocity, EDM with its F, DDPM with the noise."""
 
+    @override
     def of_noise(self, path: Coefficients, target: Target) -> Tensor:
-        """(det / alpha)^2."""
         return (_det(path, target) / path.alpha) ** 2
 
     def of_target(self, path: Coefficients, target: Target) -> Tensor:
@@ -95,8 +96,8 @@ class MinSNR(Weighting):
         if not self.gamma > 0:
             raise GenzooError(f"MinSNR needs gamma > 0, got {self.gamma}")
 
+    @override
     def of_noise(self, path: Coefficients, target: Target) -> Tensor:
-        """min(1, gamma / SNR)."""
         return (self.gamma * (path.sigma / path.alpha) ** 2).clamp(max=1)
 
 
@@ -141,8 +142,8 @@ class SigmoidWeighting(Weighting):
     shift: float = 2.0
     """The log-SNR at which the weight is half of the bound's."""
 
+    @override
     def of_noise(self, path: Coefficients, target: Target) -> Tensor:
-        """Of the noise's error."""
         log_snr = 2 * (path.alpha.log() - path.sigma.log())
         return torch.sigmoid(self.shift - log_snr) * ELBOWeighting().of_noise(path, target)
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import DataSpec
 from genzoo.objectives.elbo import importance_weighted_bound, importance_weighted_stderr
 
@@ -96,7 +96,7 @@ class Evidence:
     nats: Tensor
     stderr: Tensor
     log_weights: Tensor
-    kind: Likelihood = Likelihood.LOWER_BOUND
+    kind: LikelihoodKind = LikelihoodKind.LOWER_BOUND
     details: dict[str, Any] = field(default_factory=dict)
 
     def as_log_likelihood(self, spec: DataSpec) -> LogLikelihood:
@@ -167,12 +167,12 @@ def hmc_transition(
 
     A trajectory that leaves the numbers (overflow, NaN) is rejected.
     """
-    velocity = _drawn(torch.randn, z, generator)
+    velocity = _random_like(torch.randn, z, generator)
     end = leapfrog(log_density, z, velocity, step_size, steps)
     kinetic = 0.5 * (velocity.square().sum(-1) - end.velocity.square().sum(-1))
     probability = (end.log_density_after - end.log_density_before + kinetic).exp().clamp(max=1)
     probability = torch.where(probability.isnan(), torch.zeros_like(probability), probability)
-    accepted = _drawn(torch.rand, probability, generator) < probability
+    accepted = _random_like(torch.rand, probability, generator) < probability
     return torch.where(accepted[..., None], end.z, z), probability
 
 
@@ -313,7 +313,7 @@ def _value_and_gradient(log_density: LogDensity, z: Tensor) -> tuple[Tensor, Ten
     return value.detach(), gradient
 
 
-def _drawn(draw: Callable[..., Tensor], like: Tensor, generator: torch.Generator | None) -> Tensor:
+def _random_like(draw: Callable[..., Tensor], like: Tensor, generator: torch.Generator | None) -> Tensor:
     """torch.randn or torch.rand in the shape and type of `like`, on the generator's device, then moved."""
     device = like.device if generator is None else generator.device
     return draw(like.shape, generator=generator, dtype=like.dtype, device=device).to(like.device)

@@ -3,8 +3,8 @@
     P(x) = int P(x | G(z)) p(z) dz,    P(x | G(z)) discretised Gaussians of one scale around the generator's image
 
 by annealed importance sampling (Wu et al. 2017, "On the Quantitative Analysis of Decoder-Based Generative Models"),
-with its gap measured on simulated data. What is judged is the *noised* generator: the scale is part of the model and
-must be chosen on other images (`choose_scale`), and the figure is not to be ranked beside those of models that were
+with its gap measured on simulated data. What is evaluated is the generator *plus noise*: the scale is part of the model
+and must be chosen on other images (`choose_scale`), and the figure is not to be ranked beside those of models that were
 trained for likelihood.
 """
 
@@ -34,7 +34,7 @@ class Decoder(typing.Protocol):
     """A generator of images from z ~ N(0, 1)."""
 
     spec: DataSpec
-    latents: int
+    latent_dim: int
     """Numbers in z."""
 
     @property
@@ -43,7 +43,7 @@ class Decoder(typing.Protocol):
         ...
 
     def generate(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Latents `[b, latents]` to images `[b, *spec.shape]` on the scale of bin centres, differentiable."""
+        """Latents `[b, latent_dim]` to images `[b, *spec.shape]` on the scale of bin centres, differentiable."""
         ...
 
 
@@ -69,7 +69,7 @@ def decoder_likelihood(
     """log P(images | cond) `[n]` of the generator plus noise of standard deviation `scale` (the images' range is 2).
 
     A stochastic lower bound. `details` hold the scale and `bdmc_gap`, in nats on as many as `simulated` images drawn
-    from the noised generator itself (0: not measured). Real-valued data get a density. Raises `GenzooError` for a
+    from the generator plus noise itself (0: not measured). Real-valued data get a density. Raises `GenzooError` for a
     scale that is not positive.
     """
     if not scale > 0:
@@ -115,7 +115,7 @@ class _Observed:
 
     def path(self, images: Tensor) -> AnnealingPath:
         """From the prior to p(x, z) of `images` `[b, ...]`; latents come as `[k, b, d]`."""
-        shape = (len(images), self.model.latents)
+        shape = (len(images), self.model.latent_dim)
 
         def draw(k: int, generator: torch.Generator | None) -> Tensor:
             device = self.model.device if generator is None else generator.device

@@ -2,12 +2,12 @@
 
     -log P(k) <= KL(q(x_1|x) || N(0, sigma(1)^2 I))                               prior
                + 1/2 int E|x - x_hat(x_t, t)|^2 dSNR(t)   over t from 1 to first  diffusion
-               + E[-log P(k | x_first)]                                           decoder
+               + E[-log P(k | x_t_min)]                                           decoder
 
 (Kingma et al. 2021, "Variational Diffusion Models", equations 11 to 18), x being the `bin_centres` of the image. In
 T steps the diffusion term is a sum over i of (SNR(t_{i-1}) - SNR(t_i)) / 2 E|x - x_hat|^2 (equation 13; Ho et al.
 2020, equation 5), that is expm1(log SNR(t_{i-1}) - log SNR(t_i)) / 2 E|eps - eps_hat|^2. The decoder is VDM's softmax
-over the levels, P(k | x_first) proportional to N(x_first / alpha; x_k, sigma^2 / alpha^2): normalised by
+over the levels, P(k | x_t_min) proportional to N(x_t_min / alpha; x_k, sigma^2 / alpha^2): normalised by
 construction, with no clamp. All terms are unbiased, for any network whatever, so the kind is LOWER_BOUND.
 
 Times are drawn uniformly in log(1 + SNR), where the integrand is
@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
+from typing_extensions import Self, override
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import DataSpec
-from genzoo.objectives.denoising.paths import Denoise, GaussianPath
+from genzoo.objectives.denoising.paths import Denoiser, GaussianPath
 from genzoo.objectives.dequantisation import bin_centres
 from genzoo.objectives.elbo import normal_noise
 from genzoo.objectives.likelihood.protocol import Protocol
@@ -46,7 +46,7 @@ class DiffusionBound:
     decoder: Tensor
     stderr: Tensor | None
     details: dict[str, Any] = field(default_factory=dict)
-    kind: Likelihood = Likelihood.LOWER_BOUND
+    kind: LikelihoodKind = LikelihoodKind.LOWER_BOUND
 
     @property
     def nats(self) -> Tensor:
@@ -63,7 +63,7 @@ class DiffusionBound:
 class BoundProtocol(Protocol):
     """`diffusion_bound`, as a model is asked for it."""
 
-    first: float = 1e-4
+    t_min: float = 1e-4
     """Time of the last latent, which the decoder rounds."""
     steps: int | None = None
     """T; None: continuous time."""
@@ -71,13 +71,13 @@ class BoundProtocol(Protocol):
     """Network evaluations per image; None: every step once."""
 
     @property
-    def kind(self) -> Likelihood:
-        """All terms are unbiased."""
-        return Likelihood.LOWER_BOUND
+    @override
+    def kind(self) -> LikelihoodKind:
+        return LikelihoodKind.LOWER_BOUND
 
     def measure(
         self,
-        denoise: Denoise,
+        denoise: Denoiser,
         path: GaussianPath,
         images: Tensor,
         spec: DataSpec,
@@ -89,36 +89,38 @@ class BoundProtocol(Protocol):
                 "the diffusion bound needs integer images: use an OdeProtocol for real-valued data"
             )
         bound = diffusion_bound(
-            denoise, path, images, spec.levels, first=self.first, steps=self.steps, times=self.times,
+            denoise, path, images, spec.levels, t_min=self.t_min, steps=self.steps, times=self.times,
             generator=generator,
         )  # fmt: skip
         return bound.as_log_likelihood(spec)
 
 
 def diffusion_bound(
-    denoise: Denoise,
+    denoise: Denoiser,
     path: GaussianPath,
     images: Tensor,
     levels: int,
     *,
-    first: float,
+    t_min: float,
     steps: int | None = None,
     times: int | None = 16,
     dtype: torch.dtype = torch.float32,
     generator: torch.Generator | None = None,
 ) -> DiffusionBound:
-    """The bound for integer `images` `[n, ...]` of a model whose last latent is x at time `first`.
+    """The bound for integer `images` `[n, ...]` of a model whose last latent is x at time `t_min`.
 
-    `steps` None is continuous time, else T equal steps between `first` and 1 (DDPM's betas of N steps are T = N - 1
+    `steps` None is continuous time, else T equal steps between `t_min` and 1 (DDPM's betas of N steps are T = N - 1
     from first = 1 / N). `times` is the number of network evaluations per image; None takes every step once, else
     steps are drawn by their part of log(1 + SNR).
     The network is asked in `dtype`. Raises `GenzooError` where sigma(first) is 0 or a prediction is not finite.
     """
-    _check(path, first, steps, times)
+    _check(path, t_min, steps, times)
     x, samples = bin_centres(images, levels, dtype), []
-    law = _Continuous(path, first) if steps is None else _Discrete.of(path, first, steps, every=times is None)
+    distribution = (
+        _Continuous(path, t_min) if steps is None else _Discrete.of(path, t_min, steps, every=times is None)
+    )
     for u in stratified(len(x), times or steps or 1, generator).to(x.device):
-        t, weight = law.at(u)
+        t, weight = distribution.at(u)
         samples.append(weight * denoising_error(denoise, path, x, t, normal_noise(x, generator)))
     diffusion, stderr = _mean_over_strata(torch.stack(samples))
     if not diffusion.isfinite().all():
@@ -126,21 +128,21 @@ def diffusion_bound(
             "the diffusion bound is not finite: the network's x or eps overflows; a target other than noise helps "
             "where alpha(1) = 0"
         )
-    details = {"estimator": "diffusion bound", "first": first, "steps": steps, "times": len(samples)}
-    decoder = decoder_table(path, first, levels).to(x.device)[images.long()].flatten(1).sum(1)
+    details = {"estimator": "diffusion bound", "t_min": t_min, "steps": steps, "times": len(samples)}
+    decoder = decoder_table(path, t_min, levels).to(x.device)[images.long()].flatten(1).sum(1)
     return DiffusionBound(_prior(path, x), diffusion, decoder, stderr, details)
 
 
-def denoising_error(denoise: Denoise, path: GaussianPath, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+def denoising_error(denoise: Denoiser, path: GaussianPath, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """|x - x_hat|^2 float64 `[n]` of data and noise `[n, ...]` at times `t` `[n]`.
 
     Where the signal is the stronger it is had from the noise, as |eps - eps_hat|^2 / SNR: in float32 x_t - x_hat has
     few digits there. Either is the error of some denoiser, so the bound holds even if the two do not agree.
     """
     with torch.no_grad():
-        solved = denoise(path.mix(x, eps, t), t)
+        prediction = denoise(path.mix(x, eps, t), t)
     of_x, of_eps = (
-        (a - b).flatten(1).double().square().sum(1) for a, b in zip((x, eps), solved, strict=True)
+        (a - b).flatten(1).double().square().sum(1) for a, b in zip((x, eps), prediction, strict=True)
     )
     log_snr = path.log_snr(t)
     return torch.where(log_snr < 0, of_x, of_eps * torch.exp(-log_snr))
@@ -149,26 +151,26 @@ def denoising_error(denoise: Denoise, path: GaussianPath, x: Tensor, t: Tensor, 
 # --- decoder -------------------------------------------------------------------------------------------------
 
 
-def level_log_probs(x_first: Tensor, path: GaussianPath, first: float, levels: int) -> Tensor:
-    """log P(k | x_first) of every level, float64: `[...]` to `[..., levels]`."""
-    alpha, sigma, _, _ = path.at(torch.tensor(first, dtype=torch.float64, device=x_first.device))
-    centres = bin_centres(torch.arange(levels, device=x_first.device), levels)
-    offset = (x_first.double()[..., None] - alpha * centres) / sigma
+def level_log_probs(x_t_min: Tensor, path: GaussianPath, t_min: float, levels: int) -> Tensor:
+    """log P(k | x_t_min) of every level, float64: `[...]` to `[..., levels]`."""
+    alpha, sigma, _, _ = path.at(torch.tensor(t_min, dtype=torch.float64, device=x_t_min.device))
+    centres = bin_centres(torch.arange(levels, device=x_t_min.device), levels)
+    offset = (x_t_min.double()[..., None] - alpha * centres) / sigma
     return (-0.5 * offset**2).log_softmax(-1)
 
 
-def decoder_table(path: GaussianPath, first: float, levels: int) -> Tensor:
-    """E[-log P(k | x_first)] with x_first from the level k itself, float64 `[levels]` in nats.
+def decoder_table(path: GaussianPath, t_min: float, levels: int) -> Tensor:
+    """E[-log P(k | x_t_min)] with x_t_min from the level k itself, float64 `[levels]` in nats.
 
     A one-dimensional integral over the noise, so there is no need of Monte Carlo: the trapezoid rule with steps of a
     tenth on [-10, 10] is exact to rounding for such smooth integrands.
     """
-    alpha, sigma, _, _ = path.at(torch.tensor(first, dtype=torch.float64))
+    alpha, sigma, _, _ = path.at(torch.tensor(t_min, dtype=torch.float64))
     eps = torch.linspace(-10, 10, 201, dtype=torch.float64)
     density = (-0.5 * eps**2).softmax(0)
     table = []
     for k, centre in enumerate(bin_centres(torch.arange(levels), levels)):
-        log_probs = level_log_probs(alpha * centre + sigma * eps, path, first, levels)
+        log_probs = level_log_probs(alpha * centre + sigma * eps, path, t_min, levels)
         table.append(-(density * log_probs[:, k]).sum())
     return torch.stack(table)
 
@@ -200,11 +202,11 @@ class _Continuous:
     """Times at which y = log(1 + SNR) is uniform; dSNR = (1 + SNR) dy."""
 
     path: GaussianPath
-    first: float
+    t_min: float
 
     def at(self, u: Tensor) -> _Weighted:
         """From uniform numbers `[n]`."""
-        ends = torch.tensor([self.first, 1.0], dtype=torch.float64, device=u.device)
+        ends = torch.tensor([self.t_min, 1.0], dtype=torch.float64, device=u.device)
         high, low = _log_one_plus_snr(self.path, ends)
         y = high + (low - high) * u
         log_snr = y + torch.log(-torch.expm1(-y))  # log(exp(y) - 1) without overflow
@@ -220,9 +222,9 @@ class _Discrete:
     shares: Tensor
 
     @classmethod
-    def of(cls, path: GaussianPath, first: float, steps: int, *, every: bool) -> Self:
+    def of(cls, path: GaussianPath, t_min: float, steps: int, *, every: bool) -> Self:
         """With equal shares where every step is taken, else by their part of log(1 + SNR)."""
-        t = torch.linspace(first, 1, steps + 1, dtype=torch.float64)
+        t = torch.linspace(t_min, 1, steps + 1, dtype=torch.float64)
         shares = torch.ones(steps, dtype=torch.float64) if every else -_log_one_plus_snr(path, t).diff()
         return cls(path, t, shares / shares.sum())
 
@@ -258,10 +260,10 @@ def _mean_over_strata(samples: Tensor) -> tuple[Tensor, Tensor | None]:
     return samples.mean(0), (variance / m).sqrt()
 
 
-def _check(path: GaussianPath, first: float, steps: int | None, times: int | None) -> None:
-    if not 0 <= first < 1 or not path.log_snr(torch.tensor(first, dtype=torch.float64)).isfinite():
+def _check(path: GaussianPath, t_min: float, steps: int | None, times: int | None) -> None:
+    if not 0 <= t_min < 1 or not path.log_snr(torch.tensor(t_min, dtype=torch.float64)).isfinite():
         raise GenzooError(
-            f"{path} has no noise at t = {first}: the bound's first time must be larger, say 1e-3"
+            f"{path} has no noise at t = {t_min}: the bound's first time must be larger, say 1e-3"
         )
     given = [n for n in (times, steps) if n is not None]
     if not given or min(given) < 1:

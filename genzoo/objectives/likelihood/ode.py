@@ -1,13 +1,13 @@
 """Likelihood by the probability-flow ODE: the change of variables along a continuous normalising flow.
 
-    dx_t/dt = v(x_t, t),    log p_first(x_first) = log N(x_1; 0, sigma(1)^2 I) + int_first^1 div v(x_t, t) dt
+    dx_t/dt = v(x_t, t),    log p_t_min(x_t_min) = log N(x_1; 0, sigma(1)^2 I) + int_t_min^1 div v(x_t, t) dt
 
 (Chen et al. 2018, theorem 1; Song et al. 2021, equation 39; Lipman et al. 2023, appendix C; time runs from data at
-t = `first` to noise at t = 1). The model is what the ODE makes of N(0, sigma(1)^2 I); where alpha(1) is not quite
+t = `t_min` to noise at t = 1). The model is what the ODE makes of N(0, sigma(1)^2 I); where alpha(1) is not quite
 0, noised data differ a little from that, and the likelihood is charged for it. Its density of images is that of
-x = x_first / alpha(first), so
+x = x_t_min / alpha(t_min), so
 
-    log p(x) = log p_first(alpha(first) x) + D log alpha(first).
+    log p(x) = log p_t_min(alpha(t_min) x) + D log alpha(t_min).
 
 Discrete images are dequantised (`genzoo.objectives.dequantisation`), which gives lower bounds in expectation;
 the solver then adds an error of no known sign. So the kind is ESTIMATE, for the exact divergence too, and
@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 import torch
 import torchdiffeq
 from torch import Tensor
-from typing_extensions import Self
+from typing_extensions import Self, override
 
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood, bits_per_dim
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood, bits_per_dim
 from genzoo.core.spec import DataSpec
-from genzoo.objectives.denoising.paths import Denoise, GaussianPath, velocity_of
+from genzoo.objectives.denoising.paths import Denoiser, GaussianPath, velocity_of
 from genzoo.objectives.dequantisation import Dequantisation, UniformDequantisation
 from genzoo.objectives.elbo import LOG_2PI, importance_weighted_bound, importance_weighted_stderr
 from genzoo.objectives.likelihood.divergence import Divergence, Hutchinson, velocity_and_divergence
@@ -38,14 +38,14 @@ from genzoo.objectives.likelihood.protocol import Protocol
 State = tuple[Tensor, ...]
 """x `[b, ...]` and the integral of the divergence `[b]`, both float64."""
 Field = Callable[[Tensor, State], State]
-"""Clock, a float64 scalar, and state to the state's derivative."""
+"""The variable of integration, a float64 scalar, and the state to the state's derivative."""
 
 
 # --- solvers -------------------------------------------------------------------------------------------------
 
 
 class Solver(Configurable, ABC):
-    """Integrates a field between two values of the clock."""
+    """Integrates a field between two values of its variable."""
 
     @abstractmethod
     def solve(self, of: Field, state: State, start: float, end: float) -> State:
@@ -70,12 +70,12 @@ class DormandPrince(Solver):
 
         Left alone it would step past the end, or start with a step that leads there: paths end at t = 1.
         """
-        clock = torch.tensor([start, end], dtype=torch.float64, device=state[0].device)
-        within = {"first_step": 0.01 * (end - start), "step_t": clock[1:]}
+        ends = torch.tensor([start, end], dtype=torch.float64, device=state[0].device)
+        within = {"first_step": 0.01 * (end - start), "step_t": ends[1:]}
         options = {"max_num_steps": self.most_steps, **within}
         try:
             states = torchdiffeq.odeint(
-                of, state, clock, rtol=self.tolerance, atol=self.tolerance, method="dopri5", options=options
+                of, state, ends, rtol=self.tolerance, atol=self.tolerance, method="dopri5", options=options
             )
         except AssertionError as error:
             reason = str(error).split(":")[0]
@@ -107,8 +107,8 @@ class RungeKutta4(Solver):
         states = torchdiffeq.odeint(of, state, ends, method="rk4", options=options)
         return tuple(s[-1] for s in states)
 
+    @override
     def finer(self) -> Self:
-        """Twice the steps."""
         return replace(self, steps=2 * self.steps)
 
 
@@ -123,30 +123,31 @@ class OdeDensity(NamedTuple):
 
 
 def ode_log_density(
-    denoise: Denoise,
+    denoise: Denoiser,
     path: GaussianPath,
     x: Tensor,
     *,
-    first: float,
+    t_min: float,
     divergence: Divergence | None = None,
     solver: Solver | None = None,
     generator: torch.Generator | None = None,
 ) -> OdeDensity:
-    """log p_first(x) of real `x` `[n, ...]` that stand at time `first` of `path`, in the network's type.
+    """log p_t_min(x) of real `x` `[n, ...]` that stand at time `t_min` of `path`, in the network's type.
 
     By default one Hutchinson probe and `DormandPrince`. State and divergence are integrated in float64, the network is
-    asked in the type of `x`. Raises `GenzooError` where the path has no finite velocity at `first` or the
+    asked in the type of `x`. Raises `GenzooError` where the path has no finite velocity at `t_min` or the
     solver fails.
     """
     directions = (divergence or Hutchinson()).directions(x, generator)
-    return _integrated(denoise, path, x, first, directions, solver or DormandPrince())
+    return _integrated(denoise, path, x, t_min, directions, solver or DormandPrince())
 
 
 def _integrated(
-    denoise: Denoise, path: GaussianPath, x: Tensor, first: float, directions: Tensor, solver: Solver
+    denoise: Denoiser, path: GaussianPath, x: Tensor, t_min: float, directions: Tensor, solver: Solver
 ) -> OdeDensity:
-    """The clock is u = sqrt(t): the noise of variance-preserving paths starts with sqrt(t), smooth in u."""
-    _check_first(path, first)
+    """The variable of integration is u = sqrt(t): the noise of variance-preserving paths starts with sqrt(t), smooth in
+    u."""
+    _check_t_min(path, t_min)
     nfe = 0
 
     def of(u: Tensor, state: State) -> State:
@@ -161,7 +162,7 @@ def _integrated(
 
     with torch.no_grad():
         start = (x.double(), torch.zeros(len(x), dtype=torch.float64, device=x.device))
-        x_1, integral = solver.solve(of, start, math.sqrt(first), 1.0)
+        x_1, integral = solver.solve(of, start, math.sqrt(t_min), 1.0)
         nats = _log_noise(path, x_1) + integral
     if not nats.isfinite().all():
         raise GenzooError(
@@ -170,9 +171,9 @@ def _integrated(
     return OdeDensity(nats, nfe)
 
 
-def _check_first(path: GaussianPath, first: float) -> None:
-    if not (0 <= first < 1 and all(c.isfinite() for c in path.at(torch.tensor(first, dtype=torch.float64)))):
-        raise GenzooError(f"{path} has no finite velocity at t = {first}: start a little later, say at 1e-5")
+def _check_t_min(path: GaussianPath, t_min: float) -> None:
+    if not (0 <= t_min < 1 and all(c.isfinite() for c in path.at(torch.tensor(t_min, dtype=torch.float64)))):
+        raise GenzooError(f"{path} has no finite velocity at t = {t_min}: start a little later, say at 1e-5")
 
 
 def _log_noise(path: GaussianPath, x_1: Tensor) -> Tensor:
@@ -192,7 +193,7 @@ class OdeProtocol(Protocol):
     be exponentiated and lift the "bound" by up to s^2 / 2.
     """
 
-    first: float = 1e-5
+    t_min: float = 1e-5
     """Time at which the ODE starts."""
     solver: Solver = field(default_factory=DormandPrince)
     divergence: Divergence = field(default_factory=Hutchinson)
@@ -213,19 +214,19 @@ class OdeProtocol(Protocol):
             )
 
     @property
-    def kind(self) -> Likelihood:
+    def kind(self) -> LikelihoodKind:
         """The solver's error has no known sign."""
-        return Likelihood.ESTIMATE
+        return LikelihoodKind.ESTIMATE
 
+    @override
     def measure(
         self,
-        denoise: Denoise,
+        denoise: Denoiser,
         path: GaussianPath,
         images: Tensor,
         spec: DataSpec,
         generator: torch.Generator | None = None,
     ) -> LogLikelihood:
-        """`ode_bound` in float32."""
         return ode_bound(
             denoise, path, images, spec.levels, protocol=self, generator=generator
         ).as_log_likelihood(spec)
@@ -234,7 +235,7 @@ class OdeProtocol(Protocol):
         """The protocol and the network evaluations per draw, as JSON-able values."""
         return {
             "estimator": "probability-flow ODE",
-            "first": self.first,
+            "t_min": self.t_min,
             "solver": str(self.solver),
             "divergence": str(self.divergence),
             "dequantisation": str(self.dequantisation),
@@ -251,7 +252,7 @@ class OdeLikelihood:
     nats: Tensor
     stderr: Tensor | None
     details: dict[str, Any]
-    kind: Likelihood = Likelihood.ESTIMATE
+    kind: LikelihoodKind = LikelihoodKind.ESTIMATE
 
     def as_log_likelihood(self, spec: DataSpec) -> LogLikelihood:
         """The same figures as a model of `spec` reports them."""
@@ -259,7 +260,7 @@ class OdeLikelihood:
 
 
 def ode_bound(
-    denoise: Denoise,
+    denoise: Denoiser,
     path: GaussianPath,
     images: Tensor,
     levels: int | None,
@@ -275,7 +276,7 @@ def ode_bound(
     """
     protocol, log_weights, nfe = protocol or OdeProtocol(), [], []
     for k in range(protocol.draws):
-        x, log_q = _drawn(protocol, images, levels, generator)
+        x, log_q = _dequantised(protocol, images, levels, generator)
         directions = protocol.divergence.directions(x.to(dtype), generator)
         density = _density_of_data(denoise, path, x.to(dtype), protocol, directions)
         if k == 0:
@@ -301,7 +302,7 @@ def over_draws(log_weights: Tensor, importance_weighted: bool) -> tuple[Tensor, 
     return nats, log_weights.std(0) / len(log_weights) ** 0.5 if len(log_weights) > 1 else None
 
 
-def _drawn(
+def _dequantised(
     protocol: OdeProtocol, images: Tensor, levels: int | None, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """x `[n, ...]` and log q(x) `[n]`; real data are x already."""
@@ -311,12 +312,12 @@ def _drawn(
 
 
 def _density_of_data(
-    denoise: Denoise, path: GaussianPath, x: Tensor, protocol: OdeProtocol, directions: Tensor
+    denoise: Denoiser, path: GaussianPath, x: Tensor, protocol: OdeProtocol, directions: Tensor
 ) -> OdeDensity:
-    """log p(x) = log p_first(alpha x) + D log alpha."""
-    alpha = path.at(torch.tensor(protocol.first, dtype=torch.float64, device=x.device)).alpha
-    x_first = x * alpha.to(x.dtype)
-    density = _integrated(denoise, path, x_first, protocol.first, directions, protocol.solver)
+    """log p(x) = log p_t_min(alpha x) + D log alpha."""
+    alpha = path.at(torch.tensor(protocol.t_min, dtype=torch.float64, device=x.device)).alpha
+    x_t_min = x * alpha.to(x.dtype)
+    density = _integrated(denoise, path, x_t_min, protocol.t_min, directions, protocol.solver)
     return OdeDensity(density.nats + x.shape[1:].numel() * alpha.log(), density.nfe)
 
 

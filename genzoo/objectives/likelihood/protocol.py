@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from genzoo.core.config import Configurable
-from genzoo.core.log_likelihood import Likelihood, LogLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.passes import slices
 from genzoo.core.spec import DataSpec
 from genzoo.nn.embeddings import Condition
-from genzoo.objectives.denoising.paths import Denoise, GaussianPath
+from genzoo.objectives.denoising.paths import Denoiser, GaussianPath
 
 
 class Protocol(Configurable, ABC):
@@ -20,13 +20,13 @@ class Protocol(Configurable, ABC):
 
     @property
     @abstractmethod
-    def kind(self) -> Likelihood:
+    def kind(self) -> LikelihoodKind:
         """What its figures are."""
 
     @abstractmethod
     def measure(
         self,
-        denoise: Denoise,
+        denoise: Denoiser,
         path: GaussianPath,
         images: Tensor,
         spec: DataSpec,
@@ -65,7 +65,7 @@ class DenoisingModel(typing.Protocol):
         """Where the parameters are."""
         ...
 
-    def denoiser(self, embedded: Tensor | None) -> Denoise:
+    def denoiser(self, embedded: Tensor | None) -> Denoiser:
         """The network under the conditions `embedded` `[b, 64]`, or None."""
         ...
 
@@ -84,7 +84,7 @@ def measured(
     every = torch.arange(classes).repeat_interleave(len(images))
     repeated = images.repeat(classes, *[1] * (images.ndim - 1))
     first = _measured(model, protocol, repeated, every, generator)
-    fresh = protocol.kind is Likelihood.LOWER_BOUND
+    fresh = protocol.kind is LikelihoodKind.LOWER_BOUND
     again = _measured(model, protocol, repeated, every, generator) if fresh else first
     total = summed_over_classes(first, again, classes)
     return replace(total, details={**total.details, "conditional": False})

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
-from genzoo.objectives.denoising.paths import Coefficients, Denoise, GaussianPath, Solved
+from genzoo.objectives.denoising.paths import Coefficients, Denoiser, GaussianPath, Prediction
 
 CLEAN = 1e-6
 """sigma / alpha up to which a time counts as free of noise: the rounding of a path's square root, no more."""
@@ -21,7 +21,7 @@ class Sampler(Configurable, ABC):
     @abstractmethod
     def run(
         self,
-        denoise: Denoise,
+        denoise: Denoiser,
         path: GaussianPath,
         times: Tensor,
         x: Tensor,
@@ -54,7 +54,7 @@ def descending_steps_of(times: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     return steps_of(times)
 
 
-def ask(denoise: Denoise, x: Tensor, t: Tensor) -> Solved:
+def predict_at(denoise: Denoiser, x: Tensor, t: Tensor) -> Prediction:
     """What the network sees in `x` `[b, ...]` at time `t` `[]`, which it gets as float64 `[b]`."""
     return denoise(x, t.to(x.device).expand(len(x)))
 
@@ -64,11 +64,11 @@ def is_clean(at: Coefficients) -> bool:
     return bool(at.sigma <= CLEAN * at.alpha)
 
 
-def kept_share(at_t: Coefficients, at_s: Coefficients) -> Tensor:
+def signal_ratio(at_t: Coefficients, at_s: Coefficients) -> Tensor:
     """alpha_t sigma_s / (alpha_s sigma_t), from 0 (x_t tells nothing of x_s but x^) to 1 (a step of no length)."""
     return at_t.alpha * at_s.sigma / (at_s.alpha * at_t.sigma)
 
 
-def ddim_step(solved: Solved, at_s: Coefficients) -> Tensor:
+def ddim_step(prediction: Prediction, at_s: Coefficients) -> Tensor:
     """x_s `[b, ...]` of the data and noise seen in x_t, for any t (Song, Meng & Ermon 2021, equation 13)."""
-    return at_s.alpha * solved.x + at_s.sigma * solved.eps
+    return at_s.alpha * prediction.x0 + at_s.sigma * prediction.eps

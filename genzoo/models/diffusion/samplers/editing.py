@@ -5,11 +5,11 @@ from torch import Tensor
 
 from genzoo.core.errors import GenzooError
 from genzoo.models.diffusion.samplers.base_sampler import Sampler
-from genzoo.objectives.denoising.paths import Denoise, GaussianPath
+from genzoo.objectives.denoising.paths import Denoiser, GaussianPath
 from genzoo.objectives.elbo import normal_noise
 
 
-def invert(sampler: Sampler, denoise: Denoise, path: GaussianPath, times: Tensor, x: Tensor) -> Tensor:
+def invert(sampler: Sampler, denoise: Denoiser, path: GaussianPath, times: Tensor, x: Tensor) -> Tensor:
     """The noise `[b, ...]` at times[0] from which the probability-flow ODE leads to data `x` `[b, ...]` at times[-1].
 
     DDIM inversion (Song, Meng & Ermon 2021, section 5.4) by any solver that draws no noise; `times` descend, as for
@@ -21,7 +21,7 @@ def invert(sampler: Sampler, denoise: Denoise, path: GaussianPath, times: Tensor
 
 def impute(
     sampler: Sampler,
-    denoise: Denoise,
+    denoise: Denoiser,
     path: GaussianPath,
     times: Tensor,
     images: Tensor,

@@ -21,7 +21,7 @@ class Sampling(Configurable):
     steps: int = 30
     """Steps of the grid."""
     guidance: float = 1.0
-    """How far the condition is followed beyond what the data do; 1: as they do."""
+    """Classifier-free guidance scale; 1 turns guidance off."""
     guidance_from: float = 0.0
     """Guidance holds from this time ..."""
     guidance_to: float = 1.0

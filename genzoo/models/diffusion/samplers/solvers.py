@@ -19,18 +19,19 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 from torchdiffeq import odeint
+from typing_extensions import override
 
 from genzoo.core.errors import GenzooError
 from genzoo.models.diffusion.samplers.base_sampler import (
     Sampler,
-    ask,
     ddim_step,
     descending_steps_of,
     is_clean,
-    kept_share,
+    predict_at,
+    signal_ratio,
     steps_of,
 )
-from genzoo.objectives.denoising.paths import Coefficients, Denoise, GaussianPath, Solved, velocity_of
+from genzoo.objectives.denoising.paths import Coefficients, Denoiser, GaussianPath, Prediction, velocity_of
 from genzoo.objectives.elbo import normal_noise
 
 _POINTS, _WEIGHTS = leggauss(10)
@@ -59,7 +60,7 @@ class Ancestral(Sampler):
 
     def run(
         self,
-        denoise: Denoise,
+        denoise: Denoiser,
         path: GaussianPath,
         times: Tensor,
         x: Tensor,
@@ -67,9 +68,11 @@ class Ancestral(Sampler):
     ) -> Tensor:
         """One call per step; the last step adds no noise if it ends at sigma = 0."""
         for t, s in descending_steps_of(times):
-            solved, at_t, at_s = ask(denoise, x, t), path.at(t), path.at(s)
-            kept = kept_share(at_t, at_s)
-            x = at_s.alpha * solved.x + at_s.sigma * kept * solved.eps  # the mean above, with x_t put in
+            prediction, at_t, at_s = predict_at(denoise, x, t), path.at(t), path.at(s)
+            kept = signal_ratio(at_t, at_s)
+            x = (
+                at_s.alpha * prediction.x0 + at_s.sigma * kept * prediction.eps
+            )  # the mean above, with x_t put in
             if not is_clean(at_s):
                 scale = at_s.sigma ** (1 - self.upper) * at_t.sigma**self.upper
                 x = x + scale * (1 - kept**2).sqrt() * normal_noise(x, generator)
@@ -92,7 +95,7 @@ class DDIM(Sampler):
 
     def run(
         self,
-        denoise: Denoise,
+        denoise: Denoiser,
         path: GaussianPath,
         times: Tensor,
         x: Tensor,
@@ -100,13 +103,13 @@ class DDIM(Sampler):
     ) -> Tensor:
         """One call per step; times may ascend where eta is 0."""
         for t, s in descending_steps_of(times) if self.eta else steps_of(times):
-            solved, at_s = ask(denoise, x, t), path.at(s)
+            prediction, at_s = predict_at(denoise, x, t), path.at(s)
             if self.eta == 0 or is_clean(at_s):
-                x = ddim_step(solved, at_s)
+                x = ddim_step(prediction, at_s)
                 continue
-            share = self.eta**2 * (1 - kept_share(path.at(t), at_s) ** 2)
-            noise = (1 - share).sqrt() * solved.eps + share.sqrt() * normal_noise(x, generator)
-            x = at_s.alpha * solved.x + at_s.sigma * noise
+            share = self.eta**2 * (1 - signal_ratio(path.at(t), at_s) ** 2)
+            noise = (1 - share).sqrt() * prediction.eps + share.sqrt() * normal_noise(x, generator)
+            x = at_s.alpha * prediction.x0 + at_s.sigma * noise
         return x
 
 
@@ -116,7 +119,7 @@ class Euler(Sampler):
 
     def run(
         self,
-        denoise: Denoise,
+        denoise: Denoiser,
         path: GaussianPath,
         times: Tensor,
         x: Tensor,
@@ -124,9 +127,9 @@ class Euler(Sampler):
     ) -> Tensor:
         """One call per step; times may ascend."""
         for t, s in steps_of(times):
-            solved, at_t, at_s = ask(denoise, x, t), path.at(t), path.at(s)
+            prediction, at_t, at_s = predict_at(denoise, x, t), path.at(t), path.at(s)
             whole = is_clean(at_t) or is_clean(at_s)
-            x = ddim_step(solved, at_s) if whole else x + (s - t) * velocity_of(solved, at_t)
+            x = ddim_step(prediction, at_s) if whole else x + (s - t) * velocity_of(prediction, at_t)
         return x
 
 
@@ -143,7 +146,7 @@ class Heun(Sampler):
 
     def run(
         self,
-        denoise: Denoise,
+        denoise: Denoiser,
         path: GaussianPath,
         times: Tensor,
         x: Tensor,
@@ -151,12 +154,12 @@ class Heun(Sampler):
     ) -> Tensor:
         """Two calls per step, one where the step ends or starts at sigma = 0; times may ascend."""
         for t, s in steps_of(times):
-            solved, at_t, at_s = ask(denoise, x, t), path.at(t), path.at(s)
+            prediction, at_t, at_s = predict_at(denoise, x, t), path.at(t), path.at(s)
             if is_clean(at_t) or is_clean(at_s):
-                x = ddim_step(solved, at_s)
+                x = ddim_step(prediction, at_s)
                 continue
-            velocity = velocity_of(solved, at_t)
-            guess = ask(denoise, x + (s - t) * velocity, s)
+            velocity = velocity_of(prediction, at_t)
+            guess = predict_at(denoise, x + (s - t) * velocity, s)
             x = x + (s - t) / 2 * (velocity + velocity_of(guess, at_s))
         return x
 
@@ -175,24 +178,24 @@ class DPMSolverPP2M(Sampler):
 
     def run(
         self,
-        denoise: Denoise,
+        denoise: Denoiser,
         path: GaussianPath,
         times: Tensor,
         x: Tensor,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """One call per step; times may ascend."""
-        before: Solved | None = None
+        before: Prediction | None = None
         length_before = torch.tensor(torch.inf)
         for t, s in steps_of(times):
-            solved, at_t, at_s = ask(denoise, x, t), path.at(t), path.at(s)
+            prediction, at_t, at_s = predict_at(denoise, x, t), path.at(t), path.at(s)
             length = (path.log_snr(s) - path.log_snr(t)) / 2
-            x = ddim_step(solved, at_s)
+            x = ddim_step(prediction, at_s)
             regular = length.isfinite() and length_before.isfinite() and not is_clean(at_s)
             if before is not None and regular:
-                weight = at_s.alpha * (1 - kept_share(at_t, at_s)) * 0.5 * length / length_before
-                x = x + weight * (solved.x - before.x)
-            before, length_before = solved, length
+                weight = at_s.alpha * (1 - signal_ratio(at_t, at_s)) * 0.5 * length / length_before
+                x = x + weight * (prediction.x0 - before.x0)
+            before, length_before = prediction, length
         return x
 
 
@@ -200,7 +203,7 @@ class _Node(NamedTuple):
     """What the network saw at one time of a multistep method."""
 
     angle: float
-    solved: Solved
+    prediction: Prediction
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,7 @@ class AdamsMoulton(Sampler):
 
     def run(
         self,
-        denoise: Denoise,
+        denoise: Denoiser,
         path: GaussianPath,
         times: Tensor,
         x: Tensor,
@@ -230,7 +233,7 @@ class AdamsMoulton(Sampler):
         w = before = torch.zeros_like(x)
         for t, s in steps_of(times):
             (angle, radius), (goal, goal_radius) = _polar(path.at(t)), _polar(path.at(s))
-            node = _Node(angle, ask(denoise, x, t))
+            node = _Node(angle, predict_at(denoise, x, t))
             w = x / radius
             if nodes:
                 w = before + _arc([node, *nodes], nodes[0].angle, angle)
@@ -256,7 +259,7 @@ class Dopri5(Sampler):
 
     def run(
         self,
-        denoise: Denoise,
+        denoise: Denoiser,
         path: GaussianPath,
         times: Tensor,
         x: Tensor,
@@ -266,22 +269,24 @@ class Dopri5(Sampler):
         ends = [t for pair in steps_of(times) for t in pair]
         noisy = [self._inside(path, t) for t in (ends[0], ends[-1])]
         if noisy[0] != ends[0]:
-            x = ddim_step(ask(denoise, x, ends[0]), path.at(noisy[0]))
+            x = ddim_step(predict_at(denoise, x, ends[0]), path.at(noisy[0]))
         if noisy[0] != noisy[1]:
-            x = self._solved(denoise, path, x, *noisy)
-        return x if noisy[1] == ends[-1] else ddim_step(ask(denoise, x, noisy[1]), path.at(ends[-1]))
+            x = self._integrated(denoise, path, x, *noisy)
+        return x if noisy[1] == ends[-1] else ddim_step(predict_at(denoise, x, noisy[1]), path.at(ends[-1]))
 
+    @override
     def calls(self, steps: int) -> None:
-        """The tolerances decide."""
         return None
 
-    def _solved(self, denoise: Denoise, path: GaussianPath, x: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    def _integrated(
+        self, denoise: Denoiser, path: GaussianPath, x: Tensor, start: Tensor, end: Tensor
+    ) -> Tensor:
         """torchdiffeq steps beyond the end and interpolates unless told; its trial for a first step still may."""
         low, high = min(start, end), max(start, end)
 
         def velocity(t: Tensor, x_t: Tensor) -> Tensor:
             t = t.double().cpu().clamp(low, high)
-            return velocity_of(ask(denoise, x_t, t), path.at(t))
+            return velocity_of(predict_at(denoise, x_t, t), path.at(t))
 
         ends, options = torch.stack([start, end]), {"step_t": end[None]}
         solution = odeint(velocity, x, ends, rtol=self.rtol, atol=self.atol, method="dopri5", options=options)
@@ -304,12 +309,12 @@ def _arc(nodes: Sequence[_Node], start: float, end: float) -> Tensor:
     """The integral of x^ d cos(phi) + eps^ d sin(phi) from `start` to `end`, interpolated through the nodes."""
     half = (end - start) / 2
     phi = start + half * (_POINTS + 1)
-    total = torch.zeros_like(nodes[0].solved.x)
+    total = torch.zeros_like(nodes[0].prediction.x0)
     for node in nodes:
         basis = half * _WEIGHTS
         for other in nodes:
             if other is not node:
                 basis = basis * (phi - other.angle) / (node.angle - other.angle)
         along_x, along_eps = -float(basis @ np.sin(phi)), float(basis @ np.cos(phi))
-        total = total + along_x * node.solved.x + along_eps * node.solved.eps
+        total = total + along_x * node.prediction.x0 + along_eps * node.prediction.eps
     return total

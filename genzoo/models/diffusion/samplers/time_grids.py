@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
@@ -43,8 +44,8 @@ class UniformGrid(TimeGrid):
     start: float = 1.0
     last: float | None = None
 
+    @override
     def __call__(self, path: GaussianPath, n: int) -> Tensor:
-        """A straight line."""
         return torch.linspace(
             self.start, _checked(path, n, self.start, self.last), n + 1, dtype=torch.float64
         )
@@ -98,10 +99,10 @@ class LogSNRGrid(TimeGrid):
 
 @dataclass(frozen=True)
 class LogisticGrid(TimeGrid):
-    """log(sigma / alpha) at even quantiles of a logistic law: short steps where images take shape.
+    """log(sigma / alpha) at even quantiles of a logistic distribution: short steps where images take shape.
 
-    The law of noise levels that logit-normal training times follow on the straight path (Esser et al. 2024), in
-    closed form. The quantiles run from 1 - 0.15 / n to 1.2 / n, so that few steps are not spent at the ends.
+    The distribution of noise levels that logit-normal training times follow on the straight path (Esser et al. 2024),
+    in closed form. The quantiles run from 1 - 0.15 / n to 1.2 / n, so that few steps are not spent at the ends.
     """
 
     mean: float = 0.5
@@ -112,7 +113,7 @@ class LogisticGrid(TimeGrid):
     last: float | None = None
 
     def __call__(self, path: GaussianPath, n: int) -> Tensor:
-        """By the inverse of the law's distribution function, between the ends of the path."""
+        """By the inverse of its distribution function, between the ends of the path."""
         last = _checked(path, n, self.start, self.last)
         high, low = (self._share(_noise(path, t)) for t in (self.start, last))
         clean = _noise(path, last) <= CLEAN
@@ -122,15 +123,15 @@ class LogisticGrid(TimeGrid):
         return _times(path, self.mean + self.scale * shares.logit(), n, (self.start, last))
 
     def _share(self, noise: float) -> float:
-        """The law's distribution function at sigma / alpha."""
+        """Its distribution function at sigma / alpha."""
         return 1 / (1 + (math.exp(self.mean) / noise) ** (1 / self.scale)) if noise > CLEAN else 0.0
 
 
 def _checked(path: GaussianPath, n: int, start: float, last: float | None) -> float:
-    last = path.first if last is None else last
-    if n < 1 or not path.first <= last < start <= 1:
+    last = path.t_min if last is None else last
+    if n < 1 or not path.t_min <= last < start <= 1:
         raise GenzooError(
-            f"a time grid needs n >= 1 steps and {path.first} <= last < start <= 1, got n={n}, {last=}, {start=}"
+            f"a time grid needs n >= 1 steps and {path.t_min} <= last < start <= 1, got n={n}, {last=}, {start=}"
         )
     return last
 
