@@ -22,7 +22,8 @@ from genzoo.core.spec import DataSpec
 from genzoo.data.image_data import ImageData
 from genzoo.data.sources import image_kind_of
 from genzoo.data.split import Split
-from genzoo.evaluation.report.encoder_sections import EncoderCase, ProbeFigures, probe
+from genzoo.evaluation.report.encoder_case import EncoderCase
+from genzoo.evaluation.report.probe_sections import ProbeFigures, probe
 from genzoo.metrics.probes import Labelled, Share, effective_rank
 from genzoo.models.base import Encoder
 from genzoo.models.registry import list_encoders

@@ -7,6 +7,17 @@ import torch
 from genzoo.core.config import to_json
 from genzoo.core.spec import DataSpec
 from genzoo.data.image_grid import save_grid
+from genzoo.evaluation.cost import Cost, NetworkCalls, TrainingCost
+from genzoo.evaluation.report.report_file import write_report
+from genzoo.evaluation.report.schema import (
+    AISResult,
+    CostResult,
+    ExtractorFacts,
+    LikelihoodResult,
+    QualityResult,
+    Report,
+)
+from genzoo.metrics.estimate import Estimate
 from genzoo.models.registry import get_preset
 
 SPEC = DataSpec((1, 8, 8), levels=17)
@@ -14,28 +25,29 @@ TEST_ID = "digits/test@seed=0"
 
 
 def figure(value, reach=0.1, *, samples=500, references=300, higher=False, floor=None):
-    return {
-        "value": value, "low": value - reach, "high": value + reach, "interval": "95%: halves", "reference": floor,
-        "samples": samples, "references": references, "higher_is_better": higher,
-    }  # fmt: skip
+    return Estimate(value, samples, references, value - reach, value + reach, "95%: halves", floor, higher)
 
 
 def quality(frechet, *, identity="abc", **more):
-    judge = {"name": "own encoder", "identity": identity, "width": 64}
     figures = {"frechet": figure(frechet, floor=0.5, **more), "recall": figure(0.5, higher=True, **more)}
+    extractor = ExtractorFacts("own encoder", identity, 64)
     return {
-        "quality": {
-            TEST_ID: {"extractor": judge, "figures": figures, "samples": 500, "seed": 0, "seconds": 1.0}
-        }
+        "quality": QualityResult(TEST_ID, extractor, figures, samples=500, asked=500, seed=0, seconds=1.0)
     }
 
 
+def bits_and_nats(bits, images):
+    return Estimate.from_stderr(bits, 0.01, images), Estimate.from_stderr(-bits * 44.36, 0.5, images)
+
+
 def likelihood(bits, kind="EXACT", *, images=300, details=None, test_id=TEST_ID):
-    content = {
-        "nats": -bits * 44.36, "nats_stderr": 0.5, "bits_per_dim": bits, "bits_per_dim_stderr": 0.01, "kind": kind,
-        "images": images, "images_per_second": 50.0, "details": details or {"conditional": False},
-    }  # fmt: skip
-    return {"likelihood": {test_id: content}}
+    figures, details = bits_and_nats(bits, images), details or {"conditional": False}
+    return {"likelihood": LikelihoodResult(test_id, *figures, kind, images, 50.0, details)}
+
+
+def ais(bits, *, images):
+    details = {"scale": 0.1, "bdmc_gap": 1.0}
+    return {"ais": AISResult(TEST_ID, *bits_and_nats(bits, images), "ESTIMATE", images, 0.1, 1.0, details)}
 
 
 def cost(samples_per_second, processor="Xeon"):
@@ -47,14 +59,10 @@ def cost(samples_per_second, processor="Xeon"):
         "python": "3.11",
         "torch": "2.9",
     }
-    return {
-        "cost": {
-            TEST_ID: {
-                "training": {"images_seen": 6400, "seconds": 60.0, "cpu_seconds": 90.0}, "network_calls": {"most": 30},
-                "sampling_images_per_second": samples_per_second, "machine": machine,
-            }
-        }
-    }  # fmt: skip
+    training = TrainingCost(images_seen=6400, seconds=60.0, cpu_seconds=90.0)
+    calls = NetworkCalls(30.0, {"network": 30.0})
+    spent = Cost(1000, training, calls, samples_per_second, 64, None, None, None, machine)
+    return {"cost": CostResult(TEST_ID, spent, 0)}
 
 
 def hand_written(folder, preset="vae", *reports, spec=SPEC, samples=16, **overrides):
@@ -67,8 +75,8 @@ def hand_written(folder, preset="vae", *reports, spec=SPEC, samples=16, **overri
     }  # fmt: skip
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(content))
-    if reports:
-        (folder / "report.json").write_text(json.dumps({k: v for r in reports for k, v in r.items()}))
+    for name, part in ((name, part) for report in reports for name, part in report.items()):
+        write_report(Report(part.test_id, **{name: part}), folder)
     if samples:
         images = torch.randint(
             spec.levels, (samples, *spec.shape), generator=torch.Generator().manual_seed(samples)

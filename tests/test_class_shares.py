@@ -45,15 +45,15 @@ def test_a_class_that_is_mixed_up_counts_for_neither_side():
 def test_intervals_are_wilsons(k):
     stats = pytest.importorskip("scipy.stats")
     asked = torch.tensor([0] * k + [1] * (30 - k))
-    content = class_shares(BANK, near(asked, 3), REAL, STAND_IN).to_json(["a", "b", "c"])
-    share, expected = content["share_of"]["a"], stats.binomtest(k, 30).proportion_ci(method="wilson")
-    assert (share["low"], share["high"]) == pytest.approx(tuple(expected), abs=1e-4)
-    assert share["value"] == pytest.approx(k / 30) and share["reference"] == pytest.approx(1 / 3)
+    found = class_shares(BANK, near(asked, 3), REAL, STAND_IN).share_figures(["a", "b", "c"])
+    share, expected = found["a"], stats.binomtest(k, 30).proportion_ci(method="wilson")
+    assert (share.low, share.high) == pytest.approx(tuple(expected), abs=1e-4)
+    assert share.value == pytest.approx(k / 30) and share.reference == pytest.approx(1 / 3)
 
 
 def test_classes_without_names_are_not_listed():
     found = class_shares(BANK, STAND_IN, REAL, STAND_IN)
-    assert found.to_json(())["share_of"] == {}
+    assert found.share_figures(()) == {}
 
 
 def test_too_few_images():

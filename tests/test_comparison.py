@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hand_written_runs import SPEC, TEST_ID, cost, figure, hand_written, likelihood, quality
+from hand_written_runs import SPEC, TEST_ID, ais, cost, hand_written, likelihood, quality
 from PIL import Image
 
 from genzoo.__main__ import main
@@ -24,15 +24,21 @@ from genzoo.data.image_grid import save_grid
 from genzoo.evaluation.comparison.charts import HEIGHT, LEFT, WIDTH, Axis, Point, scatter
 from genzoo.evaluation.comparison.entries import read_entries, read_entry
 from genzoo.evaluation.comparison.overview import likelihood_table, overview, remarks
-from genzoo.evaluation.comparison.page import Comparison, Failure, render, table_rows
+from genzoo.evaluation.comparison.page import Comparison, Failure, record, render, table_rows
 from genzoo.evaluation.comparison.page_pictures import (
     class_command,
     class_pictures,
     sample_pictures,
     work_pictures,
 )
-from genzoo.evaluation.comparison.record import record
-from genzoo.evaluation.comparison.tables import Cell, likelihood_column, mark_best, quality_column
+from genzoo.evaluation.comparison.tables import (
+    Cell,
+    likelihood_column,
+    mark_best,
+    protocol_text,
+    quality_column,
+)
+from genzoo.evaluation.cost import machine_text
 from genzoo.models.registry import create, get_preset, list_models
 
 DESCRIPTIONS = list_models()
@@ -65,8 +71,9 @@ def test_an_entry_is_what_its_folder_says(tmp_path):
     assert (
         entry.quality.figures["frechet"].value == 12.0 and entry.quality.figures["frechet"].reference == 0.5
     )
-    assert entry.likelihood.bits == 2.0 and entry.likelihood.protocol == "K 64"
-    assert entry.cost.calls_per_sample == 30 and entry.cost.machine == "Xeon, 2 cores, 1 threads, cpu"
+    assert entry.likelihood.bits_per_dim.value == 2.0 and protocol_text(entry.likelihood.details) == "K 64"
+    assert entry.cost.network_calls.most == 30
+    assert machine_text(entry.cost.machine) == "Xeon, 2 cores, 1 threads, cpu"
     assert entry.missing == ["memorisation"] and entry.reason is None
     model = get_preset("vae").config("tiny", SPEC).build(SPEC)
     assert entry.parameters == sum(p.numel() for p in model.parameters())
@@ -99,8 +106,7 @@ def test_a_gan_shows_why_it_has_no_likelihood(tmp_path):
 
 
 def test_a_generator_plus_noise_is_in_no_ranking(tmp_path):
-    ais = {"ais": likelihood(4.321, "ESTIMATE", images=20)["likelihood"]}
-    runs = entries(tmp_path, gan=(ais,), vae=(likelihood(2.0),))
+    runs = entries(tmp_path, gan=(ais(4.321, images=20),), vae=(likelihood(2.0),))
     assert blocks(likelihood_column(runs), runs)[-1] == ("no figure", ["gan"])
     assert "Generators plus noise" in render(Comparison(runs)) and "~ 4.321" in render(Comparison(runs))
 
@@ -226,12 +232,16 @@ def test_best_are_those_that_intervals_do_not_tell_apart():
 
 
 def test_what_is_not_finite_is_no_number(tmp_path):
-    broken = quality(1.0)
-    broken["quality"][TEST_ID]["figures"]["frechet"] = {**figure(1.0), "value": math.nan}
-    runs = entries(tmp_path, vae=(broken,), vae_2=(quality(2.0),))
-    cell = quality_column(runs, "frechet").cells[0]
-    assert cell.value is None and cell.text == "not finite"
-    assert json.loads(json.dumps(record(Comparison(runs)), allow_nan=False))["runs"][0]["quality"]
+    runs = [hand_written(tmp_path / name, "vae", quality(1.0), cost(5.0)) for name in ("a", "b")]
+    content = json.loads((runs[0] / "report.json").read_text())
+    content["quality"][TEST_ID]["figures"]["frechet"]["value"] = math.nan
+    (runs[0] / "report.json").write_text(json.dumps(content))
+    found = read_entries(runs)
+    cell = quality_column(found, "frechet").cells[0]
+    assert cell.value is None and "quality" in found[0].missing and found[0].cost is not None
+    assert any("figures.frechet.value is no finite number" in line for line in remarks(found))
+    first, second = json.loads(json.dumps(record(Comparison(found)), allow_nan=False))["runs"]
+    assert first["report"]["quality"] is None and second["report"]["quality"]
 
 
 # --- pictures and plots ----------------------------------------------------------------------------------------
@@ -350,5 +360,5 @@ def test_the_command_writes_the_page_and_the_table(tmp_path, capsys, monkeypatch
     assert run("compare", a, b, "--json") == 0
     content = json.loads(capsys.readouterr().out)
     assert [r["name"] for r in content["runs"]] == ["a", "b"] and content["data"] == "digits"
-    assert content["runs"][0]["likelihood"]["kind"] == "LOWER_BOUND"
+    assert content["runs"][0]["report"]["likelihood"]["kind"] == "LOWER_BOUND"
     assert (tmp_path / "comparison.html").is_file()

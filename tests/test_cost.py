@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,11 @@ from genzoo.data.image_data import ImageData
 from genzoo.data.split import TensorSplit
 from genzoo.evaluation.cost import measure_cost, network_calls, training_cost
 from genzoo.evaluation.likelihood import evaluate_likelihood
+from genzoo.evaluation.report.baselines_section import BaselinesSection
+from genzoo.evaluation.report.classification_section import ClassificationSection
+from genzoo.evaluation.report.cost_section import CostSection
+from genzoo.evaluation.report.report_file import read_report, write_report
+from genzoo.evaluation.report.schema import CostResult, Report
 from genzoo.models.diffusion.samplers.sampling import Sampling
 from genzoo.models.diffusion.samplers.solvers import DDIM, Heun
 from genzoo.training.checkpoint import load_state
@@ -178,16 +184,16 @@ def test_the_block_of_a_run(tmp_path):
     assert found.likelihood_images_per_second == report.images_per_second
     assert found.sampling_images_per_second > 0 and found.machine["cores"] >= 1
     assert found.machine["torch"] == torch.__version__ and found.machine["processor"]
-    content = json.loads(json.dumps(found.to_json()))
-    assert content["training"]["images_seen"] == 80
-    assert content["machine"]["device"] == "cpu"
+    assert found.training.images_seen == 80 and found.machine["device"] == "cpu"
+    write_report(Report("test", cost=CostResult("test", found)), tmp_path)
+    assert read_report(tmp_path).report().cost.cost == found
     with pytest.raises(GenzooError, match="at least one image"):
         measure_cost(model, None, images=0)
 
 
 @pytest.fixture
 def case(tmp_path):
-    from genzoo.evaluation.report.sections import Case
+    from genzoo.evaluation.report.case import Case
 
     spec = DataSpec((1, 4, 4), 4, "class", 3)
     labels = torch.arange(40) % 3
@@ -200,41 +206,34 @@ def case(tmp_path):
 
 
 def test_sections_of_the_three_blocks(case, tmp_path):
-    """Keys, kinds and rows; JSON-able as they are."""
-    from genzoo.evaluation.report.block_sections import (
-        baselines_section,
-        classification_section,
-        cost_section,
-    )
-
-    baselines = baselines_section(case)
-    assert (baselines.section, baselines.key) == ("baselines", "made-up/test")
-    kinds = {name: figure["kind"] for name, figure in baselines.content["figures"].items()}
+    """Kinds and rows, and that they are read as they were written."""
+    section = BaselinesSection()
+    baselines = section.measure(case)
+    kinds = {name: found.kind for name, found in baselines.likelihoods.items()}
+    assert section.applies(case) and baselines.test_id == "made-up/test"
     assert kinds["independent pixels"] == "EXACT" and kinds["PNG"] == "LOWER_BOUND"
-    assert {f["images"] for f in baselines.content["figures"].values()} == {20}
-    assert baselines.rows["baseline: probabilistic PCA"].startswith("<= ")
-    assert baselines_section(case).content["figures"]["PNG"]["nats"] == pytest.approx(
-        baselines.content["figures"]["PNG"]["nats"]
-    )
-    classes = classification_section(case)
-    assert classes.section == "classification" and classes.content["kind"] == "EXACT"
-    assert classes.content["images"] == 20 and 0 <= classes.content["accuracy"] <= 1
-    cost = cost_section(case, tmp_path)
-    assert cost.section == "cost" and cost.rows["network calls"] == "16 per sample"
-    assert "training" not in cost.rows and cost.content["training"]["seconds"] is None
-    json.dumps([s.content for s in (baselines, classes, cost)])
+    assert {found.images for found in baselines.likelihoods.values()} == {20}
+    assert section.rows(baselines)["baseline: probabilistic PCA"].startswith("<= ")
+    again = section.measure(case).likelihoods["PNG"]
+    assert again.nats == baselines.likelihoods["PNG"].nats
+    classes = ClassificationSection().measure(case)
+    assert ClassificationSection().applies(case) and classes.kind == "EXACT"
+    assert classes.images == 20 and 0 <= classes.accuracy.value <= 1
+    cost = CostSection().measure(replace(case, run=tmp_path))
+    rows = CostSection().rows(cost)
+    assert rows["network calls"] == "16 per sample"
+    assert "training" not in rows and cost.cost.training.seconds is None
+    report = Report(case.name, baselines=baselines, classification=classes, cost=cost)
+    write_report(report, tmp_path)
+    assert read_report(tmp_path).report(case.name) == report
 
 
 def test_models_that_sections_do_not_concern(case):
-    from dataclasses import replace
-
-    from genzoo.evaluation.report.block_sections import baselines_section, classification_section
-
+    classification, baselines = ClassificationSection(), BaselinesSection()
     spec = DataSpec((1, 4, 4), 4)
-    assert classification_section(replace(case, model=genzoo.create("pixelcnn", spec, "tiny"))) is None
+    assert not classification.applies(replace(case, model=genzoo.create("pixelcnn", spec, "tiny")))
     gan = genzoo.create("gan", case.model.spec, "tiny")
-    assert classification_section(replace(case, model=gan)) is None
-    points = genzoo.load_data("toy:gaussian")
-    if points.spec.levels is None:
-        flow = genzoo.create("flow", points.spec, "tiny")
-        assert baselines_section(replace(case, model=flow, data=points)) is None
+    assert not classification.applies(replace(case, model=gan))
+    assert not baselines.applies(replace(case, model=gan))
+    real_valued = genzoo.create("flow", DataSpec((2,), None), "tiny")
+    assert not baselines.applies(replace(case, model=real_valued))

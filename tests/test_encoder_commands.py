@@ -19,8 +19,10 @@ from genzoo.core.trainable import Loss
 from genzoo.data.augmentations import RandomCrop
 from genzoo.data.image_data import ImageData, protocol
 from genzoo.data.split import TensorSplit
+from genzoo.evaluation.evaluator import measured
 from genzoo.evaluation.fine_tuning import FineTuning
-from genzoo.evaluation.report.encoder_sections import EncoderCase, encoder_sections
+from genzoo.evaluation.report.encoder_case import EncoderCase
+from genzoo.evaluation.report.rendering import report_pictures
 from genzoo.models.base import Encoder, EncoderConfig
 from genzoo.models.registry import list_encoders, list_models
 
@@ -69,7 +71,7 @@ def test_training_ends_with_probes(tmp_path, capsys):
         assert words in text
     figures = report_of(out)["probes"][test_id]
     assert f"{100 * figures['knn']['value']:.1f} ± " in text and 0.5 < figures["knn"]["value"] <= 1
-    assert figures["images"] == 359 and figures["few_shot"]["examples"] == 10
+    assert figures["images"] == 359 and figures["examples"] == 10
     assert not (out / "samples" / "final.png").exists()
     stored = json.loads((out / "config.json").read_text())
     assert stored["preset"] == "simclr" and stored["config"]["training"]["batch_size"] == 32
@@ -143,7 +145,9 @@ def test_evaluate_probes_and_draws_a_map(trained, capsys):
         figures["probes"]["images"] == figures["space"]["images"] == figures["fine_tuning"]["images"] == 200
     )
     assert figures["space"]["width"] == 64 and not figures["space"]["collapsed"]
-    assert figures["space"]["alignment"] < figures["space"]["class_alignment"]  # what SimCLR trains
+    assert (
+        figures["space"]["alignment"]["value"] < figures["space"]["class_alignment"]["value"]
+    )  # what SimCLR trains
     assert Image.open(trained / "embeddings.png").size == (840, 720)
     assert run("evaluate", trained, "--max-images", 200) == 0
     assert report_of(trained)["probes"] == report["probes"]  # equal seeds
@@ -248,20 +252,21 @@ def test_choices_for_the_validation_split_are_made_on_training_images():
 
 def test_figures_of_an_encoder_that_is_known(tmp_path):
     """Two classes at right angles but for the number: all probes are right, views are the image itself."""
-    sections = {section.section: section for section in encoder_sections(case_of(), tmp_path)}
-    probes, space = sections["probes"].content, sections["space"].content
-    assert [probes[name]["value"] for name in ("knn", "few_shot", "linear")] == [1.0, 1.0, 1.0]
-    assert probes["held_out_images"] == 40 and probes["few_shot"]["examples"] == 10
-    assert space["alignment"] == pytest.approx(0, abs=1e-4) and 1 < space["effective_rank"] < 2
-    assert 0 < space["class_alignment"] < 0.5 and sections["map"].pictures == [tmp_path / "embeddings.png"]
+    report = measured(case_of(out=tmp_path))
+    probes, space = report.probes, report.space
+    assert [figure.value for figure in (probes.knn, probes.few_shot, probes.linear)] == [1.0, 1.0, 1.0]
+    assert probes.held_out_images == 40 and probes.examples == 10
+    assert space.alignment.value == pytest.approx(0, abs=1e-4) and 1 < space.effective_rank.value < 2
+    assert 0 < space.class_alignment.value < 0.5
+    assert report_pictures(report) == [str(tmp_path / "embeddings.png")]
 
 
 def test_sections_without_classes_and_without_a_backbone(tmp_path):
     case = case_of(data=numbered(labels=False))
-    assert [section.section for section in encoder_sections(case)] == ["space"]
+    assert [name for name, _ in measured(case).parts()] == ["about", "space"]
     for data in (numbered(), numbered(labels=False)):
         with pytest.raises(GenzooError, match="--fine-tune"):
-            encoder_sections(case_of(data=data), None, FineTuning(steps=1))
+            measured(case_of(data=data, fine_tuning=FineTuning(steps=1)))
 
 
 # --- the benchmark -------------------------------------------------------------------------------------------

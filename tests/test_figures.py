@@ -3,6 +3,7 @@
 import json
 import math
 
+import msgspec
 import pytest
 import torch
 
@@ -32,10 +33,32 @@ def test_figures_travel_as_json():
     figure = Estimate(
         1.5, 100, 200, low=1.0, high=2.0, interval="halves", reference=0.25, higher_is_better=True
     )
-    assert Estimate.from_json(json.loads(json.dumps(figure.to_json()))) == figure
-    assert set(figure.to_json()) >= {"value", "samples", "references", "low", "high", "interval", "reference"}
-    with pytest.raises(GenzooError, match=r"unknown \['valeu'\], fields missing \['value'\]"):
-        Estimate.from_json({"valeu": 1.0, "samples": 2, "references": 2})
+    content = msgspec.to_builtins(figure)
+    assert msgspec.convert(json.loads(json.dumps(content)), Estimate) == figure
+    assert set(content) >= {"value", "samples", "references", "low", "high", "interval", "reference"}
+    for wrong, words in (
+        ({"valeu": 1.0, "samples": 2, "references": 2}, "required field `value`"),
+        ({**content, "value": "1.5"}, r"Expected `float`, got `str` - at `\$.value`"),
+        ({**content, "samples": -1}, r">= 0 - at `\$.samples`"),
+        ({**content, "higher_is_better": 1}, "higher_is_better"),
+    ):
+        with pytest.raises(msgspec.ValidationError, match=words):
+            msgspec.convert(wrong, Estimate)
+
+
+def test_a_figure_from_a_standard_error():
+    figure = Estimate.from_stderr(2.0, 0.5, 30, samples=10, floor=1.0, higher_is_better=None)
+    assert (figure.low, figure.high) == pytest.approx((2 - 0.98, 2 + 0.98)) and figure.stderr == 0.5
+    assert (figure.samples, figure.references, figure.reference, figure.higher_is_better) == (
+        10,
+        30,
+        1.0,
+        None,
+    )
+    without = Estimate.from_stderr(2.0, None, 1)
+    assert without.low is without.high is without.stderr is without.interval is None
+    with pytest.raises(GenzooError, match="ends above its begin"):
+        Estimate(1.0, 1, 1, low=2.0, high=1.0)
 
 
 def test_figures_in_a_table():

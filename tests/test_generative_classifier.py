@@ -21,6 +21,7 @@ from genzoo.evaluation.generative_classifier import (
     log_posterior,
     log_prior,
 )
+from genzoo.evaluation.report.classification_section import classification_result
 from genzoo.models.base import GenerativeModel
 
 SPEC = DataSpec((1, 2, 2), levels=3, cond="class", cond_size=4)
@@ -79,7 +80,9 @@ def test_figures_are_those_of_bayes_rule():
     assert result.nll == pytest.approx(log_loss(labels, posterior.numpy(), labels=range(4)))
     assert result.confidence == pytest.approx(posterior.max(1).values.mean().item())
     assert (result.kind, result.images, result.classes) == (LikelihoodKind.EXACT, 300, 4)
-    assert result.to_json()["symbol"] == "=" and result.details == {"protocol": "by hand"}
+    stored = classification_result("test", result, "test", 0)
+    assert stored.kind == "EXACT" and stored.details == result.details == {"protocol": "by hand"}
+    assert (stored.accuracy.value, stored.accuracy.stderr) == (result.accuracy, result.accuracy_stderr)
     uniform = classification(found, labels)
     assert uniform.nll > result.nll  # the prior is part of the truth here
 
@@ -135,7 +138,10 @@ def test_a_split_in_parts_and_in_time():
 def test_bounds_are_named_and_the_worst_kind_counts():
     images, labels, _ = drawn(20)
     found = classification(class_likelihoods(Known(kind=LikelihoodKind.LOWER_BOUND), images), labels)
-    assert found.kind is LikelihoodKind.LOWER_BOUND and found.to_json()["kind"] == "LOWER_BOUND"
+    assert (
+        found.kind is LikelihoodKind.LOWER_BOUND
+        and classification_result("t", found, "t", 0).kind == "LOWER_BOUND"
+    )
 
 
 def test_mistakes_are_named():

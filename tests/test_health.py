@@ -1,6 +1,7 @@
 """What training, the bar and the report say of the health of two-player models."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from genzoo.cli.evaluate_command import main as evaluate
 from genzoo.cli.train_command import main as train
 from genzoo.core.config import TrainConfig
 from genzoo.core.spec import Batch, DataSpec
-from genzoo.evaluation.report.sections import Case, ais_section, modes_rows
+from genzoo.evaluation.report.ais_section import AISSection
+from genzoo.evaluation.report.case import Case, Noising
+from genzoo.evaluation.report.modes_section import ModesSection, modes_result
 from genzoo.metrics.modes import Modes
 from genzoo.models.base import counts_modes
 from genzoo.models.gan.generator_model import GANConfig
@@ -69,13 +72,17 @@ def test_the_report_names_a_collapse(digits):
         model.generator.body.last.weight.zero_()
     found = count_modes(model, Modes.of(digits.train), torch.Generator().manual_seed(0))
     assert found.collapsed and found.covered == 1
-    assert "COLLAPSED" in modes_rows(found)["health"]
+    assert "COLLAPSED" in rows_of(found)["health"]
+
+
+def rows_of(found):
+    return ModesSection().rows(modes_result("test", found, 500))
 
 
 def test_data_as_samples_are_healthy(digits):
     found = Modes.of(digits.train).count(digits.test.images)
     assert not found.collapsed and found.covered == 10 and found.divergence < 0.05
-    assert "health" not in modes_rows(found)
+    assert "health" not in rows_of(found)
 
 
 def test_modes_are_counted_where_no_likelihood_tells(digits):
@@ -90,18 +97,19 @@ def test_evaluate_says_what_there_is_instead(run, capsys):
     report = json.loads((run / "report.json").read_text())
     assert "likelihood" not in report and "none: a GAN" in " ".join(text.split())
     (modes,) = report["modes"].values()
-    assert modes["modes"] == 10 and f"{modes['covered']} of 10" in text
+    assert modes["modes"] == 10 and f"{modes['covered']['value']:.0f} of 10" in text
 
 
 def test_the_generator_plus_noise_has_a_section_of_its_own(digits):
     quick = Annealing(chains=2, steps=4, hmc=HMC(leapfrog_steps=2, pilot_transitions=4))
-    found = ais_section(Case(built(), digits, "test"), images=2, annealing=quick)
-    assert found.section == "ais" and found.content["images"] == 2
-    assert found.content["details"]["scale"] > 0 and found.content["kind"] == "LOWER_BOUND"
-    assert "another model" in found.rows["what is evaluated"] and "nats" in found.rows["gap (BDMC)"]
+    section, case = AISSection(), Case(built(), digits, "test", ais=Noising(2, quick))
+    assert section.applies(case) and not section.applies(replace(case, ais=None)) and section.table
+    found, rows = section.measure(case), section.rows(section.measure(case))
+    assert section.name == "ais" and found.images == 2
+    assert found.scale > 0 and found.kind == "LOWER_BOUND"
+    assert "another model" in rows["what is evaluated"] and "nats" in rows["gap (BDMC)"]
 
 
-@pytest.mark.slow
 def test_the_generator_plus_noise_from_the_command_line(tmp_path, capsys):
     built().save(tmp_path)
     assert (
@@ -151,9 +159,11 @@ def test_predictions_from_input_images_are_judged(tmp_path, capsys):
         command()
         (figures,) = json.loads((out / "report.json").read_text())["translation"].values()
         assert (
-            figures["l1"] > 0 and figures["input"]["l1"] > 0 and "random convolutions" in figures["frechet"]
+            figures["l1"]["value"] > 0
+            and figures["inputs"]["l1"] > 0
+            and "random convolutions" in figures["frechet"]
         )
-        assert f"{figures['l1']:.4f}" in capsys.readouterr().out
+        assert f"{figures['l1']['value']:.4f}" in capsys.readouterr().out
     assert figures["images"] == 40
 
 

@@ -39,17 +39,19 @@ def test_evaluate_describes_the_latents(preset, tmp_path, capsys):
     assert "active latents" in text or "codes in use" in text
     if preset in ("vae", "hvae"):
         (likelihood,) = report["likelihood"].values()
-        assert latents["rate"] + latents["distortion"] == pytest.approx(-likelihood["details"]["elbo"])
+        assert latents["rate"]["value"] + latents["distortion"]["value"] == pytest.approx(
+            -likelihood["details"]["elbo"]
+        )
         assert "rate + distortion" in text
     if preset == "hvae":
         assert sum(latents["active_units_per_group"]) == latents["active_units"]
-        assert sum(latents["kl_per_group"]) == pytest.approx(latents["rate"], abs=1)
+        assert sum(latents["kl_per_group"]) == pytest.approx(latents["rate"]["value"], abs=1)
     expected = {out / name for name in PICTURES.get(preset, ())}
     assert {str(path) for path in expected} == set(latents["pictures"])
     for path in expected:
         assert min(Image.open(path).size) > 50
     (ood,) = report["ood"].values()
-    assert ood["auroc"]["complexity"] == pytest.approx(0.5, abs=0.1)  # strangers of the same kind
+    assert ood["auroc"]["complexity"]["value"] == pytest.approx(0.5, abs=0.1)  # strangers of the same kind
     assert ood["images"] == [30, 30] and "AUROC by typicality" in text
 
 

@@ -1,4 +1,4 @@
-"""Samples judged: how they are drawn, figures of samples whose quality is known, and the command."""
+"""Samples evaluated: how they are drawn, figures of samples whose quality is known, and the command."""
 
 import json
 from dataclasses import replace
@@ -19,10 +19,14 @@ from genzoo.data import TensorSplit
 from genzoo.evaluation import accuracy_score
 from genzoo.evaluation.classifier import STEPS, fit_classifier
 from genzoo.evaluation.drawing import draw_for
+from genzoo.evaluation.evaluator import measured
 from genzoo.evaluation.features.extractor import Extractor, extractor_named
 from genzoo.evaluation.features.feature_space import FeatureSpace, pixel_space
-from genzoo.evaluation.report.quality_sections import PICTURE, Inquiry, quality_sections
-from genzoo.evaluation.report.sections import Case
+from genzoo.evaluation.report.all_sections import SECTIONS
+from genzoo.evaluation.report.case import Case
+from genzoo.evaluation.report.judged_samples import Inquiry
+from genzoo.evaluation.report.picture_files import NEIGHBOURS
+from genzoo.evaluation.report.rendering import report_rows
 from genzoo.metrics.neighbours import expected_coverage
 from genzoo.models.run_data import DataArguments
 from genzoo.training.checkpoint import save_model
@@ -131,72 +135,75 @@ PIXELS = extractor_named("pixels")
 
 
 def sections_of(samples, data, saved, *, judge=PIXELS, split="test", samples_asked=None, **options):
-    case = Case(Bank(data.spec).holding(samples), data, split, **options)
-    return quality_sections(case, Inquiry(judge, samples_asked), saved)
+    inquiry = Inquiry(judge, samples_asked)
+    model = Bank(data.spec).holding(samples)
+    return of_samples(Case(model, data, split, run=saved, out=saved, inquiry=inquiry, **options))
 
 
-def figures_of(*args, **options):
-    quality, memorisation, *_ = sections_of(*args, **options)
-    return quality.content, memorisation.content
+def of_samples(case):
+    return measured(case, [section for section in SECTIONS if section.of_samples])
+
+
+def results_of(*args, **options):
+    report = sections_of(*args, **options)
+    return report.quality, report.memorisation
 
 
 def test_real_images_are_as_good_as_real_images(digits, saved):
     """Held-out images as samples, each at most once."""
-    quality, _ = figures_of(digits.val.images, digits, saved)
-    figures = quality["figures"]
+    quality, _ = results_of(digits.val.images, digits, saved)
+    figures = quality.figures
     assert set(figures) == FIGURES
-    assert (
-        list(quality["missing"]) == ["frechet_infinity"] and "512" in quality["missing"]["frechet_infinity"]
-    )
+    assert list(quality.missing) == ["frechet_infinity"] and "512" in quality.missing["frechet_infinity"]
     n = len(digits.test)
     for figure in figures.values():
-        assert figure["samples"] == n and figure["references"] == n
-        assert figure["reference"] is not None
+        assert figure.samples == n and figure.references == n
+        assert figure.reference is not None
     for name in ("frechet", "frechet_train", "sliced_wasserstein"):
-        assert figures[name]["value"] < 2 * figures[name]["reference"]
+        assert figures[name].value < 2 * figures[name].reference
     for name in ("precision", "recall", "density", "coverage"):
-        assert figures[name]["value"] == pytest.approx(figures[name]["reference"], abs=0.1)
+        assert figures[name].value == pytest.approx(figures[name].reference, abs=0.1)
     # drawn with replacement, so that there are fewer different ones
     different = round(n * (1 - 1 / 2.718281828))
-    assert figures["coverage"]["value"] > expected_coverage(n, different) - 0.1
-    assert figures["coverage"]["floor"] == pytest.approx(expected_coverage(n, n), abs=0.03)
-    assert quality["extractor"]["name"] == "pixel components" and quality["extractor"]["width"] == 64
-    assert quality["samples"] == n and quality["seed"] == 0 and quality["seconds"] > 0
+    assert figures["coverage"].value > expected_coverage(n, different) - 0.1
+    assert figures["coverage"].reference == pytest.approx(expected_coverage(n, n), abs=0.03)
+    assert quality.extractor.name == "pixel components" and quality.extractor.width == 64
+    assert quality.samples == n and quality.seed == 0 and quality.seconds > 0
 
 
 def test_bad_samples_are_worse_in_every_figure(digits, saved):
     noise = torch.randint(17, (300, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    figures = figures_of(noise, digits, saved)[0]["figures"]
+    figures = results_of(noise, digits, saved)[0].figures
     for name in FIGURES - {"vendi"}:  # diversity is what noise does not lack
-        value, floor = figures[name]["value"], figures[name]["reference"]
-        assert value < floor if figures[name]["higher_is_better"] else value > floor, name
-        assert figures[name]["low"] <= value <= figures[name]["high"]
+        value, floor = figures[name].value, figures[name].reference
+        assert value < floor if figures[name].higher_is_better else value > floor, name
+        assert figures[name].low <= value <= figures[name].high
 
 
 def test_one_image_again_and_again_lacks_diversity(digits, saved):
-    figures = figures_of(digits.val.images[:1], digits, saved)[0]["figures"]
-    assert figures["vendi"]["value"] == pytest.approx(1, abs=1e-6) and figures["vendi"]["floor"] > 2
-    assert figures["recall"]["value"] == 0 and figures["coverage"]["value"] < 0.1
+    figures = results_of(digits.val.images[:1], digits, saved)[0].figures
+    assert figures["vendi"].value == pytest.approx(1, abs=1e-6) and figures["vendi"].reference > 2
+    assert figures["recall"].value == 0 and figures["coverage"].value < 0.1
 
 
 def test_copies_of_training_images_are_found(digits, saved):
-    quality, copies = figures_of(digits.train.images, digits, saved)
-    fresh = figures_of(digits.val.images, digits, saved)[1]
-    assert copies["figures"]["authenticity"]["value"] == 0
-    assert fresh["figures"]["authenticity"]["value"] > 0.3
-    assert copies["figures"]["ct"]["value"] < -3 and abs(fresh["figures"]["ct"]["value"]) < 3
-    assert quality["figures"]["frechet_train"]["value"] < quality["figures"]["frechet"]["value"]
-    picture = saved / PICTURE
-    assert copies["picture"] == str(picture) and Image.open(picture).width > 64
+    quality, copies = results_of(digits.train.images, digits, saved)
+    fresh = results_of(digits.val.images, digits, saved)[1]
+    assert copies.figures["authenticity"].value == 0
+    assert fresh.figures["authenticity"].value > 0.3
+    assert copies.figures["ct"].value < -3 and abs(fresh.figures["ct"].value) < 3
+    assert quality.figures["frechet_train"].value < quality.figures["frechet"].value
+    picture = saved / NEIGHBOURS
+    assert copies.picture == str(picture) and Image.open(picture).width > 64
 
 
 def test_enough_images_have_an_extrapolated_distance(digits, saved):
     """Of 16 features, which 128 images suffice for: unlike the distance itself it has no bias."""
     space = replace(pixel_space(digits.train), width=16)
     narrow = Extractor(lambda data: replace(space, embed=lambda x: pixel_features(space, x)))
-    figures = figures_of(digits.val.images, digits, saved, judge=narrow)[0]["figures"]
-    assert abs(figures["frechet_infinity"]["value"]) < figures["frechet"]["value"]
-    assert figures["frechet_infinity"]["low"] < 0 < figures["frechet_infinity"]["high"]
+    figures = results_of(digits.val.images, digits, saved, judge=narrow)[0].figures
+    assert abs(figures["frechet_infinity"].value) < figures["frechet"].value
+    assert figures["frechet_infinity"].low < 0 < figures["frechet_infinity"].high
 
 
 def pixel_features(space: FeatureSpace, x):
@@ -205,35 +212,34 @@ def pixel_features(space: FeatureSpace, x):
 
 def test_few_samples_are_told(digits, saved):
     """Some figures need more than others; those that cannot be had say why, and the others are there."""
-    quality, memorisation = figures_of(digits.val.images, digits, saved, samples_asked=5)
-    assert {"frechet", "kid"} <= set(quality["figures"]) and quality["samples"] == 5
+    quality, memorisation = results_of(digits.val.images, digits, saved, samples_asked=5)
+    assert {"frechet", "kid"} <= set(quality.figures) and quality.samples == 5
     assert (
-        "generated" in quality["missing"]["frechet_infinity"]
-        or "images" in quality["missing"]["frechet_infinity"]
+        "generated" in quality.missing["frechet_infinity"] or "images" in quality.missing["frechet_infinity"]
     )
-    assert "ct" in memorisation["missing"] and all(
-        "\n" not in reason for reason in memorisation["missing"].values()
+    assert "ct" in memorisation.missing and all(
+        "\n" not in reason for reason in memorisation.missing.values()
     )
     with pytest.raises(GenzooError, match="two or more"):
-        figures_of(digits.val.images, digits, saved, samples_asked=1)
+        results_of(digits.val.images, digits, saved, samples_asked=1)
     with pytest.raises(GenzooError, match="two images or more"):
-        figures_of(digits.val.images, digits, saved, max_images=1)
+        results_of(digits.val.images, digits, saved, max_images=1)
 
 
 def test_judges_without_sense_are_one_line(digits, saved):
     broken = Extractor(lambda data: replace(pixel_space(data.train), scale=float("nan")))
     with pytest.raises(GenzooError, match="NaN or infinite"):
-        figures_of(digits.val.images, digits, saved, judge=broken)
+        results_of(digits.val.images, digits, saved, judge=broken)
     constant = Extractor(lambda data: replace(pixel_space(data.train), scale=0.0))
     with pytest.raises(GenzooError, match="sees no difference"):
-        figures_of(digits.val.images, digits, saved, judge=constant)
+        results_of(digits.val.images, digits, saved, judge=constant)
     with pytest.raises(GenzooError, match="nothing was trained on"):
-        figures_of(digits.val.images, digits, saved, split="train")
+        results_of(digits.val.images, digits, saved, split="train")
 
 
 def test_figures_do_not_change_from_run_to_run(digits, saved):
     first, again, other = (
-        figures_of(digits.val.images, digits, saved, seed=seed, samples_asked=40, max_images=60)[0]["figures"]
+        results_of(digits.val.images, digits, saved, seed=seed, samples_asked=40, max_images=60)[0].figures
         for seed in (2, 2, 3)
     )
     assert first == again != other
@@ -306,7 +312,9 @@ def test_samples_alone_leave_the_rest_of_the_report(tmp_path, cache):
     assert run("evaluate", folder, "--samples-only", *asked) == 0
     report = json.loads((folder / "report.json").read_text())
     assert report["likelihood"] == {"a": 1} and report["cost"] == {"b": 2}
-    assert report.keys() == {"likelihood", "cost", "quality", "memorisation", "classes", "illustrations"}
+    assert report.keys() == {
+        "format", "about", "likelihood", "cost", "quality", "memorisation", "classes", "illustrations",
+    }  # fmt: skip
     (pictures,) = report["illustrations"].values()
     drawn = [*pictures["pictures"], *(folder / "samples" / name for name in ("judged.png", "by-class.png"))]
     assert len(drawn) == 4 and all(Image.open(path).size > (50, 50) for path in drawn)
@@ -375,10 +383,10 @@ def test_encoders_draw_nothing(encoder, capsys):
 def test_classes_of_samples_that_nobody_asked_for(saved):
     data = genzoo.load_data("digits")
     threes = data.val.images[data.val.labels == 3]
-    *_, classes = sections_of(threes, data, saved, samples_asked=36)
-    assert classes.section == "classes" and classes.content["share_of"]["three"]["value"] > 0.9
-    assert classes.content["share_of"]["three"]["floor"] < 0.2 and classes.content["shift"]["value"] > 0.8
-    tiles = Image.open(classes.pictures[0])
+    classes = sections_of(threes, data, saved, samples_asked=36).classes
+    assert classes.share_of["three"].value > 0.9 and classes.share_of["three"].reference < 0.2
+    assert classes.shift.value > 0.8
+    tiles = Image.open(classes.picture)
     assert tiles.size == (8 * 65 + 1, 10 * 65 + 1)
     row = numpy.asarray(tiles.convert("L"))[3 * 65 + 1 : 4 * 65, 1:65]
     assert row.max() > 200 and numpy.asarray(tiles.convert("L"))[1:65, 1:65].max() == 0  # no zero was drawn
@@ -396,10 +404,10 @@ def test_samples_of_classes_are_held_against_what_was_asked(saved, steps, right,
     for shift in (0, 1):
         model = OfClasses(data.spec).drawing(data.train, shift)
         inquiry = Inquiry(Extractor(lambda data: pixel_space(data.train)), 300)
-        quality, _ = quality_sections(Case(model, data, "test"), inquiry, saved)
-        figures[shift] = quality.content["figures"]
-        assert "accuracy score" in " ".join(quality.rows)
+        report = of_samples(Case(model, data, "test", run=saved, out=saved, inquiry=inquiry))
+        figures[shift] = report.quality.figures
+        assert "accuracy score" in " ".join(report_rows(report)) and report.classes is None
     asked, other = figures[0]["class_accuracy"], figures[1]["class_accuracy"]
-    assert asked["value"] > right > 1 - right > other["value"] and asked["reference"] > right - 0.02
+    assert asked.value > 0.97 > 0.03 > other.value and asked.floor > 0.95
     taught, mistaught = figures[0]["accuracy_score"], figures[1]["accuracy_score"]
-    assert abs(taught["value"] - taught["reference"]) < 0.1 and mistaught["value"] < 0.1
+    assert abs(taught.value - taught.floor) < 0.1 and mistaught.value < 0.1

@@ -97,8 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _compare(flags: CompareFlags) -> int:
     from genzoo.core.errors import GenzooError
-    from genzoo.evaluation.comparison.entries import read_entries
-    from genzoo.evaluation.comparison.page import Comparison
+    from genzoo.evaluation.comparison.comparing import compare
 
     given = [f.name for f in fields(flags) if f.name not in SHARED and getattr(flags, f.name) != f.default]
     if given:
@@ -107,12 +106,12 @@ def _compare(flags: CompareFlags) -> int:
         raise GenzooError(f"{PROG} takes run folders, or --data and presets; name what to compare")
     _refuse_presets(flags.names)
     runs = [Path(name) for name in flags.names]
-    entries = read_entries(runs)
+    comparison = compare(runs)
     if flags.evaluate:
-        for entry in entries:
+        for entry in comparison.entries:
             _measure(entry, flags.evaluate_images)
-        entries = read_entries(runs)
-    _show(Comparison(entries), flags, flags.html or Path(PAGE))
+        comparison = compare(runs)
+    _show(comparison, flags, flags.html or Path(PAGE))
     return 0
 
 
@@ -130,7 +129,7 @@ def _measure(entry: "Entry", images: int | None) -> None:
 
     few = [] if images is None else ["--max-images", str(images)]
     commands = [["evaluate", str(entry.run), *few]] if entry.missing else []
-    if entry.class_count and not (entry.run / "samples" / CLASS_GRID).is_file():
+    if entry.run and entry.class_count and not (entry.run / "samples" / CLASS_GRID).is_file():
         commands.append(class_command(entry)[1:])
     for words in commands:
         print(f"{entry.name}: genzoo {shlex.join(words)}", file=sys.stderr)
@@ -242,8 +241,7 @@ def _draw_reference(terms: "Terms", contest: "BakeOff") -> None:
 
 def _show(comparison: "Comparison", flags: CompareFlags, path: Path) -> None:
     from genzoo.evaluation.comparison.overview import remarks
-    from genzoo.evaluation.comparison.page import write_page
-    from genzoo.evaluation.comparison.record import record
+    from genzoo.evaluation.comparison.page import record, write_page
 
     write_page(comparison, path)
     if flags.json:
@@ -288,6 +286,6 @@ def _print_table(comparison: "Comparison") -> None:
 
 def _keep_record(comparison: "Comparison", path: Path) -> None:
     from genzoo.core.files import write_atomically
-    from genzoo.evaluation.comparison.record import record
+    from genzoo.evaluation.comparison.page import record
 
     write_atomically(path, (json.dumps(record(comparison), indent=2) + "\n").encode())

@@ -16,16 +16,12 @@ import tyro
 from genzoo.cli import parsing
 from genzoo.cli.imports import Imports, imported
 from genzoo.cli.shared import guarded, print_table
-from genzoo.evaluation.report.report_file import REPORT, add_to_report
 from genzoo.models.run_data import DataArguments, data_of_run
 
 if TYPE_CHECKING:
     from genzoo.core.trainable import Trainable
     from genzoo.data.image_data import ImageData
-    from genzoo.evaluation.report.quality_sections import Inquiry
-    from genzoo.evaluation.report.sections import Case, Section
-    from genzoo.models.base import Encoder, GenerativeModel
-    from genzoo.objectives.likelihood.decoder import Annealing
+    from genzoo.evaluation.report.schema import Report
 
 PROG = "genzoo evaluate"
 
@@ -83,34 +79,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(flags: EvaluateFlags) -> None:
-    from genzoo.core.errors import GenzooError
-    from genzoo.models.base import Encoder, GenerativeModel
-    from genzoo.models.registry import load_model
-
-    if flags.max_seconds is not None and flags.max_seconds <= 0:
-        raise GenzooError(f"--max-seconds must be above 0, got {flags.max_seconds:g}")
-    model = load_model(flags.run).to(flags.device)
-    if isinstance(model, Encoder):
-        _evaluate_encoder(model, flags)
-    else:
-        assert isinstance(model, GenerativeModel)
-        _evaluate_generative(model, flags)
-
-
-def _evaluate_encoder(encoder: "Encoder", flags: EvaluateFlags) -> None:
+    from genzoo.evaluation.evaluator import Evaluation, evaluate_with
     from genzoo.evaluation.fine_tuning import FineTuning
-    from genzoo.evaluation.report.encoder_sections import EncoderCase, encoder_sections
+    from genzoo.evaluation.report.case import Noising, Strangers
+    from genzoo.models.registry import load_model
+    from genzoo.objectives.likelihood.decoder import Annealing
 
-    generative = ("ood", "ais", "samples", "features", "max_seconds", "samples_only")
-    _refuse(flags, generative, "for models that draw images, this is an encoder")
-    how = None if flags.fine_tune is None else FineTuning(flags.fine_tune)
-    data = load_for(encoder, flags)
-    case = EncoderCase(encoder, data, flags.split, flags.seed, flags.max_images)
-    sections = encoder_sections(case, flags.run, how)
-    print_table(
-        f"{flags.run} on {data.name}", {name: value for s in sections for name, value in s.rows.items()}
-    )
-    _keep(sections, flags.run)
+    how = Evaluation(
+        flags.split, flags.samples, flags.features, flags.max_images, flags.max_seconds, flags.seed, out=flags.run,
+        run=flags.run, samples_only=flags.samples_only,
+        ais=None if flags.ais is None else Noising(flags.ais, Annealing(steps=flags.ais_steps)),
+        fine_tuning=None if flags.fine_tune is None else FineTuning(flags.fine_tune),
+    )  # fmt: skip
+    model = load_model(flags.run).to(flags.device)
+    _check_flags(model, flags)
+    data = load_for(model, flags)
+    if flags.ood is not None:
+        other = load_for(model, replace(flags, data=flags.ood))
+        how = replace(how, ood=Strangers(flags.ood, other))
+    _show(evaluate_with(model, data, how), flags.run, data.name)
+
+
+def _check_flags(model: "Trainable", flags: EvaluateFlags) -> None:
+    """Raises `GenzooError` over the first flag that does not concern such a model."""
+    from genzoo.models.base import Encoder
+
+    if isinstance(model, Encoder):
+        generative = ("ood", "ais", "samples", "features", "max_seconds", "samples_only")
+        _refuse(flags, generative, "for models that draw images, this is an encoder")
+        return
+    _refuse(flags, ("fine_tune",), "for encoders, this is a generative model")
+    if flags.samples_only:
+        about_likelihoods = ("max_seconds", "ood", "ais")
+        _refuse(flags, about_likelihoods, "about likelihoods, which --samples-only leaves alone")
 
 
 def _refuse(flags: EvaluateFlags, names: Sequence[str], reason: str) -> None:
@@ -122,111 +123,17 @@ def _refuse(flags: EvaluateFlags, names: Sequence[str], reason: str) -> None:
             raise GenzooError(f"--{name.replace('_', '-')} is {reason}; leave it out")
 
 
-def _evaluate_generative(model: "GenerativeModel", flags: EvaluateFlags) -> None:
-    from genzoo.evaluation.report.sections import (
-        Case,
-        ais_section,
-        illustrations_section,
-        ood_section,
-    )
+def _show(report: "Report", run: Path, data: str) -> None:
+    """Prints the report, writes it and tells where things are."""
+    from genzoo.evaluation.report.rendering import other_tables_of, report_pictures, report_rows
+    from genzoo.evaluation.report.report_file import write_report
 
-    _refuse(flags, ("fine_tune",), "for encoders, this is a generative model")
-    if flags.samples_only:
-        about_likelihoods = ("max_seconds", "ood", "ais")
-        _refuse(flags, about_likelihoods, "about likelihoods, which --samples-only leaves alone")
-    inquiry = _inquiry(flags)
-    data = load_for(model, flags)
-    strange = None if flags.ood is None else load_for(model, replace(flags, data=flags.ood))
-    case = Case(model, data, flags.split, flags.seed, flags.max_images, flags.max_seconds)
-    quality, why_not = _quality(
-        case, inquiry, flags
-    )  # first: a feature extractor that is refused is refused at once
-    ais = None if flags.ais is None else ais_section(case, images=flags.ais, annealing=_annealing(flags))
-    pictures = illustrations_section(case, flags.run)
-    sections, remarks = ([], {}) if flags.samples_only else own_sections(case, flags)
-    sections, remarks = sections + quality + ([] if pictures is None else [pictures]), remarks | why_not
-    if strange is not None:
-        sections.append(ood_section(case, strange, flags.ood or ""))
-    rows = remarks | {name: value for section in sections for name, value in section.rows.items()}
-    print_table(f"{flags.run} on {data.name}", rows)
-    if ais is not None:
-        print_table("its generator plus noise", ais.rows)
-        sections.append(ais)
-    _keep(sections, flags.run)
-
-
-def own_sections(case: "Case", flags: EvaluateFlags) -> tuple[list["Section"], dict[str, str]]:
-    """What the model itself has to answer for, and rows of what it has not."""
-    from genzoo.core.errors import NoLikelihood
-    from genzoo.evaluation.report.block_sections import (
-        baselines_section,
-        classification_section,
-        cost_section,
-    )
-    from genzoo.evaluation.report.sections import (
-        latents_section,
-        likelihood_section,
-        modes_section,
-        translation_section,
-    )
-
-    sections: list[Section | None] = [modes_section(case), translation_section(case)]
-    remarks, report = {}, None
-    try:
-        likelihood, report = likelihood_section(case)
-        sections += [likelihood, baselines_section(case), latents_section(case, report, flags.run)]
-        sections.append(classification_section(case))
-    except NoLikelihood as reason:
-        remarks = {"likelihood": f"none: {reason}"}
-    sections.append(cost_section(case, flags.run, report))
-    return [section for section in sections if section is not None], remarks
-
-
-def _inquiry(flags: EvaluateFlags) -> "Inquiry | None":
-    """What is asked of samples; None where nothing is. Raises `GenzooError` for flags that say nothing sensible."""
-    from genzoo.core.errors import GenzooError
-    from genzoo.evaluation.features.extractor import extractor_named
-    from genzoo.evaluation.report.quality_sections import Inquiry
-
-    if flags.samples is not None and (flags.samples < 0 or flags.samples == 1):
-        raise GenzooError(f"--samples must be 0 (none) or at least 2, got {flags.samples}")
-    if flags.samples == 0 and flags.samples_only:
-        raise GenzooError("--samples-only has nothing to evaluate with --samples 0; leave one of them out")
-    if flags.samples == 0 and flags.features is not None:
-        raise GenzooError("--features has nothing to evaluate with --samples 0; leave one of them out")
-    return None if flags.samples == 0 else Inquiry(extractor_named(flags.features), flags.samples)
-
-
-def _quality(
-    case: "Case", inquiry: "Inquiry | None", flags: EvaluateFlags
-) -> tuple[list["Section"], dict[str, str]]:
-    """What there is to say of samples; where nobody asked and nothing can be said, why not."""
-    from genzoo.core.errors import GenzooError
-    from genzoo.evaluation.report.quality_sections import quality_sections
-
-    if inquiry is None:
-        return [], {}
-    try:
-        return quality_sections(case, inquiry, flags.run), {}
-    except GenzooError as reason:
-        if flags.samples is not None or flags.features is not None:
-            raise
-        return [], {"sample quality": f"none: {reason}"}
-
-
-def _annealing(flags: EvaluateFlags) -> "Annealing":
-    from genzoo.objectives.likelihood.decoder import Annealing
-
-    return Annealing(steps=flags.ais_steps)
-
-
-def _keep(sections: Sequence["Section"], run: Path) -> None:
-    """Writes the report and tells where things are."""
-    for section in sections:
-        add_to_report(run, section.section, section.key, section.content)
-    if sections:
-        print(f"report: {run / REPORT}")
-    pictures = [str(path) for section in sections for path in section.pictures]
+    print_table(f"{run} on {data}", report_rows(report))
+    for title, rows in other_tables_of(report).items():
+        print_table(title, rows)
+    if any(report.parts()):
+        print(f"report: {write_report(report, run)}")
+    pictures = report_pictures(report)
     if pictures:
         print(f"pictures: {', '.join(pictures)}")
 
@@ -237,6 +144,7 @@ def load_for(model: "Trainable", flags: EvaluateFlags) -> "ImageData":
     Raises `GenzooError` where neither says which, or where they do not fit the model.
     """
     from genzoo.core.errors import GenzooError
+    from genzoo.evaluation.evaluator import check_fits
 
     own = data_of_run(flags.run)
     if flags.data is None and own is None:
@@ -250,12 +158,5 @@ def load_for(model: "Trainable", flags: EvaluateFlags) -> "ImageData":
         "cond": own.cond if own is not None else "class" if model.spec.cond == "class" else None,
     }
     data = replace(arguments, **changes).load()
-    if data.spec != model.spec:
-        raise GenzooError(f"{data.name} does not fit this model: {_difference(model, data)}")
+    check_fits(model, data)
     return data
-
-
-def _difference(model: "Trainable", data: "ImageData") -> str:
-    wanted, found = vars(model.spec), vars(data.spec)
-    key = next(key for key in wanted if wanted[key] != found[key])
-    return f"its {key} is {found[key]}, the model was made for {wanted[key]}"

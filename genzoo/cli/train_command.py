@@ -13,8 +13,6 @@ from genzoo.cli import parsing
 from genzoo.cli.imports import Imports, imported
 from genzoo.cli.preset_help import print_preset_help
 from genzoo.cli.shared import fresh_folder, guarded, is_main_process, print_table
-from genzoo.evaluation.report.measuring import likelihood_rows, measure, set_id
-from genzoo.evaluation.report.report_file import add_to_report
 from genzoo.evaluation.sample_grids import draw_grid, draw_pairs, draw_variations
 from genzoo.models.names import DEFAULT_PRESET, PresetRow, encoder_rows, model_rows
 from genzoo.models.run_data import DataArguments, data_of_run
@@ -22,7 +20,9 @@ from genzoo.models.run_data import DataArguments, data_of_run
 if TYPE_CHECKING:
     from genzoo.core.trainable import Trainable, TrainableConfig
     from genzoo.data.image_data import ImageData
-    from genzoo.evaluation.report.sections import Section
+    from genzoo.evaluation.report.case import Case
+    from genzoo.evaluation.report.encoder_case import EncoderCase
+    from genzoo.evaluation.report.section import Section
     from genzoo.models.base import Encoder, GenerativeModel
     from genzoo.training.trainer import Budget, Trainer
 
@@ -316,43 +316,49 @@ def _show(model: "GenerativeModel", plan: Plan, trainer: "Trainer") -> None:
 
 def _show_encoder(model: "Encoder", plan: Plan, trainer: "Trainer") -> None:
     """What the vectors are good for, quickly: `genzoo evaluate` takes all images and draws a map."""
-    from genzoo.evaluation.report.encoder_sections import EncoderCase, encoder_sections
+    from genzoo.evaluation.report.all_sections import SECTIONS
+    from genzoo.evaluation.report.encoder_case import EncoderCase
 
     case = EncoderCase(model, plan.data, "test", plan.flags.seed, TEST_IMAGES, BANK_IMAGES)
     rows = {"run": str(plan.out), "steps": str(trainer.step)}
-    rows |= _reported_rows(plan.out, *encoder_sections(case))
+    rows |= _reported_rows(plan.out, case, SECTIONS)
     print_table(f"{plan.preset} on {plan.arguments.name}", rows)
 
 
 def _other_rows(model: "GenerativeModel", plan: Plan) -> dict[str, str]:
     """What there is to tell of families whose likelihood does not tell it; joins the report too."""
-    from genzoo.evaluation.report.sections import Case, modes_section, translation_section
+    from genzoo.evaluation.report.modes_section import ModesSection
+    from genzoo.evaluation.report.translation_section import TranslationSection
 
-    case = Case(model, plan.data, "test", plan.flags.seed)
-    return _reported_rows(plan.out, modes_section(case), translation_section(case))
+    return _reported_rows(plan.out, _case(model, plan), [ModesSection(), TranslationSection()])
 
 
-def _reported_rows(out: Path, *sections: "Section | None") -> dict[str, str]:
-    """The rows of the sections there are, which join the report."""
-    rows = {}
-    for section in sections:
-        if section is not None:
-            add_to_report(out, section.section, section.key, section.content)
-            rows |= section.rows
-    return rows
+def _case(model: "GenerativeModel", plan: Plan) -> "Case":
+    """What is measured at the end of training: a part of the test images will do."""
+    from genzoo.evaluation.report.case import Case
+
+    return Case(model, plan.data, "test", plan.flags.seed, TEST_IMAGES, TEST_SECONDS)
+
+
+def _reported_rows(out: Path, case: "Case | EncoderCase", sections: Sequence["Section"]) -> dict[str, str]:
+    """The rows of what there is to tell, which joins the report."""
+    from genzoo.evaluation.evaluator import measured
+    from genzoo.evaluation.report.rendering import report_rows
+    from genzoo.evaluation.report.report_file import write_report
+
+    report = measured(case, sections)
+    report = replace(report, about=None)
+    if any(report.parts()):
+        write_report(report, out)
+    return report_rows(report, sections)
 
 
 def _test_rows(model: "GenerativeModel", plan: Plan) -> dict[str, str]:
     """The test likelihood, which joins the run's report; the reason where the family has none."""
     from genzoo.core.errors import GenzooError
+    from genzoo.evaluation.report.likelihood_section import LikelihoodSection
 
     try:
-        report = measure(
-            model, plan.data, "test", seed=plan.flags.seed, max_images=TEST_IMAGES, max_seconds=TEST_SECONDS
-        )
-    except (
-        GenzooError
-    ) as reason:  # a family without, or a solver that did not converge: the run is no less done
+        return _reported_rows(plan.out, _case(model, plan), [LikelihoodSection(gap=False)])
+    except GenzooError as reason:  # a solver that did not converge: the run is no less done
         return {"likelihood": f"none: {reason}"}
-    add_to_report(plan.out, "likelihood", set_id(plan.data, "test"), report.to_json())
-    return likelihood_rows(report, plan.data, "test")

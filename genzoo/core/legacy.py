@@ -1,6 +1,7 @@
-"""Names in run folders that earlier versions wrote: configurations, tensors and reports in today's words.
+"""Names in run folders that earlier versions wrote: configurations and tensors in today's words.
 
 Nothing here changes what a name stands for; every function is the identity on what today's version writes.
+Reports have a module of their own, `genzoo.evaluation.report.legacy_report`.
 """
 
 import re
@@ -55,19 +56,6 @@ VALUES: Mapping[tuple[str, str], Mapping[Any, Any]] = {
 }
 """Values of fields, by today's names: former value to today's."""
 
-SECTIONS: Mapping[str, str] = {"noised_generator": "ais", "outliers": "ood"}
-"""Sections of `report.json`."""
-
-REPORT_KEYS: Mapping[str, Mapping[str, str]] = {
-    "quality": {"floor": "reference", "judge": "extractor"},
-    "memorisation": {"floor": "reference", "judge": "extractor"},
-    "classes": {"floor": "reference"},
-    "modes": {"spread": "dispersion"},
-    "space": {"spread": "dispersion"},
-    "likelihood": {"first": "t_min"},
-}
-"""Keys at any depth of a section of `report.json`, by the section's name of today."""
-
 _PLAYED = re.compile(r"((?:^|\.)game\.)played$")
 
 
@@ -107,28 +95,3 @@ def upgrade_tensors(content: Any) -> Any:
         _PLAYED.sub(r"\1d_steps", key) if isinstance(key, str) else key: upgrade_tensors(value)
         for key, value in content.items()
     }
-
-
-def upgrade_report(content: Any) -> Any:
-    """The content of `report.json` with former names of sections and keys replaced.
-
-    >>> upgrade_report({"outliers": {}, "quality": {"digits/test": {"figures": {"kid": {"floor": 0.1}}}}})
-    {'ood': {}, 'quality': {'digits/test': {'figures': {'kid': {'reference': 0.1}}}}}
-    """
-    if not isinstance(content, dict):
-        return content
-    named = {SECTIONS.get(name, name): section for name, section in content.items()}
-    return {name: _renamed(section, REPORT_KEYS.get(name, {})) for name, section in named.items()}
-
-
-def _renamed(content: Any, names: Mapping[str, str]) -> Any:
-    if isinstance(content, list):
-        return [_renamed(value, names) for value in content]
-    if not isinstance(content, dict):
-        return content
-    renamed = {}
-    for key, value in content.items():
-        # names of classes are keys, too, but never of plain values
-        known = not isinstance(value, dict) or key == "judge"
-        renamed[names.get(key, key) if known else key] = _renamed(value, names)
-    return renamed

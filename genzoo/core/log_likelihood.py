@@ -38,6 +38,10 @@ class LikelihoodKind(IntEnum):
         return {0: "-", 1: "~", 2: "<=", 3: "="}[int(self)]
 
 
+Likelihood = LikelihoodKind
+"""The public name."""
+
+
 def bits_per_dim(nats: Tensor, spec: DataSpec) -> Tensor:
     """-nats / (D ln 2): the one place where nats of an image become bits per sub-pixel. `[b]` -> `[b]`.
 

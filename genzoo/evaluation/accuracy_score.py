@@ -66,7 +66,7 @@ def classification_accuracy_score(
 
 
 def class_accuracy(
-    model: GenerativeModel, judge: Classifier, n: int, *, generator: torch.Generator | None = None
+    model: GenerativeModel, classifier: Classifier, n: int, *, generator: torch.Generator | None = None
 ) -> ClassAgreement:
     """The share of `n` samples, of the classes in equal numbers, that `classifier` gives to the class asked for.
 
@@ -74,15 +74,16 @@ def class_accuracy(
     model that is not class-conditional, a classifier of other classes, and fewer samples than classes.
     """
     classes = _classes(model)
-    if judge.classes != classes:
+    if classifier.classes != classes:
         raise GenzooError(
-            f"the classifier knows {judge.classes} classes, the model draws {classes}: train it on the run's own data"
+            f"the classifier knows {classifier.classes} classes, the model draws {classes}: train it on the "
+            "run's own data"
         )
     if n < classes:
         raise GenzooError(f"class accuracy needs a sample of each of {classes} classes, got {n}")
     drawn = draw_classes(model, balanced_classes(n, classes), generator=generator)
     assert drawn.labels is not None
-    return class_agreement(judge.probabilities(drawn.images), drawn.labels)
+    return class_agreement(classifier.probabilities(drawn.images), drawn.labels)
 
 
 def class_figures(
@@ -94,8 +95,8 @@ def class_figures(
     what the classifier gets right of `real_images`, that of `accuracy_score` the same score of as many training images
     as samples. Raises `GenzooError` where a class was never asked for.
     """
-    judge = fit_classifier(train, spec, seed=seed)
-    found = class_agreement(judge.probabilities(samples.images), _labels(samples)).overall
+    classifier = fit_classifier(train, spec, seed=seed)
+    found = class_agreement(classifier.probabilities(samples.images), _labels(samples)).overall
     alike = TensorSplit(train.images[: len(samples)], _labels(train)[: len(samples)])
     score, real = (
         classification_accuracy_score(part, real_images, spec, seeds=(seed,)).score
@@ -103,7 +104,7 @@ def class_figures(
     )
     sizes = len(samples), len(real_images)
     return {
-        "class_accuracy": _figure(found, *sizes, judge.accuracy(real_images)),
+        "class_accuracy": _figure(found, *sizes, classifier.accuracy(real_images)),
         "accuracy_score": _figure(score, *sizes, real.value),
     }
 

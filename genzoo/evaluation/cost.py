@@ -9,9 +9,9 @@ Seconds depend on the machine, which is named beside them; network calls do not.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,9 +167,26 @@ class Cost:
     peak_memory_mib: float | None
     machine: dict[str, Any]
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON-able values."""
-        return asdict(self)
+
+def machine_text(machine: Mapping[str, Any] | None) -> str:
+    """A machine in words, without versions; "" where it is not told.
+
+    >>> machine_text({"processor": "Xeon", "cores": 2, "threads": 1, "device": "cpu", "torch": "2.9"})
+    'Xeon, 2 cores, 1 threads, cpu'
+    """
+    machine = machine or {}
+    words = [str(machine[key]) for key in ("processor",) if machine.get(key)]
+    words += [f"{machine[key]} {key}" for key in ("cores", "threads") if machine.get(key)]
+    return ", ".join(words + [str(machine[key]) for key in ("device",) if machine.get(key)])
+
+
+def versions_text(machine: Mapping[str, Any]) -> str:
+    """Versions that a machine's description holds.
+
+    >>> versions_text({"python": "3.11", "torch": "2.9"})
+    'python 3.11, torch 2.9'
+    """
+    return ", ".join(f"{key} {machine[key]}" for key in ("python", "torch", "genzoo") if machine.get(key))
 
 
 def measure_cost(

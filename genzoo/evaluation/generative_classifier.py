@@ -141,10 +141,6 @@ class Classification:
     kind: LikelihoodKind
     details: dict[str, Any] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON-able values; the kind by its name."""
-        return {**vars(self), "kind": self.kind.name, "symbol": self.kind.symbol}
-
 
 def classification(
     likelihoods: ClassLikelihoods, labels: Tensor, prior: Tensor | None = None, *, bins: int = BINS

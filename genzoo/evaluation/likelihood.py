@@ -41,20 +41,6 @@ class LikelihoodReport:
         """Images whose likelihood is computed in a second."""
         return self.images / max(self.seconds, 1e-9)
 
-    def to_json(self) -> dict[str, Any]:
-        """The report as JSON-able values; the kind by its name."""
-        return {
-            "nats": self.nats,
-            "nats_stderr": self.nats_stderr,
-            "bits_per_dim": self.bits_per_dim,
-            "bits_per_dim_stderr": self.bits_per_dim_stderr,
-            "kind": self.kind.name,
-            "symbol": self.kind.symbol,
-            "images": self.images,
-            "images_per_second": self.images_per_second,
-            "details": self.details,
-        }
-
 
 def evaluate_likelihood(
     model: GenerativeModel,

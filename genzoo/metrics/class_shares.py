@@ -8,7 +8,6 @@ go through the same hands, so that classes which the feature extractor mixes up 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,15 +31,10 @@ class ClassShares:
     real: Tensor
     shift: Estimate
 
-    def to_json(self, names: Sequence[str]) -> dict[str, Any]:
-        """Plain values: the shift, and of each class in `names` its share, with that among real images as
-        `reference`."""
-        n, m = self.shift.samples, self.shift.references
-        shares = {
-            name: _share(p, n) | {"reference": q, "samples": n, "references": m}
-            for name, p, q in zip(names, self.samples.tolist(), self.real.tolist(), strict=False)
-        }
-        return {"shift": self.shift.to_json(), "share_of": shares}
+    def share_figures(self, names: Sequence[str]) -> dict[str, Estimate]:
+        """Of each class in `names` its share among samples, with that among real images as `reference`."""
+        pairs = zip(names, self.samples.tolist(), self.real.tolist(), strict=False)
+        return {name: _share(p, self.shift.samples, self.shift.references, q) for name, p, q in pairs}
 
 
 def class_shares(
@@ -85,9 +79,9 @@ def _shift(real: Tensor, fake: Tensor) -> float:
     return (real.mean(0) - fake.mean(0)).abs().sum().item() / 2
 
 
-def _share(p: float, n: int) -> dict[str, Any]:
+def _share(p: float, n: int, references: int, floor: float) -> Estimate:
     """With Wilson's interval, which stays within 0 and 1 and is not of length 0 for a class never drawn."""
     z2 = REACH**2
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
     reach = REACH * (p * (1 - p) / n + z2 / (4 * n * n)) ** 0.5 / (1 + z2 / n)
-    return {"value": p, "low": middle - reach, "high": middle + reach, "interval": WILSON}
+    return Estimate(p, n, references, middle - reach, middle + reach, WILSON, floor, higher_is_better=None)

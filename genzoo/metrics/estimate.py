@@ -21,14 +21,18 @@ and covers always.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, final
+from dataclasses import dataclass
+from typing import Annotated, final
 
+import msgspec
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
 from genzoo.core.errors import GenzooError
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+"""A number of images, steps or classes, as reports are checked for it."""
 
 Metric = Callable[[Tensor, Tensor], float]
 """Of real features `[n, d]` and generated ones `[m, d]`."""
@@ -68,18 +72,21 @@ class Estimate:
     """
 
     value: float
-    samples: int
-    """Generated images."""
-    references: int
+    samples: Count
+    """Generated images; 0 for what needs none, such as a likelihood."""
+    references: Count
     """Real images."""
     low: float | None = None
     high: float | None = None
     interval: str | None = None
     reference: float | None = None
-    higher_is_better: bool = False
+    higher_is_better: bool | None = False
+    """None where neither end is better."""
+    stderr: float | None = None
+    """The standard error that the interval was made of, where it was."""
 
     def __post_init__(self) -> None:
-        for name in ("value", "low", "high", "reference"):
+        for name in ("value", "low", "high", "reference", "stderr"):
             number = getattr(self, name)
             if number is not None and not math.isfinite(number):
                 raise GenzooError(
@@ -87,21 +94,25 @@ class Estimate:
                 )
         if (self.low is None) != (self.high is None):
             raise GenzooError("an interval has two ends: give both low and high, or neither")
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, by the names of the fields."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise GenzooError(f"an interval ends above its begin, got low {self.low} and high {self.high}")
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`. Raises `GenzooError` for anything else."""
-        unknown = sorted(content.keys() - {field.name for field in fields(cls)})
-        missing = sorted({"value", "samples", "references"} - content.keys())
-        if unknown or missing:
-            raise GenzooError(
-                f"this is no figure of genzoo's: fields unknown {unknown}, fields missing {missing}"
-            )
-        return cls(**content)
+    def from_stderr(
+        cls,
+        value: float,
+        stderr: float | None,
+        references: int,
+        *,
+        samples: int = 0,
+        interval: str = ERRORS,
+        floor: float | None = None,
+        higher_is_better: bool | None = False,
+    ) -> Self:
+        """With the interval of 1.96 standard errors on either side; without one where `stderr` is None."""
+        low, high = (None, None) if stderr is None else (value - REACH * stderr, value + REACH * stderr)
+        how = None if stderr is None else interval
+        return cls(value, samples, references, low, high, how, floor, higher_is_better, stderr)
 
     def __str__(self) -> str:
         """For a cell of a table: the value, its interval, and the reference value.

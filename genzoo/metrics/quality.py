@@ -1,4 +1,4 @@
-"""All figures of a set of samples in the features of one extractor, each with its interval and its reference value.
+"""How a metric of two sets of features becomes a figure: with its interval, and with its floor.
 
 The reference value of an estimate is that of as many real images that are neither the evaluated ones nor in their
 place.
@@ -14,10 +14,8 @@ from torch import Tensor
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.random import seeded
-from genzoo.metrics.diversity import sliced_wasserstein, vendi_score
+from genzoo.metrics.diversity import vendi_score
 from genzoo.metrics.estimate import ERRORS, REACH, Estimate, Metric, bootstrap, in_halves
-from genzoo.metrics.frechet import Extrapolated, frechet_distance, frechet_extrapolated
-from genzoo.metrics.kernels import gaussian_mmd, kid
 from genzoo.metrics.likelihood_divergence import LikelihoodDivergence, feature_likelihood_divergence
 from genzoo.metrics.memorisation import authenticity, data_copying
 from genzoo.metrics.neighbours import NeighbourMetrics, neighbour_metrics
@@ -38,10 +36,6 @@ class Estimated(Protocol):
     def stderr(self) -> float:
         """Over images."""
         ...
-
-
-Estimator = Callable[[Tensor, Tensor], Estimated]
-"""Of real features `[n, d]` and generated ones `[m, d]`."""
 
 
 @dataclass(frozen=True)
@@ -65,55 +59,61 @@ class FeatureSets:
         """Training images, as many as evaluated ones, so that distances to both can be compared."""
         return self.train[-len(self.real) :]
 
+    @cached_property
+    def neighbours(self) -> tuple[NeighbourMetrics, NeighbourMetrics]:
+        """Precision, recall, density and coverage of samples in one pass, and those of real images in their place."""
+        return neighbour_metrics(self.real, self.samples), neighbour_metrics(self.real, self.stand_in)
+
     def generator(self, purpose: str) -> torch.Generator:
         """For what is random in a figure."""
         return seeded("cpu", "figures", purpose, self.seed)
 
 
+# --- interval methods ------------------------------------------------------------------------------------------
+
+
 def halved(
-    sets: FeatureSets, name: str, metric: Metric, real: Tensor, *, higher_is_better: bool = False
-) -> dict[str, Estimate]:
-    """The figure `name` by a metric of `real` and sampled features, its interval by halves of both."""
+    sets: FeatureSets,
+    name: str,
+    metric: Metric,
+    real: Tensor | None = None,
+    *,
+    higher_is_better: bool | None = False,
+) -> Estimate:
+    """The figure of a metric of evaluated (else `sets.evaluated`) and sampled features, its interval by halves of
+    both."""
+    real = sets.real if real is None else real
     low, high = bootstrap(metric, real, sets.samples, draws=DRAWS, generator=sets.generator(name))
-    sizes = len(sets.samples), len(real)
-    reference = metric(real, sets.stand_in)
-    return {
-        name: Estimate(
-            metric(real, sets.samples), *sizes, low, high, in_halves(DRAWS), reference, higher_is_better
-        )
-    }
+    return Estimate(
+        metric(real, sets.samples), len(sets.samples), len(real), low, high, in_halves(DRAWS),
+        metric(real, sets.stand_in), higher_is_better,
+    )  # fmt: skip
 
 
-def with_errors(sets: FeatureSets, name: str, estimate: Estimator) -> dict[str, Estimate]:
-    """The figure `name`, its interval from a standard error that comes with it."""
-    found = estimate(sets.real, sets.samples)
-    low, high = found.value - REACH * found.stderr, found.value + REACH * found.stderr
-    sizes = len(sets.samples), len(sets.real)
-    return {name: Estimate(found.value, *sizes, low, high, ERRORS, estimate(sets.real, sets.stand_in).value)}
+def with_errors(
+    sets: FeatureSets,
+    estimate: Callable[[Tensor, Tensor], Estimated],
+    *,
+    higher_is_better: bool | None = False,
+) -> Estimate:
+    """The figure of an estimate of real and sampled features, its interval from the standard error that it brings."""
+    found, real = estimate(sets.real, sets.samples), estimate(sets.real, sets.stand_in)
+    return Estimate.from_stderr(
+        found.value, found.stderr, len(sets.real), samples=len(sets.samples), floor=real.value,
+        higher_is_better=higher_is_better,
+    )  # fmt: skip
 
 
-def quality_figures(sets: FeatureSets) -> tuple[dict[str, Estimate], dict[str, str]]:
-    """All figures by name, and why there is none of those that the features do not allow."""
+def neighbour_figure(sets: FeatureSets, name: str) -> Estimate:
+    """Precision, recall, density or coverage, for the balls about these images."""
+    found, real = sets.neighbours
+    return Estimate.from_stderr(
+        getattr(found, name), getattr(found, f"{name}_stderr"), found.n_real, samples=found.n_fake,
+        interval=f"{ERRORS}, for given balls", floor=getattr(real, name), higher_is_better=True,
+    )  # fmt: skip
 
-    def extrapolated(real: Tensor, fake: Tensor) -> Extrapolated:
-        return frechet_extrapolated(real, fake, generator=sets.generator("frechet_infinity"))
 
-    def sliced(real: Tensor, fake: Tensor) -> float:
-        return sliced_wasserstein(
-            real, fake, generator=sets.generator("directions")
-        )  # the same ones each time
-
-    return collected({
-        "frechet": lambda: halved(sets, "frechet", frechet_distance, sets.real),
-        "frechet_train": lambda: halved(sets, "frechet_train", frechet_distance, sets.train_like_real),
-        "frechet_infinity": lambda: with_errors(sets, "frechet_infinity", extrapolated),
-        "kid": lambda: with_errors(sets, "kid", kid),
-        "mmd": lambda: with_errors(sets, "mmd", gaussian_mmd),
-        "sliced_wasserstein": lambda: halved(sets, "sliced_wasserstein", sliced, sets.real),
-        "precision": lambda: neighbour_figures(sets),
-        "vendi": lambda: halved(sets, "vendi", vendi_about_mean, sets.real, higher_is_better=True),
-        "fld": lambda: {"fld": likelihood_divergence(sets)},
-    })  # fmt: skip
+# --- metrics of more than two sets -----------------------------------------------------------------------------
 
 
 def vendi_about_mean(real: Tensor, fake: Tensor) -> float:
@@ -128,75 +128,30 @@ def likelihood_divergence(sets: FeatureSets) -> Estimate:
         return feature_likelihood_divergence(sets.train, sets.real, fake, generator=sets.generator("fld"))
 
     own, real = found(sets.samples), sets.held[: len(sets.samples)]
-    low, high = own.value - REACH * own.stderr, own.value + REACH * own.stderr
     reference = found(real).value if len(real) > 1 else None
-    return Estimate(own.value, len(sets.samples), len(sets.real), low, high, ERRORS, reference)
+    return Estimate.from_stderr(
+        own.value, own.stderr, len(sets.real), samples=len(sets.samples), floor=reference
+    )
 
 
-def collected(
-    makers: dict[str, Callable[[], dict[str, Estimate]]],
-) -> tuple[dict[str, Estimate], dict[str, str]]:
-    """What the makers make, and the reasons of those that refuse."""
-    figures: dict[str, Estimate] = {}
-    missing: dict[str, str] = {}
-    for name, make in makers.items():
-        try:
-            figures |= make()
-        except GenzooError as reason:
-            missing[name] = str(reason)
-    return figures, missing
-
-
-def neighbour_figures(sets: FeatureSets) -> dict[str, Estimate]:
-    """Precision, recall, density and coverage in one pass, and another for their reference values."""
-    found, real = (neighbour_metrics(sets.real, rows) for rows in (sets.samples, sets.stand_in))
-    return {
-        name: _neighbour_figure(name, found, real) for name in ("precision", "recall", "density", "coverage")
-    }
-
-
-def _neighbour_figure(name: str, found: NeighbourMetrics, real: NeighbourMetrics) -> Estimate:
-    value, reach = getattr(found, name), REACH * getattr(found, f"{name}_stderr")
-    return Estimate(
-        value, found.n_fake, found.n_real, value - reach, value + reach,
-        f"{ERRORS}, for given balls", getattr(real, name), higher_is_better=True,
+def authenticity_figure(sets: FeatureSets) -> Estimate:
+    """The share of samples that are no copies of training images; its floor is that of evaluated images."""
+    found = authenticity(sets.train, sets.samples)
+    order = torch.randperm(len(sets.real), generator=sets.generator("authenticity"))
+    floor = authenticity(sets.train, sets.real[order[: len(sets.samples)]]).value
+    return Estimate.from_stderr(
+        found.value, found.stderr, len(sets.train), samples=len(sets.samples), floor=floor, higher_is_better=True
     )  # fmt: skip
 
 
-def memorisation_figures(sets: FeatureSets) -> tuple[dict[str, Estimate], dict[str, str]]:
-    """Whether samples are copies of training images: figures by name, and why there is none.
-
-    The reference values are those of evaluated images (authenticity) and of held-out ones (C_T) in the place of
-    samples.
-    """
-    return collected({
-        "authenticity": lambda: {"authenticity": _authenticity(sets)}, "ct": lambda: {"ct": _data_copying(sets)},
-    })  # fmt: skip
-
-
-def _authenticity(sets: FeatureSets) -> Estimate:
-    found = authenticity(sets.train, sets.samples)
-    low, high = found.value - REACH * found.stderr, found.value + REACH * found.stderr
-    order = torch.randperm(len(sets.real), generator=sets.generator("authenticity"))
-    reference = authenticity(sets.train, sets.real[order[: len(sets.samples)]]).value
-    sizes = len(sets.samples), len(sets.train)
-    return Estimate(found.value, *sizes, low, high, ERRORS, reference, higher_is_better=True)
-
-
-def _data_copying(sets: FeatureSets) -> Estimate:
+def copying_figure(sets: FeatureSets) -> Estimate:
+    """C_T as a z-score; its floor is that of held-out images."""
     found = data_copying(sets.train, sets.real, sets.samples)
     try:
-        reference = data_copying(sets.train, sets.real, sets.held).z
+        floor = data_copying(sets.train, sets.real, sets.held).z
     except GenzooError:  # too few held-out images for any cell
-        reference = None
-    how = "95%: 1.96 standard deviations of a z-score"
-    return Estimate(
-        found.z,
-        found.n_fake,
-        found.n_held_out,
-        found.z - REACH,
-        found.z + REACH,
-        how,
-        reference,
-        higher_is_better=True,
+        floor = None
+    how = f"95%: {REACH} standard deviations of a z-score"
+    return Estimate.from_stderr(
+        found.z, 1.0, found.n_held_out, samples=found.n_fake, interval=how, floor=floor, higher_is_better=True
     )

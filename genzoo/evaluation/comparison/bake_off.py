@@ -163,7 +163,7 @@ class BakeOff:
     def _classes(self, preset: str, children: "Children") -> bool:
         """Draws the class grid where the run takes classes."""
         entry = read_entry(self.out / preset)
-        if not entry.class_count or (entry.run / "samples" / CLASS_GRID).is_file():
+        if not entry.class_count or (self.out / preset / "samples" / CLASS_GRID).is_file():
             return True
         return self._stage(preset, "evaluation", class_command(entry)[1:], children)
 

@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.evaluation.comparison.entries import Entry
 from genzoo.evaluation.comparison.tables import Column, compact, likelihood_column, quality_column
+from genzoo.evaluation.cost import machine_text
 from genzoo.metrics.estimate import display_name
 
 WIDTH, HEIGHT = 560, 400
@@ -103,7 +104,7 @@ def charts(entries: Sequence[Entry], names: Sequence[str]) -> list[Charts]:
 
 def _against_time(entries: Sequence[Entry], name: str) -> Chart:
     column, points, missing = quality_column(entries, name), [], []
-    machines = [e.cost.machine for e in entries if e.cost and e.cost.sampling_images_per_second]
+    machines = [machine_text(e.cost.machine) for e in entries if e.cost and e.cost.sampling_images_per_second]
     machine = max(set(machines), key=machines.count) if machines else ""
     main = _main_group(column)
     for i, entry in enumerate(entries):
@@ -114,7 +115,7 @@ def _against_time(entries: Sequence[Entry], name: str) -> Chart:
             )
         elif cell.group != main:
             missing.append(f"{entry.name} (evaluated otherwise)")
-        elif entry.cost.machine != machine:
+        elif machine_text(entry.cost.machine) != machine:
             missing.append(f"{entry.name} (timed on another machine)")
         else:
             points.append(
@@ -139,8 +140,10 @@ def _against_bits(entries: Sequence[Entry], name: str) -> Chart:
             )
         else:
             interval, note = bits.cells[i].interval, f"{cell.words}; {bits.cells[i].words} bits/dim"
-            shape = SHAPES[own.kind]
-            points.append(Point(entry.name, own.bits, cell.value, i, interval, cell.interval, shape, note))
+            shape = SHAPES[own.likelihood]
+            points.append(
+                Point(entry.name, own.bits_per_dim.value, cell.value, i, interval, cell.interval, shape, note)
+            )
     title = f"{column.title} against bits/dim"
     return Chart(title, scatter(points, "bits/dim (lower is better)", _with_sense(column)), missing)
 

@@ -4,79 +4,116 @@ Reading computes nothing. What a report lacks stays None, and `Entry.missing` na
 """
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from genzoo.core.errors import GenzooError, NoLikelihood
-from genzoo.core.legacy import upgrade_report
-from genzoo.core.log_likelihood import LikelihoodKind
+from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
-from genzoo.evaluation.comparison.costs import Cost
 from genzoo.evaluation.comparison.recipes import train_command
-from genzoo.evaluation.comparison.reported import (
-    LikelihoodEstimate,
-    Quality,
-    Reported,
-    baselines_of,
-    flat_figures,
-    likelihood_of,
-    quality_of,
+from genzoo.evaluation.cost import Cost
+from genzoo.evaluation.evaluator import no_likelihood
+from genzoo.evaluation.report.report_file import read_report
+from genzoo.evaluation.report.schema import (
+    AISResult,
+    LikelihoodResult,
+    MemorisationResult,
+    QualityResult,
+    Report,
+    figures_of,
 )
-from genzoo.evaluation.report.report_file import REPORT
+from genzoo.metrics.estimate import Estimate
 from genzoo.models.base import GenerativeModel
 from genzoo.models.registry import build_model
 from genzoo.training.checkpoint import WEIGHTS, read_config
 
 MEASURED = ("quality", "memorisation", "cost")
-"""Sections of a report that every run can have; `likelihood` comes on top where the family has one."""
-COST_KEYS = ("training", "sampling_images_per_second", "network_calls")
-"""Any of these marks a section of costs that is not divided by sets of images."""
+"""Parts of a report that every run can have; `likelihood` comes on top where the family has one."""
+OTHERS = ("classes", "modes", "classification", "translation")
+"""Parts that have a table of their own where any run has them."""
+IN_PYTHON = "genzoo.evaluation.evaluate(model, data)"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One run of a comparison. `name` is short and differs from that of the others."""
+    """One model of a comparison. `name` is short and differs from that of the others.
 
-    run: Path
+    `run` is its folder, else that of its pictures; None for a model in memory without any.
+    """
+
+    run: Path | None
     name: str
     preset: str
     data: str
     spec: DataSpec
-    config: Mapping[str, Any]
     parameters: int
     reason: str | None
     """Why the family has no likelihood; None where it has one."""
-    likelihood: LikelihoodEstimate | None
-    ais: LikelihoodEstimate | None
-    quality: Quality | None
-    memorisation: Quality | None
-    cost: Cost | None
-    baselines: Mapping[str, LikelihoodEstimate]
-    """What classical methods and codecs say of the test images."""
-    others: Mapping[str, Mapping[str, Reported]] = field(default_factory=dict)
-    """Further sections (classification, modes ...) as flat figures."""
+    report: Report
+    notes: Sequence[str] = ()
+    """What of its report could not be read."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Of a run; {} for a model in memory."""
+
+    @property
+    def likelihood(self) -> LikelihoodResult | None:
+        """Of test images."""
+        return self.report.likelihood
+
+    @property
+    def ais(self) -> AISResult | None:
+        """The likelihood of the generator plus noise."""
+        return self.report.ais
+
+    @property
+    def quality(self) -> QualityResult | None:
+        """Of samples."""
+        return self.report.quality
+
+    @property
+    def memorisation(self) -> MemorisationResult | None:
+        """Of samples."""
+        return self.report.memorisation
+
+    @property
+    def cost(self) -> Cost | None:
+        """Of training, drawing and scoring."""
+        return None if self.report.cost is None else self.report.cost.cost
+
+    @property
+    def baselines(self) -> Mapping[str, LikelihoodResult]:
+        """What classical methods and codecs say of the test images."""
+        return {} if self.report.baselines is None else self.report.baselines.likelihoods
+
+    @property
+    def others(self) -> Mapping[str, Mapping[str, Estimate]]:
+        """The figures of further parts."""
+        parts = dict(self.report.parts())
+        return {name: figures_of(parts[name]) for name in OTHERS if name in parts}
 
     @property
     def missing(self) -> list[str]:
-        """The sections that have not been measured."""
-        there = {"quality": self.quality, "memorisation": self.memorisation, "cost": self.cost}
-        gaps = [name for name in MEASURED if not there[name]]
+        """The parts that have not been measured."""
+        gaps = [name for name in MEASURED if getattr(self.report, name) is None]
         return (["likelihood"] if self.likelihood is None and self.reason is None else []) + gaps
+
+    @property
+    def is_run(self) -> bool:
+        """Whether there is a run folder, which commands work on."""
+        return self.run is not None and bool(self.config)
 
     @property
     def command(self) -> str:
         """What trains such a run."""
-        return train_command(self.config, self.run)
+        return train_command(self.config, self.run) if self.run and self.config else "# trained in Python"
 
     @property
     def evaluate_command(self) -> str:
         """What measures what is missing."""
-        return f"genzoo evaluate {self.run}"
+        return f"genzoo evaluate {self.run}" if self.is_run else IN_PYTHON
 
     @property
     def class_count(self) -> int:
@@ -86,7 +123,7 @@ class Entry:
     def weights_id(self) -> str:
         """The first digits of the SHA-256 of the weights; "-" where there are none."""
         try:
-            return hashlib.sha256((self.run / WEIGHTS).read_bytes()).hexdigest()[:12]
+            return hashlib.sha256((self.run / WEIGHTS).read_bytes()).hexdigest()[:12] if self.run else "-"
         except OSError:
             return "-"
 
@@ -112,31 +149,53 @@ def read_entry(run: Path, name: str | None = None) -> Entry:
         model = build_model(config, run)
     if not isinstance(model, GenerativeModel):
         raise GenzooError(f"{run} holds an encoder, which draws nothing: compare runs of generative models")
-    report, data = _read_report(run), config.get("data") or {}
+    data = config.get("data") or {}
     own = data.get("test_id") if isinstance(data, Mapping) else None
-    quality, memorisation = _section(report, "quality", own), _section(report, "memorisation", own)
-    cost = _section(report, "cost", own, COST_KEYS)[1]
+    stored = read_report(run)
+    report = stored.report(own)
     return Entry(
         run=run,
         name=name or run.name,
         preset=str(config.get("preset") or type(model).__name__),
         data=_data_name(run, data, report),
         spec=model.spec,
-        config=config,
         parameters=sum(p.numel() for p in model.parameters()),
-        reason=_no_likelihood(model),
-        likelihood=likelihood_of(*_section(report, "likelihood", own)),
-        ais=likelihood_of(*_section(report, "ais", own)),
-        quality=quality_of(*quality),
-        memorisation=quality_of(*memorisation),
-        cost=Cost.of(cost) if cost else None,
-        baselines=baselines_of(*_section(report, "baselines", own)),
-        others={
-            key: flat_figures(_section(report, key, own)[1])
-            for key in ("classes", "modes", "classification", "translation")
-            if key in report
-        },
+        reason=no_likelihood(model),
+        report=report,
+        notes=stored.notes,
+        config=config,
     )
+
+
+def entry_of(report: Report, name: str | None = None) -> Entry:
+    """A model in memory by its report. Raises `GenzooError` for an encoder's, and where it names no model."""
+    about = report.about
+    if about is None:
+        raise GenzooError(
+            "this report does not say which model it is about: make one with genzoo.evaluation.evaluate"
+        )
+    if report.space is not None:
+        raise GenzooError(f"{about.name} is an encoder, which draws nothing: compare generative models")
+    return Entry(
+        run=None if about.folder is None else Path(about.folder),
+        name=name or about.name,
+        preset=about.name,
+        data=about.data,
+        spec=DataSpec(about.shape, about.levels, about.cond, about.cond_size),
+        parameters=about.parameters,
+        reason=about.no_likelihood,
+        report=report,
+    )
+
+
+def distinct(entries: Sequence[Entry]) -> list[Entry]:
+    """With numbers behind names that are there already."""
+    found: list[Entry] = []
+    for entry in entries:
+        names = {e.name for e in found}
+        candidates = (entry.name if n == 1 else f"{entry.name} {n}" for n in range(1, len(entries) + 2))
+        found.append(replace(entry, name=next(name for name in candidates if name not in names)))
+    return found
 
 
 def short_names(runs: Sequence[Path]) -> list[str]:
@@ -166,72 +225,23 @@ def check_same_data(entries: Sequence[Entry]) -> None:
         ):
             if a != b:
                 raise GenzooError(
-                    f"these runs cannot be compared: {first.run} was trained on {what} {a}, {entry.run} on {b}; "
+                    f"these runs cannot be compared: {first.run or first.name} was trained on {what} {a}, "
+                    f"{entry.run or entry.name} on {b}; "
                     "compare runs of one data set"
                 )
 
 
-# --- parts of a report -----------------------------------------------------------------------------------------
+# --- what a folder says ----------------------------------------------------------------------------------------
 
 
-def _read_report(run: Path) -> dict[str, Any]:
-    path = run / REPORT
-    if not path.is_file():
-        return {}
-    try:
-        report = upgrade_report(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise GenzooError(f"{path} cannot be read as JSON ({error}); run: genzoo evaluate {run}") from error
-    if not isinstance(report, dict):
-        raise GenzooError(f"{path} is no report; run: genzoo evaluate {run}")
-    return report
-
-
-def _section(
-    report: Mapping[str, Any], name: str, own: str | None, marks: Sequence[str] = ()
-) -> tuple[str, Mapping[str, Any]]:
-    """What a section says of the run's own test set, else of the set that came last: (set id, content).
-
-    A section that holds one of the `marks` itself is not divided by sets.
-    """
-    section = report.get(name)
-    if not isinstance(section, Mapping):
-        return "", {}
-    if any(mark in section for mark in marks):
-        return "", section
-    sets = {key: value for key, value in section.items() if isinstance(value, Mapping)}
-    if not sets:
-        return "", {}
-    key = own if own is not None and own in sets else next(reversed(sets))
-    return key, sets[key]
-
-
-def _data_name(run: Path, data: Any, report: Mapping[str, Any]) -> str:
-    """Raises `GenzooError` where neither the configuration nor a likelihood says it."""
-    protocols = [data, *(c.get("protocol") for c in _contents(report))]
-    name = next((p["name"] for p in protocols if isinstance(p, Mapping) and "name" in p), None)
+def _data_name(run: Path, data: Any, report: Report) -> str:
+    """Raises `GenzooError` where neither the configuration nor the report says it."""
+    known = [data, *(getattr(part, "protocol", None) for _, part in report.parts())]
+    name = next((p["name"] for p in known if isinstance(p, Mapping) and "name" in p), None)
+    if name is None and report.about is not None:
+        name = report.about.data
     if name is None:
         raise GenzooError(
             f"{run} does not say what it was trained on; only runs of genzoo train can be compared"
         )
     return str(name)
-
-
-def _contents(report: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for section in report.values():
-        if isinstance(section, Mapping):
-            yield from (content for content in section.values() if isinstance(content, Mapping))
-
-
-def _no_likelihood(model: GenerativeModel) -> str | None:
-    """Why the model gives images no probability; None where it does."""
-    if model.likelihood is not LikelihoodKind.NONE:
-        return None
-    image = torch.zeros(1, *model.spec.shape, dtype=torch.uint8)
-    try:
-        model.log_likelihood(image)
-    except NoLikelihood as reason:
-        return str(reason)
-    except (GenzooError, RuntimeError, ValueError):  # it asks for a condition first
-        return "the family defines no probability of an image"
-    return None

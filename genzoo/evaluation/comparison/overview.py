@@ -1,23 +1,26 @@
 """Which tables a comparison consists of, and what must be said beside them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from genzoo.evaluation.comparison.costs import Cost
 from genzoo.evaluation.comparison.entries import Entry
-from genzoo.evaluation.comparison.reported import Quality, Reported
 from genzoo.evaluation.comparison.tables import (
     OVERVIEW_FIGURES,
     Column,
     CostColumn,
+    Quality,
     Table,
     cost_column,
     figure_cell,
     figure_names,
     gap_column,
     likelihood_column,
+    protocol_text,
     quality_column,
+    sizes_text,
     text_column,
 )
+from genzoo.evaluation.cost import Cost, machine_text
+from genzoo.metrics.estimate import Estimate
 
 
 def overview(entries: Sequence[Entry]) -> Table:
@@ -32,14 +35,17 @@ def overview(entries: Sequence[Entry]) -> Table:
 def quality_table(entries: Sequence[Entry]) -> Table:
     """All figures of samples."""
     columns = [quality_column(entries, name) for name in figure_names(entries)]
-    extractors = [f"{e.quality.extractor} {e.quality.identity[:12]}" if e.quality else "" for e in entries]
+    extractors = [
+        f"{e.quality.extractor.name} {e.quality.extractor.identity[:12]}" if e.quality else ""
+        for e in entries
+    ]
     return Table("Sample quality", [*columns, text_column("feature extractor", extractors)])
 
 
 def likelihood_table(entries: Sequence[Entry]) -> Table:
     """Bits/dim, the gap to training images, and how they were computed; families without are not in it."""
     own = [e for e in entries if e.reason is None]
-    ways = [e.likelihood.protocol if e.likelihood else "" for e in own]
+    ways = [protocol_text(e.likelihood.details) if e.likelihood else "" for e in own]
     sets = [f"{e.likelihood.test_id} ({e.likelihood.images:,})" if e.likelihood else "" for e in own]
     columns = [likelihood_column(own), gap_column(own), text_column("test set (images)", sets)]
     return Table("Likelihood", [*columns, text_column("protocol", ways)])
@@ -80,13 +86,14 @@ def other_tables(entries: Sequence[Entry]) -> list[tuple[Table, Sequence[Entry]]
     return found
 
 
-def _flat_table(title: str, entries: Sequence[Entry], figures: Sequence[Mapping[str, Reported]]) -> Table:
+def _flat_table(title: str, entries: Sequence[Entry], figures: Sequence[Mapping[str, Estimate]]) -> Table:
     names = dict.fromkeys(name for own in figures for name in own)
     columns = []
     for name in names:
         cells = [
-            figure_cell(own.get(name), _sizes(own.get(name)), entry.evaluate_command)
+            figure_cell(figure, sizes_text(figure) if figure else "", entry.evaluate_command)
             for own, entry in zip(figures, entries, strict=True)
+            for figure in [own.get(name)]
         ]
         better = next((f.higher_is_better for own in figures if (f := own.get(name)) is not None), None)
         groups = {cell.group: cell.group for cell in cells if cell.value is not None}
@@ -94,48 +101,47 @@ def _flat_table(title: str, entries: Sequence[Entry], figures: Sequence[Mapping[
     return Table(title, columns)
 
 
-def _sizes(figure: Reported | None) -> str:
-    if figure is None or (figure.samples is None and figure.references is None):
-        return "sizes not told"
-    return f"{figure.samples} samples, {figure.references} real images"
-
-
 def trained_on(cost: Cost) -> str:
     """The machine of the training's times."""
-    return cost.train_machine or cost.machine
+    return machine_text(cost.training.machine if cost.training else None) or machine_text(cost.machine)
 
 
 def measured_on(cost: Cost) -> str:
     """The machine of the times of drawing and scoring."""
-    return cost.machine
+    return machine_text(cost.machine)
+
+
+def _training(name: str, unit: float = 1.0) -> Callable[[Entry], float | None]:
+    """A figure of training's cost, in so many of its units."""
+
+    def of(entry: Entry) -> float | None:
+        value = getattr(entry.cost.training, name) if entry.cost and entry.cost.training else None
+        return None if value is None else value / unit
+
+    return of
+
+
+def _drawing(of: Callable[[Cost], float | None]) -> Callable[[Entry], float | None]:
+    return lambda entry: of(entry.cost) if entry.cost else None
 
 
 COSTS: Sequence[CostColumn] = (
     CostColumn("parameters", lambda e: float(e.parameters)),
-    CostColumn("train min", lambda e: _minutes(e, "train_seconds"), False, trained_on, "Wall clock"),
-    CostColumn("train CPU-min", lambda e: _minutes(e, "train_cpu_seconds"), False, trained_on),
-    CostColumn("images seen", lambda e: _figure(e, "train_images")),
-    CostColumn("peak MiB", lambda e: _figure(e, "peak_memory_mib"), False, trained_on, "Of training"),
-    CostColumn("calls/sample", lambda e: _figure(e, "calls_per_sample"), False, None, "Network passes"),
-    CostColumn("samples/s", lambda e: _figure(e, "sampling_images_per_second"), True, measured_on),
-    CostColumn("likelihoods/s", lambda e: _figure(e, "likelihood_images_per_second"), True, measured_on),
+    CostColumn("train min", _training("seconds", 60), False, trained_on, "Wall clock"),
+    CostColumn("train CPU-min", _training("cpu_seconds", 60), False, trained_on),
+    CostColumn("images seen", _training("images_seen")),
+    CostColumn("peak MiB", _training("peak_memory_mib"), False, trained_on, "Of training"),
+    CostColumn("calls/sample", _drawing(lambda c: c.network_calls.most), False, None, "Network passes"),
+    CostColumn("samples/s", _drawing(lambda c: c.sampling_images_per_second), True, measured_on),
+    CostColumn("likelihoods/s", _drawing(lambda c: c.likelihood_images_per_second), True, measured_on),
 )
 
 
 def cost_table(entries: Sequence[Entry]) -> Table:
     """What training and drawing cost."""
     columns = [cost_column(entries, cost) for cost in COSTS]
-    machines = text_column("machine", [e.cost.machine if e.cost else "" for e in entries])
+    machines = text_column("machine", [measured_on(e.cost) if e.cost else "" for e in entries])
     return Table("Cost", [*columns, machines])
-
-
-def _figure(entry: Entry, name: str) -> float | None:
-    return getattr(entry.cost, name) if entry.cost else None
-
-
-def _minutes(entry: Entry, name: str) -> float | None:
-    seconds = _figure(entry, name)
-    return None if seconds is None else seconds / 60
 
 
 def remarks(entries: Sequence[Entry]) -> list[str]:
@@ -145,6 +151,7 @@ def remarks(entries: Sequence[Entry]) -> list[str]:
         for e in entries
         if e.missing
     ]
+    lines += [f"{e.name}: {note}" for e in entries for note in e.notes]
     lines += [f"{e.name}: {e.quality.remark}" for e in entries if e.quality and e.quality.remark]
     lines += [f"{e.name} has no likelihood: {e.reason}" for e in entries if e.reason]
     divided: dict[str, list[str]] = {}

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from genzoo.core.files import write_atomically
+from genzoo.core.spec import DataSpec
 from genzoo.core.version import __version__
 from genzoo.evaluation.comparison import overview
 from genzoo.evaluation.comparison.charts import COLOURS, charts
@@ -23,9 +25,11 @@ from genzoo.evaluation.comparison.page_pictures import (
     tiles_of,
     work_pictures,
 )
-from genzoo.evaluation.comparison.reported import Reported
 from genzoo.evaluation.comparison.tables import Table, compact, figure_names
-from genzoo.metrics.estimate import display_name
+from genzoo.evaluation.cost import machine_text, versions_text
+from genzoo.evaluation.report.plain_json import finite
+from genzoo.evaluation.report.schema import Report
+from genzoo.metrics.estimate import Estimate, display_name
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,52 @@ class Comparison:
         return f"genzoo {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
 
 
+@dataclass(frozen=True)
+class EntryRecord:
+    """One model of a comparison, for programs."""
+
+    name: str
+    run: str | None
+    preset: str
+    data: str
+    spec: DataSpec
+    parameters: int
+    reason: str | None
+    missing: Sequence[str]
+    notes: Sequence[str]
+    weights_sha256: str
+    commands: Sequence[str]
+    report: Report
+
+
+@dataclass(frozen=True)
+class ComparisonRecord:
+    """Everything that the page of a comparison shows, for programs."""
+
+    data: str
+    versions: str
+    notes: Sequence[str]
+    remarks: Sequence[str]
+    runs: Sequence[EntryRecord]
+    failures: Sequence[Failure]
+
+
+def record(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as plain JSON."""
+    runs = [
+        EntryRecord(
+            e.name, None if e.run is None else str(e.run), e.preset, e.data, e.spec, e.parameters, e.reason, e.missing,
+            e.notes, e.weights_id(), comparison.commands_of(e), e.report,
+        )
+        for e in comparison.entries
+    ]  # fmt: skip
+    content = ComparisonRecord(
+        comparison.data, comparison.versions(), comparison.notes, overview.remarks(comparison.entries), runs,
+        comparison.failures,
+    )  # fmt: skip
+    return finite(msgspec.to_builtins(content, enc_hook=str))
+
+
 def write_page(comparison: Comparison, path: Path) -> None:
     """Writes the page to `path`, whole or not at all. Raises `GenzooError` where it cannot be written."""
     write_atomically(path, render(comparison).encode())
@@ -86,7 +136,9 @@ def _content(comparison: Comparison) -> dict[str, Any]:
     content: dict[str, Any] = {
         "comparison": comparison, "entries": entries, "colours": COLOURS,
         "names": [e.name for e in entries], "own_likelihood": overview.with_likelihood(entries),
-        "rows": table_rows, "display_name": display_name, "compact": compact, "ais": [e for e in entries if e.ais],
+        "rows": table_rows, "display_name": display_name, "compact": compact,
+        "ais": [e for e in entries if e.ais],
+        "machine_text": machine_text, "versions_text": versions_text,
     }  # fmt: skip
     if not entries:
         return content
@@ -115,9 +167,9 @@ def _with_reference(comparison: Comparison, samples: Sequence[Picture]) -> list[
     return [real, *samples]
 
 
-def _reference_values(entries: Sequence[Entry]) -> list[tuple[str, Reported]]:
+def _reference_values(entries: Sequence[Entry]) -> list[tuple[str, Estimate]]:
     """Figures of sample quality with the reference value that real images have, one of each."""
-    found: dict[str, Reported] = {}
+    found: dict[str, Estimate] = {}
     for entry in entries:
         for name, figure in (entry.quality.figures if entry.quality else {}).items():
             if figure.reference is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from genzoo.data.image_grid import TILE
 from genzoo.evaluation.comparison.entries import Entry
 from genzoo.evaluation.illustrations import DENOISING, INTERPOLATIONS, RECONSTRUCTIONS
-from genzoo.evaluation.report.report_file import BY_CLASS, JUDGED, MOST_CLASSES, PER_CLASS
+from genzoo.evaluation.report.picture_files import BY_CLASS, JUDGED, MOST_CLASSES, PER_CLASS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -102,6 +102,10 @@ def sample_pictures(entries: Sequence[Entry]) -> list[Picture]:
 
 
 def _samples(entry: Entry) -> Tiles | Picture:
+    if entry.run is None:
+        return Picture(
+            entry.name, problem="no pictures were drawn of a model in memory; give evaluate a folder `out`"
+        )
     path = sample_file(entry.run)
     if path is None:
         return Picture(entry.name, problem=f"no samples yet; draw some with: genzoo sample {entry.run}")
@@ -125,7 +129,7 @@ def class_pictures(entries: Sequence[Entry]) -> list[Picture]:
 def _found_classes(entry: Entry) -> Picture | None:
     """Samples of a run that takes no classes, by the class that the feature extractor finds in them."""
     try:
-        tiles = tiles_of(entry.run / BY_CLASS, entry.spec.shape)
+        tiles = tiles_of(entry.run / BY_CLASS, entry.spec.shape) if entry.run else None
     except OSError:
         return None
     if tiles is None:
@@ -134,7 +138,9 @@ def _found_classes(entry: Entry) -> Picture | None:
     return replace(shown, rows=tiles.rows)
 
 
-def _class_picture(entry: Entry) -> Picture:
+def _class_picture(entry: Entry) -> Picture | None:
+    if entry.run is None or not entry.is_run:
+        return None
     path, classes = entry.run / "samples" / CLASS_GRID, min(entry.class_count, MOST_CLASSES)
     problem = f"not drawn yet; draw with: {' '.join(class_command(entry))}"
     if not path.is_file():
@@ -151,6 +157,7 @@ def _class_picture(entry: Entry) -> Picture:
 
 def class_command(entry: Entry) -> list[str]:
     """What draws the class grid of a run that takes classes."""
+    assert entry.run is not None
     classes = range(min(entry.class_count, MOST_CLASSES))
     asked = ["--cond", ",".join(map(str, classes)), "--n", str(len(classes) * PER_CLASS)]
     return ["genzoo", "sample", str(entry.run), *asked, "--out", str(entry.run / "samples" / CLASS_GRID)]
@@ -186,7 +193,8 @@ def _pictures(entries: Sequence[Entry], patterns: Sequence[str]) -> list[Picture
     """The files of each run that fit."""
     found = []
     for entry in entries:
-        for path in (path for pattern in patterns for path in sorted(entry.run.glob(pattern))):
+        folder = entry.run
+        for path in (p for pattern in patterns for p in (sorted(folder.glob(pattern)) if folder else ())):
             try:
                 found.append(picture(entry.name, _open(path)))
             except OSError:

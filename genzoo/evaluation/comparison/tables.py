@@ -4,15 +4,15 @@ A `Cell` belongs to a group: figures of one group were measured alike. Whoever o
 within its groups and says where one ends.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from genzoo.core.log_likelihood import LikelihoodKind
-from genzoo.evaluation.comparison.costs import Cost
 from genzoo.evaluation.comparison.entries import Entry
-from genzoo.evaluation.comparison.reported import LikelihoodEstimate, Quality, Reported
-from genzoo.metrics.estimate import display_name
+from genzoo.evaluation.cost import Cost
+from genzoo.evaluation.report.schema import LikelihoodResult, MemorisationResult, QualityResult
+from genzoo.metrics.estimate import Estimate, display_name
 
 MISSING = "not measured"
 NO_FIGURE = "no figure"
@@ -101,6 +101,9 @@ def text_column(title: str, texts: Sequence[str]) -> Column:
     return Column(title, [Cell(None, text) for text in texts], words=True)
 
 
+Quality = QualityResult | MemorisationResult
+"""Figures of samples in the features of one extractor."""
+
 QualityOf = Callable[[Entry], Quality | None]
 """Which figures of samples a column is about."""
 
@@ -129,7 +132,7 @@ def quality_column(entries: Sequence[Entry], name: str, quality_of: QualityOf = 
     for entry in entries:
         quality = quality_of(entry)
         figure = _figures(quality).get(name)
-        group = quality.group(figure) if quality and figure else ""
+        group = quality_group(quality, figure) if quality and figure else ""
         reason = quality.missing.get(name) if quality else None
         cells.append(
             Cell(None, "none", reason) if reason else figure_cell(figure, group, entry.evaluate_command)
@@ -142,22 +145,35 @@ def quality_column(entries: Sequence[Entry], name: str, quality_of: QualityOf = 
     )
 
 
-def _figures(quality: Quality | None) -> Mapping[str, Reported]:
+def quality_group(quality: Quality, figure: Estimate) -> str:
+    """What two figures must share to be ranked together."""
+    sizes = f"{figure.samples:,} samples against {figure.references:,} images"
+    return f"{quality.test_id}, judge {quality.extractor.name} {quality.extractor.identity[:12]}, {sizes}"
+
+
+def _figures(quality: Quality | None) -> Mapping[str, Estimate]:
     return quality.figures if quality else {}
 
 
-def figure_cell(figure: Reported | None, group: str = "", command: str = "") -> Cell:
+def figure_cell(figure: Estimate | None, group: str = "", command: str = "") -> Cell:
     """A figure with its interval in brackets; its reference value and sizes are the note."""
     if figure is None:
         return Cell(None, "", f"{MISSING}: {command}" if command else MISSING)
-    if not math.isfinite(figure.value):
-        return Cell(None, "not finite", "the figure that was measured is no finite number")
     inside = None if figure.low is None or figure.high is None else (figure.low, figure.high)
     detail = "" if inside is None else f"[{compact(inside[0], 3)}, {compact(inside[1], 3)}]"
     notes = [] if figure.reference is None else [f"real against real images: {compact(figure.reference)}"]
-    notes += [] if figure.samples is None else [f"{figure.samples:,} samples"]
-    notes += [] if figure.references is None else [f"{figure.references:,} real images"]
+    notes += [sizes_text(figure)] if sizes_text(figure) else []
     return Cell(figure.value, compact(figure.value), ", ".join(notes), group, detail, inside)
+
+
+def sizes_text(figure: Estimate) -> str:
+    """What it was measured on.
+
+    >>> sizes_text(Figure(0.5, 500, 0)), sizes_text(Figure(0.5, 2000, 1000))
+    ('500 samples', '2,000 samples, 1,000 real images')
+    """
+    sizes = {"samples": figure.samples, "real images": figure.references}
+    return ", ".join(f"{count:,} {what}" for what, count in sizes.items() if count)
 
 
 def mark_best(cells: Sequence[Cell], higher_is_better: bool | None) -> list[Cell]:
@@ -184,10 +200,10 @@ def _marked(cell: Cell, sign: int, limit: float | None) -> Cell:
 # --- likelihood ------------------------------------------------------------------------------------------------
 
 
-def likelihood_group(figure: LikelihoodEstimate) -> str:
+def likelihood_group(figure: LikelihoodResult) -> str:
     """What two likelihoods must share to be ranked together: images, kind, and whether labels are given."""
     given = ", given labels" if figure.conditional else ""
-    return f"{figure.test_id}, {KIND_WORDS[figure.kind]}{given}"
+    return f"{figure.test_id}, {KIND_WORDS[figure.likelihood]}{given}"
 
 
 def likelihood_column(entries: Sequence[Entry]) -> Column:
@@ -196,7 +212,7 @@ def likelihood_column(entries: Sequence[Entry]) -> Column:
     groups, mixed = {}, False
     for kind in sorted(KIND_WORDS, reverse=True):
         for e in entries:
-            if e.likelihood and e.likelihood.kind is kind:
+            if e.likelihood and e.likelihood.likelihood is kind:
                 group = likelihood_group(e.likelihood)
                 remark = _mixture(entries, group)
                 groups[group], mixed = group + remark, mixed or bool(remark)
@@ -209,7 +225,7 @@ def _mixture(entries: Sequence[Entry], group: str) -> str:
     """What differs between the likelihoods of one group, in words; "" where nothing does."""
     members = [e.likelihood for e in entries if e.likelihood and likelihood_group(e.likelihood) == group]
     words = []
-    if len({m.protocol for m in members}) > 1:
+    if len({protocol_text(m.details) for m in members}) > 1:
         words.append("estimated in different ways (see Likelihood)")
     counts = sorted({m.images for m in members})
     if len(counts) > 1:
@@ -223,19 +239,33 @@ def _likelihood_cell(entry: Entry) -> Cell:
         return Cell(None, "none", entry.reason)
     if figure is None:
         return Cell(None, "", f"{MISSING}: {entry.evaluate_command}")
-    error = "" if figure.stderr is None else f"± {figure.stderr:.3f}"
-    reach = None if figure.stderr is None else 1.96 * figure.stderr
-    inside = None if reach is None else (figure.bits - reach, figure.bits + reach)
-    note = f"{figure.images:,} images of {figure.test_id}. {figure.protocol}"
-    text = f"{figure.kind.symbol} {figure.bits:.3f}"
-    return Cell(figure.bits, text, note, likelihood_group(figure), error, inside)
+    bits = figure.bits_per_dim
+    error = "" if bits.stderr is None else f"± {bits.stderr:.3f}"
+    inside = None if bits.low is None or bits.high is None else (bits.low, bits.high)
+    note = f"{figure.images:,} images of {figure.test_id}. {protocol_text(figure.details)}"
+    text = f"{figure.symbol} {bits.value:.3f}"
+    return Cell(bits.value, text, note, likelihood_group(figure), error, inside)
+
+
+def protocol_text(details: Mapping[str, Any]) -> str:
+    """The settings among the details of a likelihood; what was measured (floats, lists) is none.
+
+    >>> protocol_text({"K": 64, "elbo": -9.5, "conditional": False, "kl_per_group": [1.0]})
+    'K 64'
+    """
+    settings = {
+        key: value
+        for key, value in details.items()
+        if isinstance(value, (str, int)) and key not in ("conditional", "nfe") and value is not False
+    }
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in settings.items())
 
 
 def gap_column(entries: Sequence[Entry]) -> Column:
     """How many bits/dim worse test images are than training images."""
     cells = []
     for entry in entries:
-        gap = entry.likelihood.gap if entry.likelihood else None
+        gap = entry.likelihood.gap.bits_per_dim if entry.likelihood and entry.likelihood.gap else None
         group = likelihood_group(entry.likelihood) if entry.likelihood and gap else ""
         why = entry.reason or f"{MISSING}: {entry.evaluate_command}"
         cells.append(figure_cell(gap, group) if gap else Cell(None, "none" if entry.reason else "", why))

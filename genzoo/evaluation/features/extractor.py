@@ -193,21 +193,32 @@ def _cached_encoder(folder: Path) -> Encoder | None:
 # --- extractors that are refused -------------------------------------------------------------------------------
 
 
-def refuse_conditioning_encoder(space: FeatureSpace, run: Path) -> None:
+def refuse_conditioning_encoder(space: FeatureSpace, run: Path | None, data: ImageData | None = None) -> None:
     """Raises `GenzooError` where the model in the folder `run` was made with the network behind `space`.
 
     An encoder whose vectors a model was conditioned on, or that was part of its loss, sees in samples what the model
     learned to show it: its figures are no evidence (Kynkäänniemi et al. 2023 of ImageNet's networks and FID). Networks
-    are known by their weights, wherever copies of them lie.
+    are known by their weights, wherever copies of them lie. Of a model without a folder `data`, which it is evaluated
+    on, tell what conditions them.
     """
     known = {space.identity, *space.aliases}
-    for name, hashes in conditioning_encoders(run):
+    helpers = (
+        weights_named(data.protocol if data is not None else None)
+        if run is None
+        else conditioning_encoders(run)
+    )
+    for name, hashes in helpers:
         if known & hashes:
             raise GenzooError(
-                f"{space.name} cannot evaluate {run}: the model was conditioned on it ({name}), so figures in "
-                "its features are no evidence; "
-                "name another --features, or leave it out"
+                f"{space.name} cannot judge {run or 'this model'}: the model was made with it ({name}) and learned to "
+                "please it; name another --features, or leave it out"
             )
+
+
+def weights_named(protocol: Any) -> Iterator[tuple[str, set[str]]]:
+    """Names and hashes of the trained networks that a description of data names."""
+    for entry in _weights_in(protocol):
+        yield str(entry.get("run", "an encoder")), {str(entry["weights"])}
 
 
 def conditioning_encoders(run: Path) -> Iterator[tuple[str, set[str]]]:
@@ -234,13 +245,13 @@ def training_remark(trained_on: Mapping[str, Any], data: ImageData, split: str) 
     """As `Extractor.remark`, of an encoder with the data protocol `trained_on` (empty: unknown)."""
     if "test_id" not in trained_on:
         return "what the feature extractor was trained on is unknown: the evaluated images may be among it"
-    same = _test_set(trained_on["test_id"]) == _test_set(data.protocol["test_id"])
+    test_set = _test_set(str(trained_on["test_id"]))
+    same = test_set == _test_set(data.protocol.get("test_id", ""))
     if same:
         return "the feature extractor was trained on these images" if split == "train" else None
-    if trained_on.get("name") == data.protocol["name"]:
+    if trained_on.get("name") == data.protocol.get("name", data.name):
         raise GenzooError(
-            f"this feature extractor was trained on another cut of {data.name} (its test set is "
-            f"{_test_set(trained_on['test_id'])}): "
+            f"this feature extractor was trained on another cut of {data.name} (its test set is {test_set}): "
             "the evaluated images may be among its training images; name another --features"
         )
     return f"the feature extractor was trained on {trained_on.get('name')}"

@@ -1,41 +1,230 @@
-"""The report of a run on disk, and the pictures beside it."""
+"""The report of a run on disk: `report.json`, a part per question and set of images.
+
+    {"format": 2, "likelihood": {"digits/test@seed=0": {...}}, "quality": {"digits/test@seed=0": {...}}, ...}
+
+It is written and read by the types of `genzoo.evaluation.report.schema`. A file may have been edited, cut short or
+written by another version: what does not fit a part's type costs that part, and a note says which field it was.
+"""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, final
 
-from genzoo.core.legacy import upgrade_report
+import msgspec
 
-if TYPE_CHECKING:
-    pass
-
+from genzoo.core.errors import GenzooError
+from genzoo.core.files import write_atomically
+from genzoo.evaluation.report.legacy_report import upgrade
+from genzoo.evaluation.report.plain_json import finite, top_level_parts
+from genzoo.evaluation.report.schema import FORMAT, PARTS, Report
 
 REPORT = "report.json"
 
-JUDGED = Path("samples") / "judged.png"
-"""Samples of an evaluation."""
+DEEPEST = 32
+"""Levels of nesting below a part of a report."""
 
-BY_CLASS = Path("samples") / "by-class.png"
-"""Those of a run that takes no classes, a row for each class that the feature extractor finds in them."""
-
-PER_CLASS, MOST_CLASSES = 8, 40
-"""Samples of a class, and classes at most, that pictures of classes show."""
+LARGEST = 2**64
+"""Of whole numbers."""
 
 
-def add_to_report(run: Path, section: str, key: str, content: Mapping[str, Any]) -> Path:
-    """Sets `section` / `key` in the run's `report.json`, keeping what other commands wrote there.
+@final
+@dataclass(frozen=True)
+class StoredReports:
+    """What a file holds: parts by question and set of images, as typed objects; `notes` say what could not be read."""
+
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def report(self, test_id: str | None = None) -> Report:
+        """All parts on one set of images: those of `test_id`, and where a question has none the last that it has."""
+        found = {}
+        for name, by_set in self.parts.items():
+            if by_set:
+                own = [key for key in by_set if key == test_id]
+                found[name] = by_set[own[0] if own else next(reversed(by_set))]
+        return Report(test_id or "", **found)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+def read_report(path: str | Path) -> StoredReports:
+    """The report in a run folder `path`, or in a file; empty where there is none.
+
+    Raises `GenzooError` where there is a file that holds no report at all.
+    """
+    path = Path(path)
+    file = path / REPORT if path.is_dir() else path
+    if not file.is_file():
+        return StoredReports()
+    try:
+        text = file.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise GenzooError(f"{file} cannot be read ({error})") from error
+    return parsed_report(text, str(file))
+
+
+def parsed_report(text: str, name: str) -> StoredReports:
+    """As `read_report`, of the text of a file called `name`."""
+    raw, notes = _raw_parts(text, name)
+    version = raw.pop("format", 1)
+    if version not in (1, FORMAT) or isinstance(version, bool):
+        notes.append(f"{name} has format {_short(version)}, which this version of genzoo does not know")
+    parts: dict[str, dict[str, Any]] = {}
+    for old_name, by_set in raw.items():
+        if not isinstance(by_set, dict):
+            notes.append(f"{name}: {_short(old_name)} is no part of a report")
+            continue
+        for key, content in by_set.items():
+            try:
+                section, own_key, part = _part(old_name, key, content, version)
+                parts.setdefault(section, {})[own_key] = part
+            except _Unreadable as reason:
+                notes.append(f"{name}: {_short(old_name)} of {_short(key)} is left out: {reason}")
+    return StoredReports(parts, tuple(notes))
+
+
+class _Unreadable(Exception):
+    """Why a part of a report cannot be used, in one line."""
+
+
+def _part(name: str, key: str, content: Any, version: Any) -> tuple[str, str, Any]:
+    """A part of a report as a typed object, with its name and the set of images."""
+    check_plain({key: content})
+    if version == 1:
+        try:
+            name, content = upgrade(name, key, content)
+        except (GenzooError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise _Unreadable(f"this old part has another form ({reason})") from error
+    if name not in PARTS:
+        raise _Unreadable("this version of genzoo knows no such part")
+    try:
+        return name, key, msgspec.convert(content, PARTS[name])
+    except (msgspec.ValidationError, GenzooError, OverflowError, RecursionError) as error:
+        raise _Unreadable(" ".join(str(error).split())) from error
+
+
+def check_plain(content: Any) -> None:
+    """Refuses what no report holds: numbers that are not finite or too large, texts that cannot be shown, deep nesting.
+
+    Raises `_Unreadable`, naming the field. Walks without recursion, so that depth cannot hurt.
+    """
+    todo: list[tuple[str, Any, int]] = [("", content, 0)]
+    while todo:
+        path, value, depth = todo.pop()
+        if depth > DEEPEST:
+            raise _Unreadable(f"{_short(path)} is nested too deeply")
+        if isinstance(value, Mapping):
+            todo += [(f"{path}.{key}".lstrip("."), inner, depth + 1) for key, inner in value.items()]
+            todo += [(path, key, depth) for key in value]
+        elif isinstance(value, (list, tuple)):
+            todo += [(f"{path}[{i}]", inner, depth + 1) for i, inner in enumerate(value)]
+        elif isinstance(value, str) and not _can_be_shown(value):
+            raise _Unreadable(f"{_short(path)} holds characters that are none")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise _Unreadable(f"{_short(path)} is no finite number")
+        elif isinstance(value, int) and abs(value) > LARGEST:
+            raise _Unreadable(f"{_short(path)} is beyond the range of numbers")
+
+
+def _can_be_shown(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _short(value: Any) -> str:
+    """For a message: one line of bounded length."""
+    text = " ".join(str(value).encode("utf-8", errors="replace").decode().split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _raw_parts(text: str, name: str) -> tuple[dict[str, Any], list[str]]:
+    """The parts as plain JSON; of a damaged file those that are whole, with a note on each other one."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return _whole_parts(text, name, error)
+    if not isinstance(content, dict):
+        raise GenzooError(f"{name} is no report; measure anew with: genzoo evaluate RUN")
+    return content, []
+
+
+def _whole_parts(text: str, name: str, error: Exception) -> tuple[dict[str, Any], list[str]]:
+    whole: dict[str, Any] = {}
+    notes = []
+    for key, part in top_level_parts(text):
+        try:
+            whole[key] = json.loads(part)
+        except (ValueError, RecursionError) as reason:
+            notes.append(f"{name}: {_short(key)} is left out: it cannot be read as JSON ({_short(reason)})")
+    if not whole:
+        raise GenzooError(
+            f"{name} cannot be read as JSON ({_short(error)}); measure anew with: genzoo evaluate RUN"
+        ) from error
+    return whole, notes or [f"{name} is damaged ({_short(error)}); what follows the damage is left out"]
+
+
+# --- writing ---------------------------------------------------------------------------------------------------
+
+
+def write_report(report: Report, path: str | Path) -> Path:
+    """Sets the parts of `report` in the run folder (or file) `path`, keeping what other commands wrote there.
 
     Raises `GenzooError` where the file cannot be written.
     """
-    from genzoo.core.files import write_atomically
+    path = Path(path)
+    file = path if path.suffix == ".json" and not path.is_dir() else path / REPORT
+    content = _kept_content(file)
+    for name, part in report.parts():
+        before = content.get(name)
+        key = _key(report, name)
+        plain = finite(msgspec.to_builtins(part, enc_hook=str))
+        content[name] = {**(before if isinstance(before, dict) else {}), key: plain}
+    text = json.dumps({"format": FORMAT, **content}, indent=2, allow_nan=False)
+    write_atomically(file, (text + "\n").encode())
+    return file
 
-    path = run / REPORT
+
+def _key(report: Report, name: str) -> str:
+    """Strangers are told apart, too, by what they are."""
+    return (
+        f"{report.test_id} against {report.ood.against}" if name == "ood" and report.ood else report.test_id
+    )
+
+
+def _kept_content(file: Path) -> dict[str, Any]:
+    """What the file holds as plain JSON of this format; what cannot be read stays as it is, as far as JSON allows."""
     try:
-        report = upgrade_report(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):  # there is none yet, or none that anybody could read
-        report = {}
-    report = report if isinstance(report, dict) else {}
-    report[section] = {**report.get(section, {}), key: dict(content)}
-    write_atomically(path, (json.dumps(report, indent=2) + "\n").encode())
-    return path
+        raw, _ = _raw_parts(file.read_bytes().decode("utf-8", errors="replace"), str(file))
+        raw = finite(raw)
+    except (OSError, GenzooError, RecursionError):  # there is none yet, or none that anybody could read
+        raw = {}
+    if raw.pop("format", 1) != 1:
+        return raw
+    content: dict[str, Any] = {}
+    for old_name, by_set in raw.items():
+        for name, key, plain in _upgraded(old_name, by_set):
+            if key is None:
+                content[name] = plain
+            else:
+                content.setdefault(name, {})[key] = plain
+    return content
+
+
+def _upgraded(old_name: str, by_set: Any) -> Iterator[tuple[str, str | None, Any]]:
+    if not isinstance(by_set, dict):
+        yield old_name, None, by_set
+        return
+    for key, content in by_set.items():
+        try:
+            name, own_key, part = _part(old_name, key, content, 1)
+            yield name, own_key, msgspec.to_builtins(part)
+        except _Unreadable:
+            yield old_name, key, content

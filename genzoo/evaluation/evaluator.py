@@ -1,0 +1,231 @@
+"""What `genzoo evaluate` does, in Python: a model in memory, or one of a run folder, is evaluated on images.
+
+report = evaluate(model, data)
+report.likelihood.bits_per_dim.value, report.quality.figures["frechet"].reference
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from genzoo.core.errors import GenzooError, NoLikelihood
+from genzoo.core.log_likelihood import LikelihoodKind
+from genzoo.core.spec import DataSpec
+from genzoo.data.image_data import ImageData
+from genzoo.evaluation.features.extractor import Extractor, default_extractor, extractor_named
+from genzoo.evaluation.features.feature_space import FeatureSpace
+from genzoo.evaluation.fine_tuning import FineTuning
+from genzoo.evaluation.report.all_sections import SECTIONS
+from genzoo.evaluation.report.case import Case, Noising, Strangers
+from genzoo.evaluation.report.encoder_case import EncoderCase
+from genzoo.evaluation.report.judged_samples import Inquiry
+from genzoo.evaluation.report.schema import ModelFacts, Report
+from genzoo.evaluation.report.section import Section
+from genzoo.models.base import Encoder, GenerativeModel
+
+Features = str | FeatureSpace | Extractor | None
+"""Whose features samples are seen in: by name ("pixels", "encoder:RUN" ...), a space, or what makes one."""
+
+Split = Literal["test", "val", "train"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is asked of a model, and how; of what is None nothing more than usual.
+
+    `run` is the folder that the model was trained in, `out` that where pictures go. `samples` counts those that are
+    drawn and evaluated in `features` (0: none, else 2,000 or as many as there are images). `ood` are other data that it
+    is to tell from its own, `ais` asks for the likelihood of a generator plus noise, `fine_tuning` what becomes of an
+    encoder.
+    """
+
+    split: str = "test"
+    samples: int | None = None
+    features: Features = None
+    max_images: int | None = None
+    max_seconds: float | None = None
+    seed: int = 0
+    out: Path | None = None
+    run: Path | None = None
+    samples_only: bool = False
+    ood: Strangers | None = None
+    ais: Noising | None = None
+    fine_tuning: FineTuning | None = None
+
+    def __post_init__(self) -> None:
+        if self.split not in ("test", "val", "train"):
+            raise GenzooError(f"a split is test, val or train, got {self.split!r}")
+        if self.max_seconds is not None and self.max_seconds <= 0:
+            raise GenzooError(f"--max-seconds must be above 0, got {self.max_seconds:g}")
+        if self.samples is not None and (self.samples < 0 or self.samples == 1):
+            raise GenzooError(f"--samples must be 0 (none) or at least 2, got {self.samples}")
+        if self.samples == 0 and self.samples_only:
+            raise GenzooError(
+                "--samples-only has nothing to evaluate with --samples 0; leave one of them out"
+            )
+        if self.samples == 0 and self.features is not None:
+            raise GenzooError("--features has nothing to evaluate with --samples 0; leave one of them out")
+
+    @property
+    def wants_samples(self) -> bool:
+        """Whether somebody asked for samples, rather than took what comes."""
+        return self.samples is not None or self.features is not None
+
+    def inquiry(self) -> Inquiry | None:
+        """Who judges how many samples; None: nobody."""
+        return None if self.samples == 0 else Inquiry(extractor_of(self.features), self.samples)
+
+
+def evaluate(
+    model: GenerativeModel | Encoder,
+    data: ImageData,
+    *,
+    split: str = "test",
+    samples: int | None = None,
+    features: Features = None,
+    max_images: int | None = None,
+    max_seconds: float | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+) -> Report:
+    """Judges `model` on a split of `data`: a `Report` with a part for each question that concerns it.
+
+    Of a generative model these are likelihood, samples, cost and more, of an encoder its probes. `samples` are drawn
+    and evaluated in `features`: "pixels", "random", "encoder:RUN", "inception", "dinov2" or a feature space; else a
+    small encoder is trained on the training images once and kept. `max_images` bounds the evaluated images,
+    `max_seconds` each measurement of likelihoods. Pictures are drawn where `out` names a folder for them.
+
+    Raises `GenzooError` where the data do not fit the model, or samples that were asked for cannot be evaluated.
+    """
+    folder = None if out is None else Path(out)
+    return evaluate_with(
+        model, data, Evaluation(split, samples, features, max_images, max_seconds, seed, folder)
+    )
+
+
+def evaluate_with(model: Any, data: Any, how: Evaluation) -> Report:
+    """As `evaluate`, with all that can be asked."""
+    check_fits(model, data)
+    if isinstance(model, Encoder):
+        return _of_encoder(model, data, how)
+    case = Case(
+        model, data, how.split, how.seed, how.max_images, how.max_seconds, how.run, how.out, how.inquiry(), how.ood,
+        how.ais,
+    )  # fmt: skip
+    return _of_case(case, how)
+
+
+def feature_space(data: ImageData, features: Features = None) -> FeatureSpace:
+    """The feature extractor that judges samples of these data: images `[n, c, h, w]` to float64 `[n, d]`.
+
+    The default one is trained on the training images once, and kept in $GENZOO_CACHE or ~/.cache/genzoo.
+    """
+    _check_data(data)
+    return default_extractor(data) if features is None else extractor_of(features).make(data)
+
+
+def extractor_of(features: Features) -> Extractor:
+    """What makes the feature space. Raises `GenzooError` for a name that is none."""
+    if isinstance(features, Extractor):
+        return features
+    if isinstance(features, FeatureSpace):
+        return Extractor(lambda data: features)
+    return extractor_named(features)
+
+
+# --- what fits -------------------------------------------------------------------------------------------------
+
+
+def check_fits(model: Any, data: Any) -> None:
+    """Raises `GenzooError` unless `data` are images of the kind that `model`, a model or an encoder, is made for."""
+    if not isinstance(model, (GenerativeModel, Encoder)):
+        raise GenzooError(
+            f"a model or an encoder is evaluated, got {type(model).__name__}: load one with genzoo.load"
+        )
+    _check_data(data)
+    if data.spec != model.spec:
+        raise GenzooError(f"{data.name} does not fit this model: {_difference(model.spec, data.spec)}")
+
+
+def _check_data(data: Any) -> None:
+    if not isinstance(data, ImageData):
+        raise GenzooError(
+            f"an evaluation takes data with all their splits, got {type(data).__name__}: use genzoo.load_data"
+        )
+
+
+def _difference(wanted: DataSpec, found: DataSpec) -> str:
+    key = next(key for key in vars(wanted) if vars(wanted)[key] != vars(found)[key])
+    return f"its {key} is {vars(found)[key]}, the model was made for {vars(wanted)[key]}"
+
+
+# --- measuring -------------------------------------------------------------------------------------------------
+
+
+def _of_encoder(encoder: Encoder, data: ImageData, how: Evaluation) -> Report:
+    if how.wants_samples or how.samples_only or how.ood or how.ais:
+        raise GenzooError("an encoder draws nothing: samples, OOD and AIS are for models that draw images")
+    case = EncoderCase(
+        encoder, data, how.split, how.seed, how.max_images, out=how.out, fine_tuning=how.fine_tuning
+    )
+    return measured(case)
+
+
+def _of_case(case: Case, how: Evaluation) -> Report:
+    """Samples first: a feature extractor that is refused is refused at once."""
+    missing = {}
+    if case.inquiry is not None:
+        try:
+            _ = case.samples
+        except GenzooError as reason:
+            if how.wants_samples:
+                raise
+            case, missing = replace(case, inquiry=None), {"quality": str(reason)}
+    sections = [s for s in SECTIONS if s.of_samples] if how.samples_only else SECTIONS
+    report = measured(case, sections)
+    return replace(report, missing={**report.missing, **missing})
+
+
+def measured(case: Case | EncoderCase, sections: Sequence[Section] = SECTIONS) -> Report:
+    """The answers to those of the questions that concern the case; why there is none where a likelihood lacks."""
+    parts: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for section in sections:
+        if not section.applies(case):
+            continue
+        try:
+            parts[section.name] = section.measure(case)
+        except NoLikelihood as reason:
+            if section.name != "likelihood":
+                raise
+            missing["likelihood"] = str(reason)
+    return Report(case.name, facts_of(case), **parts, missing=missing)
+
+
+def facts_of(case: Case | EncoderCase) -> ModelFacts:
+    """What is evaluated."""
+    model = case.model if isinstance(case, Case) else case.encoder
+    spec = model.spec
+    return ModelFacts(
+        type(model).__name__, case.data.name, tuple(spec.shape), spec.levels, spec.cond, spec.cond_size,
+        sum(p.numel() for p in model.parameters()),
+        no_likelihood(model) if isinstance(model, GenerativeModel) else None,
+        None if case.out is None else str(case.out),
+    )  # fmt: skip
+
+
+def no_likelihood(model: GenerativeModel) -> str | None:
+    """Why the model gives images no probability; None where it does."""
+    if model.likelihood is not LikelihoodKind.NONE:
+        return None
+    image = torch.zeros(1, *model.spec.shape, dtype=torch.uint8)
+    try:
+        model.log_likelihood(image)
+    except NoLikelihood as reason:
+        return str(reason)
+    except (GenzooError, RuntimeError, ValueError):  # it asks for a condition first
+        return "the family defines no probability of an image"
+    return None

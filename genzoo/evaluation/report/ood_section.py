@@ -1,0 +1,66 @@
+"""How well a model tells images of other data from those of its own."""
+
+from typing import final
+
+from typing_extensions import override
+
+from genzoo.core.random import seeded
+from genzoo.evaluation.baselines import IndependentPixels
+from genzoo.evaluation.likelihood import subset
+from genzoo.evaluation.ood import ood_scores, separation, separation_stderr
+from genzoo.evaluation.report.case import Case, measure
+from genzoo.evaluation.report.encoder_case import EncoderCase
+from genzoo.evaluation.report.schema import OODResult
+from genzoo.evaluation.report.section import Section, with_error
+from genzoo.metrics.estimate import Estimate
+
+OOD_IMAGES = 500  # images of each kind, at most, that scores are compared on
+BACKGROUND_IMAGES = 20_000  # training images, at most, that the background of a likelihood ratio is fitted on
+
+
+@final
+class OODSection(Section):
+    """Typicality is measured from the validation split's mean. Class-conditional models sum over their classes."""
+
+    name = "ood"
+
+    @override
+    def applies(self, case: Case | EncoderCase) -> bool:
+        return isinstance(case, Case) and case.ood is not None
+
+    @override
+    def measure(self, case: Case) -> OODResult:
+        assert case.ood is not None
+        most = case.max_images or OOD_IMAGES
+        entropy = measure(case.model, case.data, "val", seed=case.seed, max_images=most).bits_per_dim
+        generator, scores = case.generator("outliers"), []
+        background = independent_pixels(case)
+        for images in (case.data.split(case.split), case.ood.data.split(case.split)):
+            chosen = images.batch(subset(len(images), most, seeded("cpu", "outliers", case.seed))).images
+            scores.append(
+                ood_scores(case.model, chosen, entropy=entropy, background=background, generator=generator)
+            )  # fmt: skip
+        errors = separation_stderr(*scores)
+        own, others = (len(score.likelihood) for score in scores)
+        auroc = {
+            name: Estimate.from_stderr(value, errors[name], own + others, higher_is_better=True)
+            for name, value in separation(*scores).items()
+        }
+        kind = scores[0].kind.name
+        return OODResult(case.name, case.ood.name, auroc, entropy, (own, others), kind)
+
+    @override
+    def rows(self, result: OODResult) -> dict[str, str]:
+        return {
+            f"AUROC by {score}": with_error(figure.value, figure.stderr, 3)
+            for score, figure in result.auroc.items()
+        }
+
+
+def independent_pixels(case: Case) -> IndependentPixels | None:
+    """A histogram of each sub-pixel of training images, as the background of a ratio; None for real-valued data."""
+    train, spec = case.data.train, case.model.spec
+    if spec.levels is None:
+        return None
+    chosen = subset(len(train), BACKGROUND_IMAGES, seeded("cpu", "background", case.seed))
+    return IndependentPixels.fit(train.batch(chosen).images, spec)

@@ -1,0 +1,17 @@
+"""Where an evaluation puts its pictures, beside the report."""
+
+from pathlib import Path
+
+JUDGED = Path("samples") / "judged.png"
+"""Samples of an evaluation."""
+
+BY_CLASS = Path("samples") / "by-class.png"
+"""Those of a run that takes no classes, a row for each class that the feature extractor finds in them."""
+
+NEIGHBOURS = Path("samples") / "nearest-neighbours.png"
+"""Samples beside the training images that they may be copies of."""
+
+MAP = "embeddings.png"
+
+PER_CLASS, MOST_CLASSES = 8, 40
+"""Samples of a class, and classes at most, that pictures of classes show."""

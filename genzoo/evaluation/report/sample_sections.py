@@ -1,0 +1,207 @@
+"""What samples are like: how good they are, whether they are copies, and of which classes."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+from torch import Tensor
+from typing_extensions import override
+
+from genzoo.core.errors import GenzooError
+from genzoo.data.captions import class_names
+from genzoo.data.image_grid import save_grid
+from genzoo.data.split import LazyImages, TensorSplit
+from genzoo.evaluation.accuracy_score import class_figures
+from genzoo.evaluation.copies_picture import neighbours_picture, save_neighbours
+from genzoo.evaluation.report.case import Case
+from genzoo.evaluation.report.encoder_case import EncoderCase
+from genzoo.evaluation.report.judged_samples import JudgedSamples
+from genzoo.evaluation.report.picture_files import BY_CLASS, JUDGED, MOST_CLASSES, NEIGHBOURS, PER_CLASS
+from genzoo.evaluation.report.schema import ClassesResult, ExtractorFacts, MemorisationResult, QualityResult
+from genzoo.evaluation.report.section import Section
+from genzoo.metrics.class_shares import by_class, class_shares
+from genzoo.metrics.estimate import Estimate, display_name
+from genzoo.metrics.memorisation import suspects
+from genzoo.metrics.metric_registry import METRICS, collected
+from genzoo.metrics.probes import Labelled
+
+CLASSIFIED = 20_000  # real images, at most, that a classifier learns from or is compared with
+SHOWN = 64
+"""Samples in the picture of those that were evaluated."""
+FEWEST = 4  # samples and real images that shares of classes take
+
+
+@final
+class QualitySection(Section):
+    """How good samples are, by every metric of the registry."""
+
+    name = "quality"
+    of_samples = True
+
+    @override
+    def applies(self, case: Case | EncoderCase) -> bool:
+        return isinstance(case, Case) and case.inquiry is not None
+
+    @override
+    def measure(self, case: Case) -> QualityResult:
+        samples, start = case.samples, time.perf_counter()
+        figures, missing = METRICS.figures(samples.sets)
+        asked, unasked = _class_figures(case)
+        picture = _path(case, JUDGED)
+        if picture is not None:
+            save_grid(samples.drawn.images[:SHOWN], case.model.spec, picture)
+        return QualityResult(
+            case.name, **_about(case), figures={**figures, **asked}, missing={**missing, **unasked},
+            references=len(samples.sets.real), seconds=samples.seconds + time.perf_counter() - start,
+            picture=_text(picture),
+        )  # fmt: skip
+
+    @override
+    def rows(self, result: QualityResult) -> dict[str, str]:
+        rows = {"feature extractor": f"{result.extractor.name} {result.extractor.identity}"}
+        rows |= {"warning: feature extractor": result.remark} if result.remark else {}
+        return rows | _rows(result.figures, result.missing) | {"samples": _count_text(result)}
+
+    @override
+    def pictures(self, result: QualityResult) -> Sequence[str]:
+        return _there(result.picture)
+
+
+@final
+class MemorisationSection(Section):
+    """Whether samples are copies of training images, with a picture of those that are nearest to one."""
+
+    name = "memorisation"
+    of_samples = True
+
+    @override
+    def applies(self, case: Case | EncoderCase) -> bool:
+        return isinstance(case, Case) and case.inquiry is not None
+
+    @override
+    def measure(self, case: Case) -> MemorisationResult:
+        samples, picture = case.samples, _path(case, NEIGHBOURS)
+        figures, missing = METRICS.figures(samples.sets, "memorisation")
+        if picture is not None:
+            save_neighbours(_nearest_pairs(samples), case.model.spec, picture)
+        return MemorisationResult(
+            case.name, **_about(case), figures=figures, missing=missing,
+            training_images=len(samples.sets.train), picture=_text(picture),
+        )  # fmt: skip
+
+    @override
+    def rows(self, result: MemorisationResult) -> dict[str, str]:
+        return _rows(result.figures, result.missing)
+
+    @override
+    def pictures(self, result: MemorisationResult) -> Sequence[str]:
+        return _there(result.picture)
+
+
+@final
+class ClassesSection(Section):
+    """The classes of samples of a model that takes none, of data that have some, with a picture of some of each."""
+
+    name = "classes"
+    of_samples = True
+
+    @override
+    def applies(self, case: Case | EncoderCase) -> bool:
+        if not isinstance(case, Case) or case.inquiry is None or case.model.spec.cond is not None:
+            return False
+        labels, sets = case.data.train.labels, case.samples.sets
+        enough = min(map(len, (sets.samples, sets.real, sets.stand_in))) >= FEWEST
+        return labels is not None and labels.ndim == 1 and enough
+
+    @override
+    def measure(self, case: Case) -> ClassesResult:
+        samples, train = case.samples, case.samples.images.train
+        labels, sets = train.split.labels, samples.sets
+        assert labels is not None
+        bank = Labelled(sets.train.float(), labels[train.places].long())
+        shares = class_shares(
+            bank, sets.samples, sets.real, sets.stand_in, generator=sets.generator("class shares")
+        )
+        picture = _path(case, BY_CLASS)
+        if picture is not None:
+            shown = by_class(samples.drawn.images, shares.found, min(bank.classes, MOST_CLASSES), PER_CLASS)
+            save_grid(shown.flatten(0, 1), case.model.spec, picture, columns=PER_CLASS)
+        named = shares.share_figures(_names(case, bank.classes))
+        return ClassesResult(case.name, shares.shift, named, case.seed, _text(picture))
+
+    @override
+    def rows(self, result: ClassesResult) -> dict[str, str]:
+        return {"class distribution shift (TV)": str(result.shift)}
+
+    @override
+    def pictures(self, result: ClassesResult) -> Sequence[str]:
+        return _there(result.picture)
+
+
+# --- what they share -------------------------------------------------------------------------------------------
+
+
+def _about(case: Case) -> dict[str, Any]:
+    """What figures must be read with."""
+    space, drawn = case.samples.space, case.samples.drawn
+    return {
+        "extractor": ExtractorFacts(space.name, space.identity, space.width, space.scale),
+        "samples": len(drawn.images), "asked": drawn.asked, "conditions": drawn.conditions, "seed": case.seed,
+        "sampling_seconds": drawn.seconds, "remark": case.samples.remark,
+    }  # fmt: skip
+
+
+def _class_figures(case: Case) -> tuple[dict[str, Estimate], dict[str, str]]:
+    """Of samples that were asked to be of a class: whether they are, and whether they teach it."""
+    drawn, images = case.samples.drawn, case.samples.images
+    if drawn.classes is None:
+        return {}, {}
+    samples = TensorSplit(drawn.images, drawn.classes)
+    real, train = (part.with_classes(CLASSIFIED) for part in (images.judged, images.train))
+    return collected({
+        "class_accuracy": lambda: class_figures(samples, real, train, case.model.spec, seed=case.seed)
+    })  # fmt: skip
+
+
+def _count_text(result: QualityResult) -> str:
+    cut = "" if result.samples == result.asked else f" of {result.asked:,} (time was up)"
+    given = "" if result.conditions == "none" else f", given {result.conditions}"
+    return f"{result.samples:,}{cut} against {result.references or 0:,} images{given}"
+
+
+def _rows(figures: Mapping[str, Estimate], missing: Mapping[str, str]) -> dict[str, str]:
+    rows = {display_name(name): str(figure) for name, figure in figures.items()}
+    return rows | {display_name(name): f"none: {reason}" for name, reason in missing.items()}
+
+
+def _path(case: Case, name: Path) -> Path | None:
+    """Where a picture goes; None where nobody wants one."""
+    return None if case.out is None else case.out / name
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _there(picture: str | None) -> Sequence[str]:
+    return () if picture is None else (picture,)
+
+
+def _names(case: Case, classes: int) -> Sequence[str]:
+    """Of classes; their numbers where they have no names, and nothing for too many to be told one by one."""
+    if classes > MOST_CLASSES:
+        return ()
+    try:
+        return class_names(case.data)
+    except GenzooError:
+        return [str(c) for c in range(classes)]
+
+
+def _nearest_pairs(samples: JudgedSamples) -> Tensor:
+    """The samples nearest to a training image, for where it lies, each with that image: `[n, 2, c, h, w]`."""
+    drawn, train, sets = samples.drawn, samples.images.train, samples.sets
+    images = LazyImages(
+        lambda places: train.split.batch(train.places[places]).images, (len(train), *drawn.images.shape[1:])
+    )
+    return neighbours_picture(drawn.images, images, suspects(sets.train, sets.samples))

@@ -1,0 +1,208 @@
+"""The metrics of samples, one row each: a name, what measures it, and how its interval is made.
+
+    register("mean distance", mean_distance)     # a function (real [n, d], fake [m, d]) -> float
+
+From then on every report on sample quality holds the figure, with an interval by halves and its reference value.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+from torch import Tensor
+
+from genzoo.core.errors import GenzooError
+from genzoo.metrics.diversity import sliced_wasserstein
+from genzoo.metrics.estimate import Estimate
+from genzoo.metrics.frechet import frechet_distance, frechet_extrapolated
+from genzoo.metrics.kernels import gaussian_mmd, kid
+from genzoo.metrics.neighbours import neighbour_metrics
+from genzoo.metrics.quality import (
+    FeatureSets,
+    authenticity_figure,
+    copying_figure,
+    halved,
+    likelihood_divergence,
+    neighbour_figure,
+    vendi_about_mean,
+    with_errors,
+)
+
+Question = Literal["quality", "memorisation"]
+"""Whether samples are like real images, or like training images."""
+
+
+@final
+@dataclass(frozen=True)
+class MetricRow:
+    """One metric: `measure(row, sets)` makes its figure by `function`, in the way that its interval is made."""
+
+    name: str
+    function: Callable[..., Any]
+    measure: Callable[["MetricRow", FeatureSets], Estimate]
+    higher_is_better: bool | None = False
+    question: Question = "quality"
+    random: str = ""
+    """What the generator that the function takes is seeded by; "" for a function that takes none."""
+
+    def bound(self, sets: FeatureSets) -> Callable[[Tensor, Tensor], Any]:
+        """The function of two matrices of features, with the same random numbers each time."""
+        if not self.random:
+            return self.function
+        return lambda real, fake: self.function(real, fake, generator=sets.generator(self.random))
+
+
+# --- ways to an interval ---------------------------------------------------------------------------------------
+
+
+def by_halves(row: MetricRow, sets: FeatureSets) -> Estimate:
+    """Of a function that gives a number: against the evaluated images, by random halves."""
+    return halved(sets, row.name, row.bound(sets), higher_is_better=row.higher_is_better)
+
+
+def by_halves_of_train(row: MetricRow, sets: FeatureSets) -> Estimate:
+    """As `by_halves`, against as many training images."""
+    better = row.higher_is_better
+    return halved(sets, row.name, row.bound(sets), sets.train_like_real, higher_is_better=better)
+
+
+def by_error(row: MetricRow, sets: FeatureSets) -> Estimate:
+    """Of a function that gives a value and its standard error."""
+    return with_errors(sets, row.bound(sets), higher_is_better=row.higher_is_better)
+
+
+def by_balls(row: MetricRow, sets: FeatureSets) -> Estimate:
+    """Of the four metrics of nearest neighbours, which one pass over the distances gives together."""
+    return neighbour_figure(sets, row.name)
+
+
+def by_itself(row: MetricRow, sets: FeatureSets) -> Estimate:
+    """Of a function of all sets that makes the figure itself."""
+    return row.function(sets)
+
+
+def by_answer(row: MetricRow, sets: FeatureSets) -> Estimate:
+    """Of a function from outside: by its standard error where it gives one, else by halves.
+
+    What goes wrong in it costs this figure alone. Raises `GenzooError` in its place.
+    """
+    try:
+        answer = row.function(sets.real, sets.samples)
+        if hasattr(answer, "value") and hasattr(answer, "stderr"):
+            return by_error(row, sets)
+        number = lambda real, fake: float(row.function(real, fake))  # noqa: E731
+        return halved(sets, row.name, number, higher_is_better=row.higher_is_better)
+    except GenzooError:
+        raise
+    except Exception as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        raise GenzooError(f"the metric {row.name} failed ({line}): look at the function") from error
+
+
+# --- the rows --------------------------------------------------------------------------------------------------
+
+
+def precision(real: Tensor, fake: Tensor) -> float:
+    """The share of generated features `[m, d]` that lie in a ball about a real one `[n, d]`."""
+    return neighbours_of(real, fake, "precision")
+
+
+def recall(real: Tensor, fake: Tensor) -> float:
+    """The share of real features `[n, d]` that lie in a ball about a generated one `[m, d]`."""
+    return neighbours_of(real, fake, "recall")
+
+
+def density(real: Tensor, fake: Tensor) -> float:
+    """How many balls about real features `[n, d]` hold a generated one `[m, d]`, over how many should."""
+    return neighbours_of(real, fake, "density")
+
+
+def coverage(real: Tensor, fake: Tensor) -> float:
+    """The share of real features `[n, d]` whose ball holds a generated one `[m, d]`."""
+    return neighbours_of(real, fake, "coverage")
+
+
+def neighbours_of(real: Tensor, fake: Tensor, name: str) -> float:
+    """One of the four of `genzoo.metrics.neighbours.neighbour_metrics`, which gives all with their errors."""
+    return getattr(neighbour_metrics(real, fake), name)
+
+
+OWN = (
+    MetricRow("frechet", frechet_distance, by_halves),
+    MetricRow("frechet_train", frechet_distance, by_halves_of_train),
+    MetricRow("frechet_infinity", frechet_extrapolated, by_error, random="frechet_infinity"),
+    MetricRow("kid", kid, by_error),
+    MetricRow("mmd", gaussian_mmd, by_error),
+    MetricRow("sliced_wasserstein", sliced_wasserstein, by_halves, random="directions"),
+    MetricRow("precision", precision, by_balls, higher_is_better=True),
+    MetricRow("recall", recall, by_balls, higher_is_better=True),
+    MetricRow("density", density, by_balls, higher_is_better=True),
+    MetricRow("coverage", coverage, by_balls, higher_is_better=True),
+    MetricRow("vendi", vendi_about_mean, by_halves, higher_is_better=True),
+    MetricRow("fld", likelihood_divergence, by_itself),
+    MetricRow("authenticity", authenticity_figure, by_itself, True, "memorisation"),
+    MetricRow("ct", copying_figure, by_itself, True, "memorisation"),
+)
+
+
+@final
+class MetricRegistry:
+    """Rows by name: genzoo's own, which nobody can replace, and those that were registered."""
+
+    def __init__(self, own: tuple[MetricRow, ...] = OWN) -> None:
+        self._own = {row.name: row for row in own}
+        self._more: dict[str, MetricRow] = {}
+
+    def add(self, row: MetricRow) -> None:
+        """Adds a row, or replaces one that was added. Raises `GenzooError` for a name of genzoo's own."""
+        if row.name in self._own:
+            raise GenzooError(f"{row.name!r} is a metric of genzoo's own: register yours under another name")
+        self._more[row.name] = row
+
+    def remove(self, name: str) -> None:
+        """Takes back what `add` did."""
+        self._more.pop(name, None)
+
+    @property
+    def rows(self) -> Mapping[str, MetricRow]:
+        """All of them, genzoo's own first."""
+        return {**self._own, **self._more}
+
+    def figures(
+        self, sets: FeatureSets, question: Question = "quality"
+    ) -> tuple[dict[str, Estimate], dict[str, str]]:
+        """All figures by name, and why there is none of those that the features do not allow."""
+        rows = [row for row in self.rows.values() if row.question == question]
+        return collected({row.name: lambda row=row: {row.name: row.measure(row, sets)} for row in rows})
+
+
+METRICS = MetricRegistry()
+"""The registry that reports are made with."""
+
+
+def register(name: str, function: Callable[..., Any], *, higher_is_better: bool | None = False) -> None:
+    """Makes `function(real [n, d], fake [m, d])` of float64 features a figure of every report on sample quality.
+
+    It gives a number, whose interval is then made by random halves of both sets, or an object with `value` and
+    `stderr`. Registering a name again replaces it. Raises `GenzooError` for a name of genzoo's own or an empty one, and
+    for what is no function.
+    """
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise GenzooError(f"a metric needs a name to be shown by, got {name!r}")
+    if not callable(function):
+        raise GenzooError(f"a metric is a function of real and generated features, got {function!r}")
+    METRICS.add(MetricRow(name, function, by_answer, higher_is_better))
+
+
+def collected(
+    makers: Mapping[str, Callable[[], dict[str, Estimate]]],
+) -> tuple[dict[str, Estimate], dict[str, str]]:
+    """What the makers make, and the reasons of those that refuse."""
+    figures: dict[str, Estimate] = {}
+    missing: dict[str, str] = {}
+    for name, make in makers.items():
+        try:
+            figures |= make()
+        except GenzooError as reason:
+            missing[name] = str(reason)
+    return figures, missing
