@@ -169,7 +169,7 @@ def figure_cell(figure: Estimate | None, group: str = "", command: str = "") -> 
 def sizes_text(figure: Estimate) -> str:
     """What it was measured on.
 
-    >>> sizes_text(Figure(0.5, 500, 0)), sizes_text(Figure(0.5, 2000, 1000))
+    >>> sizes_text(Estimate(0.5, 500, 0)), sizes_text(Estimate(0.5, 2000, 1000))
     ('500 samples', '2,000 samples, 1,000 real images')
     """
     sizes = {"samples": figure.samples, "real images": figure.references}

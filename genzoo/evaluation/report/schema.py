@@ -399,7 +399,7 @@ PARTS: Mapping[str, type] = _part_types()
 def figures_of(part: Any, name: str = "") -> dict[str, Estimate]:
     """All figures of the model in a part of a report, by their path of field names and keys.
 
-    >>> list(figures_of(ClassesResult("test", Figure(0.5, 4, 4), {"cat": Figure(0.25, 4, 4)}, seed=3)))
+    >>> list(figures_of(ClassesResult("test", Estimate(0.5, 4, 4), {"cat": Estimate(0.25, 4, 4)}, seed=3)))
     ['shift', 'share of cat']
     """
     if isinstance(part, Estimate):
