@@ -245,7 +245,7 @@ def test_the_default_judge_tells_digits_from_damaged_digits(tmp_path, monkeypatc
 
 
 def test_the_encoder_of_the_condition_is_refused(tmp_path, digits, encoder_run, conditioned_run):
-    refused = "learned to please it"
+    refused = "are no evidence"
     with pytest.raises(GenzooError, match=refused):
         refuse_conditioning_encoder(run_extractor(encoder_run, digits), conditioned_run)
     copied = tmp_path / "innocent-name"
@@ -264,7 +264,7 @@ def test_weights_saved_in_another_file_are_still_known(tmp_path, digits):
     genzoo.load(folder).save(copy)
     assert file_hash(copy) != file_hash(folder)
     out = conditioned_on(folder, tmp_path / "vae")
-    with pytest.raises(GenzooError, match="learned to please it"):
+    with pytest.raises(GenzooError, match="are no evidence"):
         refuse_conditioning_encoder(run_extractor(copy, digits), out)
 
 

@@ -5,6 +5,7 @@ With --data it takes presets instead of runs, trains each on the same terms and 
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,6 @@ PROG = "genzoo compare"
 PAGE = "comparison.html"
 RECORD = "comparison.json"
 DEFAULT_MINUTES = 10.0
-WIDTH = 140  # characters of a table that goes to a file
 PICTURED = 64  # real images on the page of a bake-off
 
 
@@ -242,46 +242,21 @@ def _draw_reference(terms: "Terms", contest: "BakeOff") -> None:
 def _show(comparison: "Comparison", flags: CompareFlags, path: Path) -> None:
     from genzoo.evaluation.comparison.overview import remarks
     from genzoo.evaluation.comparison.page import record, write_page
+    from genzoo.evaluation.comparison.text_table import WIDTH, overview_text
 
     write_page(comparison, path)
     if flags.json:
         print(json.dumps(record(comparison), indent=2))
         print(f"page: {path}", file=sys.stderr)
         return
-    _print_table(comparison)
+    if comparison.entries:
+        wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+        print(overview_text(comparison.entries, comparison.data, wide))
     for line in remarks(comparison.entries):
         print(f"note: {line}")
     for failure in comparison.failures:
         print(f"failed: {failure.name} in {failure.stage}: {failure.message}")
     print(f"page: {path}")
-
-
-def _print_table(comparison: "Comparison") -> None:
-    """The overview; within groups in the order of its leading column, the best marked by `*`."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from genzoo.evaluation.comparison.overview import overview
-    from genzoo.evaluation.comparison.page import table_rows
-
-    if not comparison.entries:
-        return
-    content = overview(comparison.entries)
-    columns = [column for column in content.columns if not column.words]
-    table = Table(title=f"on {comparison.data}", title_justify="left")
-    table.add_column("run")
-    for column in columns:
-        table.add_column(column.title, justify="right")
-    for words, i in table_rows(content, len(comparison.entries)):
-        if words is not None:
-            table.add_section()
-            continue
-        cells = [c.cells[i].text + ("*" if c.cells[i].best else "") for c in columns]
-        table.add_row(comparison.entries[i].name, *(cell or "-" for cell in cells))
-    wide = None if sys.stdout.isatty() else WIDTH
-    Console(highlight=False, markup=False, emoji=False, width=wide).print(table)
-    if any(cell.best for column in columns for cell in column.cells):
-        print("* the best among those measured alike, or not told from it by 95% intervals")
 
 
 def _keep_record(comparison: "Comparison", path: Path) -> None:

@@ -7,7 +7,7 @@ report.likelihood.bits_per_dim.value, report.quality.figures["frechet"].referenc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -18,6 +18,7 @@ from genzoo.data.image_data import ImageData
 from genzoo.evaluation.features.extractor import Extractor, default_extractor, extractor_named
 from genzoo.evaluation.features.feature_space import FeatureSpace
 from genzoo.evaluation.fine_tuning import FineTuning
+from genzoo.evaluation.report.ais_section import check_generates
 from genzoo.evaluation.report.all_sections import SECTIONS
 from genzoo.evaluation.report.case import Case, Noising, Strangers
 from genzoo.evaluation.report.encoder_case import EncoderCase
@@ -28,8 +29,6 @@ from genzoo.models.base import Encoder, GenerativeModel
 
 Features = str | FeatureSpace | Extractor | None
 """Whose features samples are seen in: by name ("pixels", "encoder:RUN" ...), a space, or what makes one."""
-
-Split = Literal["test", "val", "train"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,8 @@ def evaluate_with(model: Any, data: Any, how: Evaluation) -> Report:
     check_fits(model, data)
     if isinstance(model, Encoder):
         return _of_encoder(model, data, how)
+    if how.ais is not None:
+        check_generates(model)
     case = Case(
         model, data, how.split, how.seed, how.max_images, how.max_seconds, how.run, how.out, how.inquiry(), how.ood,
         how.ais,

@@ -25,7 +25,8 @@ from genzoo.evaluation.comparison.page_pictures import (
     tiles_of,
     work_pictures,
 )
-from genzoo.evaluation.comparison.tables import Table, compact, figure_names
+from genzoo.evaluation.comparison.tables import compact, figure_names, table_rows
+from genzoo.evaluation.comparison.text_table import overview_text
 from genzoo.evaluation.cost import machine_text, versions_text
 from genzoo.evaluation.report.plain_json import finite
 from genzoo.evaluation.report.schema import Report
@@ -59,6 +60,10 @@ class Comparison:
     def data(self) -> str:
         """The data set of all runs; "" without runs."""
         return self.entries[0].data if self.entries else ""
+
+    def __str__(self) -> str:
+        """The overview as text; "" without models."""
+        return overview_text(self.entries, self.data) if self.entries else ""
 
     def commands_of(self, entry: Entry) -> Sequence[str]:
         """What makes and measures such a run."""
@@ -175,15 +180,3 @@ def _reference_values(entries: Sequence[Entry]) -> list[tuple[str, Estimate]]:
             if figure.reference is not None:
                 found.setdefault(name, figure)
     return list(found.items())
-
-
-def table_rows(table: Table, count: int) -> list[tuple[str | None, int]]:
-    """Rows of a table as (words of a group, -1) before each group and (None, index of a run)."""
-    if not table.columns or not count:
-        return [(None, i) for i in range(count)]
-    column = table.columns[min(table.leading, len(table.columns) - 1)]
-    rows: list[tuple[str | None, int]] = []
-    for words, indices in column.order():
-        rows += [(words, -1)] if column.separated and words else []
-        rows += [(None, i) for i in indices]
-    return rows

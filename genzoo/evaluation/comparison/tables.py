@@ -96,6 +96,18 @@ class Table:
     leading: int = 0
 
 
+def table_rows(table: Table, count: int) -> list[tuple[str | None, int]]:
+    """Rows of a table as (words of a group, -1) before each group and (None, index of a run)."""
+    if not table.columns or not count:
+        return [(None, i) for i in range(count)]
+    column = table.columns[min(table.leading, len(table.columns) - 1)]
+    rows: list[tuple[str | None, int]] = []
+    for words, indices in column.order():
+        rows += [(words, -1)] if column.separated and words else []
+        rows += [(None, i) for i in indices]
+    return rows
+
+
 def text_column(title: str, texts: Sequence[str]) -> Column:
     """Words, which nothing ranks."""
     return Column(title, [Cell(None, text) for text in texts], words=True)

@@ -29,10 +29,9 @@ class AISSection(Section):
     @override
     def measure(self, case: Case) -> AISResult:
         assert case.ais is not None
-        if not isinstance(case.model, Decoder):
-            raise GenzooError("--ais is for models that generate from latents, such as gan; leave it out")
+        model = check_generates(case.model)
         report = ais_likelihood(
-            case.model, case.data.split(case.split), case.data.val, images=case.ais.images,
+            model, case.data.split(case.split), case.data.val, images=case.ais.images,
             annealing=case.ais.annealing, generator=case.generator("ais"),
         )  # fmt: skip
         scale, gap = report.details["scale"], report.details["bdmc_gap"]
@@ -50,3 +49,10 @@ class AISSection(Section):
             "gap (BDMC)": f"{result.bdmc_gap:.2f} nats on simulated images",
             "images": f"{result.images}",
         }
+
+
+def check_generates(model: object) -> Decoder:
+    """The model, which generates from latents; raises `GenzooError` for any other."""
+    if not isinstance(model, Decoder):
+        raise GenzooError("--ais is for models that generate from latents, such as gan; leave it out")
+    return model

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, final
 
 from typing_extensions import override
@@ -36,8 +37,9 @@ class LatentsSection(Section):
         assert isinstance(model, LatentVariableModel)
         likelihood = case.likelihood_report()
         figures = latent_figures(model, split, likelihood, generator=generator)
-        shown = isinstance(model, PicturedLatents) and case.out is not None
-        pictures = draw_latents(model, split, case.out, generator=generator) if shown and case.out else []
+        pictures: list[Path] = []
+        if case.out is not None and isinstance(model, PicturedLatents):
+            pictures = draw_latents(model, split, case.out, generator=generator)
         return latents_result(case.name, figures, [str(path) for path in pictures], likelihood.images)
 
     @override
@@ -67,7 +69,7 @@ def latents_result(
     Rate and distortion are parts of the likelihood, and so are those of its images.
     """
     images, known = found["images"], {field.name for field in fields(LatentsResult)} - {"more"}
-    figures = {
+    figures: dict[str, Any] = {
         name: Estimate(
             found[name],
             0,
@@ -77,7 +79,7 @@ def latents_result(
         for name, better in BETTER.items()
         if found.get(name) is not None
     }
-    plain = {
+    plain: dict[str, Any] = {
         name: tuple(value) if isinstance(value, (list, tuple)) else value
         for name, value in found.items()
         if name in known and name not in BETTER

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from genzoo.evaluation.cost import Cost, NetworkCalls, TrainingCost
+from genzoo.evaluation.report.encoder_schema import FineTuningResult, MapResult, ProbesResult, SpaceResult
 from genzoo.evaluation.report.schema import (
     AISResult,
     BaselinesResult,
@@ -17,19 +18,15 @@ from genzoo.evaluation.report.schema import (
     ClassificationResult,
     CostResult,
     ExtractorFacts,
-    FineTuningResult,
     GeneralisationGap,
     IllustrationsResult,
     InputDistances,
     LatentsResult,
     LikelihoodResult,
-    MapResult,
     MemorisationResult,
     ModesResult,
     OODResult,
-    ProbesResult,
     QualityResult,
-    SpaceResult,
     TranslationResult,
 )
 from genzoo.metrics.estimate import Estimate

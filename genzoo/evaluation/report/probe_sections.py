@@ -15,9 +15,9 @@ from genzoo.evaluation.embedding_map import FEWEST_POINTS, save_embedding_map
 from genzoo.evaluation.fine_tuning import fine_tune
 from genzoo.evaluation.report.case import Case
 from genzoo.evaluation.report.encoder_case import CHUNK, EncoderCase, classes_of, labels_at
+from genzoo.evaluation.report.encoder_schema import FineTuningResult, MapResult, ProbesResult, SpaceResult
 from genzoo.evaluation.report.picture_files import MAP
 from genzoo.evaluation.report.plain_json import finite
-from genzoo.evaluation.report.schema import FineTuningResult, MapResult, ProbesResult, SpaceResult
 from genzoo.evaluation.report.section import Section
 from genzoo.metrics.estimate import Estimate
 from genzoo.metrics.probes import (
@@ -175,16 +175,15 @@ class SpaceSection(Section):
         vectors = case.queries
         collapse, few = Collapse.of(vectors), vectors[:SPREAD_IMAGES]
 
-        def figure(value: float | None, better: bool | None = False) -> Estimate | None:
-            return None if value is None else Estimate(value, 0, len(vectors), higher_is_better=better)
+        views, classes = view_alignment(case), class_alignment(case)
 
-        rank, spread, uniform = (
-            Estimate(value, 0, len(vectors), higher_is_better=better)
-            for value,
-            better in ((collapse.effective_rank, None), (collapse.dispersion, None), (uniformity(few), False))
-        )  # fmt: skip
+        def figure(value: float, better: bool | None = False) -> Estimate:
+            return Estimate(value, 0, len(vectors), higher_is_better=better)
+
         return SpaceResult(
-            case.name, rank, spread, uniform, figure(view_alignment(case)), figure(class_alignment(case)),
+            case.name, figure(collapse.effective_rank, None), figure(collapse.dispersion, None),
+            figure(uniformity(few)),
+            None if views is None else figure(views), None if classes is None else figure(classes),
             collapse.std, collapse.least_std, collapse.width, len(vectors), collapse.collapsed,
         )  # fmt: skip
 

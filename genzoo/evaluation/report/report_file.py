@@ -44,7 +44,7 @@ class StoredReports:
         for name, by_set in self.parts.items():
             if by_set:
                 own = [key for key in by_set if key == test_id]
-                found[name] = by_set[own[0] if own else next(reversed(by_set))]
+                found[name] = by_set[own[0] if own else list(by_set)[-1]]
         return Report(test_id or "", **found)
 
 
