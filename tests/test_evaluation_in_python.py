@@ -227,9 +227,9 @@ def test_a_metric_from_outside_is_in_every_report(registered, digits):
     figures = evaluate(model, digits, **QUICK).quality.figures
     space, own = pixel_space(digits.train, 5000), figures["mean distance"]
     assert own.low < own.value < own.high and own.samples == 40 and own.references == 60
-    assert "random halves" in own.interval and 0 < own.floor < 3 * own.value and not own.higher_is_better
+    assert "random halves" in own.interval and 0 < own.reference < 3 * own.value and not own.higher_is_better
     error = figures["with its error"]
-    assert (error.value, error.stderr, error.floor, error.higher_is_better) == (2.0, 0.5, 2.0, True)
+    assert (error.value, error.stderr, error.reference, error.higher_is_better) == (2.0, 0.5, 2.0, True)
     assert (error.low, error.high) == pytest.approx((2 - 0.98, 2 + 0.98))
     black = Bank(digits.spec).holding(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
     far = evaluate(black, digits, **QUICK).quality.figures["mean distance"]

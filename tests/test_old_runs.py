@@ -97,11 +97,12 @@ def test_an_old_run_goes_on(copied):
 
 def test_an_old_run_is_evaluated(copied):
     """The new figures join those that were there, on another set of images."""
-    old = read_report(copied).report()
+    test_id = json.loads((copied / "config.json").read_text())["data"]["test_id"]
+    old = read_report(copied).report(test_id)
     quick = [] if "embedding" in expected(copied) else ["--samples", 0]
     assert run("evaluate", copied, "--split", "val", "--max-images", 20, *quick) == 0
     stored = read_report(copied)
-    kept = stored.report(old.test_id)
+    kept = stored.report(test_id)
     assert (kept.quality, kept.likelihood) == (old.quality, old.likelihood)
     assert stored.report("digits/val").cost is not None
 

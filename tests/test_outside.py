@@ -13,6 +13,7 @@ import torch
 import genzoo
 from genzoo import GenzooError
 from genzoo.__main__ import main
+from genzoo.cli.imports import VARIABLE, imported
 from genzoo.core.config import Configurable
 from genzoo.testing import yield_checks
 
@@ -21,11 +22,15 @@ OUTSIDE = ROOT / "docs" / "realnvp.py"
 SMALL = ["--couplings", "2", "--width", "16"]
 
 
-@pytest.fixture(scope="module")
-def module():
-    """The module as `--import` loads it; the tests of this process share it."""
-    from genzoo.cli.imports import imported
+@pytest.fixture(autouse=True)
+def nothing_stays(monkeypatch):
+    """`--import` tells commands that a command starts what to import, by the environment."""
+    monkeypatch.setenv(VARIABLE, "")
 
+
+@pytest.fixture
+def module(nothing_stays):
+    """The module as `--import` loads it; the tests of this process share it."""
     assert imported(["--import", str(OUTSIDE), "rest"]) == ["rest"]
     return sys.modules["realnvp"]
 

@@ -139,7 +139,7 @@ def test_no_constant_or_flag_is_a_figure(tmp_path):
 def test_reports_of_the_version_before_are_read(path, tmp_path):
     """Written by that version's commands, for tiny models of digits."""
     old, stored = json.loads(path.read_text()), read_report(path)
-    renamed = {"ais": "ais", "outliers": "ood"}
+    renamed = {"noised_generator": "ais", "outliers": "ood"}
     assert stored.notes == () and set(stored.parts) == {renamed.get(name, name) for name in old}
     for name, by_set in old.items():
         assert list(stored.parts[renamed.get(name, name)]) == list(by_set)
@@ -173,7 +173,7 @@ def same_samples(then, now):
         new = now.figures[name]
         names = ("value", "low", "high", "interval", "samples", "references", "higher_is_better")
         yield tuple(old[key] for key in names), tuple(getattr(new, key) for key in names)
-        yield old["reference"], new.floor
+        yield old["floor"], new.reference
     yield then["missing"], now.missing
     yield (then["judge"]["name"], then["judge"]["identity"]), (now.extractor.name, now.extractor.identity)
 
@@ -191,8 +191,8 @@ def same_modes(then, now):
 def same_classes(then, now):
     yield {name: own["value"] for name, own in then["share_of"].items()}, values(now.share_of)
     yield (
-        {name: own["reference"] for name, own in then["share_of"].items()},
-        {name: figure.floor for name, figure in now.share_of.items()},
+        {name: own["floor"] for name, own in then["share_of"].items()},
+        {name: figure.reference for name, figure in now.share_of.items()},
     )
     yield then["shift"]["value"], now.shift.value
 
@@ -205,7 +205,7 @@ def same_probes(then, now):
 
 SAME = {
     "likelihood": same_likelihood,
-    "ais": lambda then, now: [
+    "noised_generator": lambda then, now: [
         *same_likelihood(then, now),
         ((then["details"]["scale"], then["details"]["bdmc_gap"]), (now.scale, now.bdmc_gap)),
     ],
@@ -270,7 +270,7 @@ def test_runs_of_the_version_before_are_compared(tmp_path):
 
 def test_all_parts_of_the_version_before_are_among_the_examples():
     names = {name for path in OLD.glob("*.json") for name in json.loads(path.read_text())}
-    renamed = {"ais": "ais", "outliers": "ood"}
+    renamed = {"noised_generator": "ais", "outliers": "ood"}
     assert {renamed.get(name, name) for name in names} == set(PARTS) - {"about"}
 
 

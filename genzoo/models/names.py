@@ -39,10 +39,13 @@ class _Table:
     def __init__(self, modules: tuple[str, ...]) -> None:
         self._modules, self._added = modules, dict[str, PresetRow]()
 
+    def own(self) -> dict[str, PresetRow]:
+        """Those of genzoo by name, in the order of the families."""
+        return {row.name: row for module in self._modules for row in import_module(module).PRESETS}
+
     def rows(self) -> dict[str, PresetRow]:
-        """By name, in the order of the families."""
-        own = {row.name: row for module in self._modules for row in import_module(module).PRESETS}
-        return own | self._added
+        """All by name, those that users have registered last."""
+        return self.own() | self._added
 
     def add(self, row: PresetRow) -> None:
         self._added[row.name] = row
@@ -54,6 +57,11 @@ _MODELS, _ENCODERS = _Table(MODEL_FAMILIES), _Table(ENCODER_FAMILIES)
 def model_rows() -> dict[str, PresetRow]:
     """The presets of generative models by name."""
     return _MODELS.rows()
+
+
+def own_model_rows() -> dict[str, PresetRow]:
+    """Those of them that are genzoo's own."""
+    return _MODELS.own()
 
 
 def encoder_rows() -> dict[str, PresetRow]:

@@ -4,7 +4,7 @@ import torch
 
 from genzoo.core.spec import DataSpec
 from genzoo.models.base import GenerativeModel
-from genzoo.models.names import model_rows
+from genzoo.models.names import own_model_rows
 from genzoo.models.preset import SIZES
 
 
@@ -18,7 +18,7 @@ def preset_table() -> str:
         "| preset | what it is | paper | likelihood | " + " | ".join(SIZES) + " |",
         "|---" * (4 + len(SIZES)) + "|",
     ]
-    for name, row in model_rows().items():
+    for name, row in own_model_rows().items():
         preset = row.recipe()
         suited = preset.suited(spec)
         with torch.device("meta"):

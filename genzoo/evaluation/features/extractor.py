@@ -210,8 +210,8 @@ def refuse_conditioning_encoder(space: FeatureSpace, run: Path | None, data: Ima
     for name, hashes in helpers:
         if known & hashes:
             raise GenzooError(
-                f"{space.name} cannot judge {run or 'this model'}: the model was made with it ({name}) and learned to "
-                "please it; name another --features, or leave it out"
+                f"{space.name} cannot evaluate {run or 'this model'}: the model was conditioned on it ({name}), so "
+                "figures in its features are no evidence; name another --features, or leave it out"
             )
 
 
