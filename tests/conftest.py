@@ -1,7 +1,7 @@
 """What all tests share: workers with one thread each, random states that depend on no other test, data, a cache.
 
 Two tiers. `python -m pytest` tells within minutes whether the library works: at most five minutes in all on two cores,
-and no test of more than about five seconds. A test that must take longer is marked `slow` (`python -m pytest -m slow`;
+and no test of more than about ten seconds. A test that must take longer is marked `slow` (`python -m pytest -m slow`;
 `.ci/run` runs both tiers), and a smaller one of the same family, or of the same code, stays in the first tier.
 Before marking one, make it cheaper: train a model once for a module (a fixture of scope "module"), take the smallest
 space or the fewest steps that still fail when the formula is wrong, and call `main([...])` in place of a process unless

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
 from genzoo.data import BinarisedSplit, LazyImages, TensorSplit, as_split, load_data, validate
+from genzoo.data.image_data import permutation
 
 ROOT = Path(os.environ.get("GENZOO_DATA", "data"))
 
@@ -235,6 +236,19 @@ def test_digits_are_split_once_and_by_class():
     assert again.spec == DataSpec((1, 8, 8), levels=17, cond="class", cond_size=10)
     assert data.train.images.dtype == torch.uint8 and data.train.images.max() == 16
     validate(again.test, again.spec)
+
+
+def test_splits_are_the_same_in_every_version():
+    """Figures are compared by the name of a test set: what goes by it must never change."""
+    assert permutation(8).tolist() == [6, 2, 1, 7, 3, 0, 5, 4]
+    data = load_data("digits")
+    assert data.protocol["test_id"] == "digits/test@seed=0" and data.protocol["split_seed"] == 0
+    for split, labels, total in (
+        (data.train, [0, 3, 7, 8, 0, 1, 2, 3], 394029),
+        (data.val, [1, 2, 2, 7, 1, 3, 0, 0], 56256),
+        (data.test, [4, 5, 6, 9, 4, 7, 8, 9], 111433),
+    ):
+        assert split.labels[:8].tolist() == labels and split.images.long().sum().item() == total
 
 
 def test_digits_keep_their_labels():

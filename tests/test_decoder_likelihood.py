@@ -60,6 +60,16 @@ def test_fine_levels_have_the_probability_of_their_bins():
     assert abs((ll.nats - truth).mean()) < 3 * ll.stderr.square().sum().sqrt() / 16 + 1e-2
 
 
+def test_few_levels_by_hand():
+    """Of a generator that draws the bins' centres whatever z is: the normal's mass within 1/3 of levels 1 and 2."""
+    model = Linear(DataSpec((1, 1, 2), levels=4))
+    model.weight.zero_()
+    model.bias = torch.tensor([-0.25, 0.25])  # the centres of the inner two bins of [-1, 1]
+    x = torch.tensor([1, 2]).view(1, 1, 1, 2)
+    ll = decoder_likelihood(model, x, SCALE, annealing=QUICK, simulated=0, generator=rng(5))
+    assert ll.nats.item() == pytest.approx(2 * math.log(math.erf(1 / 3 / SCALE / math.sqrt(2))), abs=1e-5)
+
+
 def test_the_scale_that_made_the_images_is_chosen():
     model = Linear(DataSpec((12,), None))
     x = model.generate(torch.randn(40, 2, generator=rng(6))) + SCALE * torch.randn(40, 12, generator=rng(7))

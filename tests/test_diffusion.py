@@ -33,7 +33,7 @@ from genzoo.objectives.denoising.paths import (
     VPLinear,
     VTarget,
 )
-from genzoo.objectives.denoising.times import StratifiedTimes
+from genzoo.objectives.denoising.times import StratifiedTimes, UniformLogSNR
 from genzoo.objectives.elbo import normal_noise
 from genzoo.objectives.likelihood.divergence import ExactDivergence
 from genzoo.objectives.likelihood.ode import OdeProtocol, RungeKutta4
@@ -183,6 +183,17 @@ def test_the_loss_is_the_error_that_nobody_can_avoid(row):
     assert abs(loss.mean() - expected) < 4 * loss.std() / n**0.5 < 0.1 * expected
 
 
+def test_the_loss_bears_the_weights_of_its_times():
+    """Times that are not uniform count 1 / density, so that the mean is that over uniform ones; the error does not."""
+    model = optimal_model(path=VPCosine(), target=VTarget(), times=UniformLogSNR(), first=1e-3)
+    x, g = gaussian(6), rng(4)
+    loss = model.loss(Batch(x), generator=rng(4))
+    normal_noise(x, g)
+    drawn = model.times.draw(6, model.path, g, first=1e-3)
+    assert drawn.weights.std() > 0.1
+    torch.testing.assert_close(loss.total, loss.parts["error"] * drawn.weights.float())
+
+
 def test_a_flow_learns_a_mixture_and_is_no_better_than_the_truth():
     data = load_data("toy:gaussian-mixture")
     training = TrainConfig(batch_size=256, learning_rate=8e-3, precision="fp32")
@@ -242,7 +253,7 @@ def test_conditions_are_left_out_in_training_only():
 
 
 def test_classes_are_summed_over_exactly():
-    x, model = gaussian(6), conditional_model(protocol=exact_ode(steps=20))
+    x, model = gaussian(6), conditional_model(protocol=exact_ode(steps=10))
     model.chunk = 5
     each = torch.stack([DATA.log_prob(x.double() - place) for place in PLACES.double()])
     expected = each.logsumexp(0) - math.log(3)
@@ -309,7 +320,7 @@ def test_imputation_keeps_what_is_known(name, spec):
 
 
 def test_imputation_draws_from_the_conditional():
-    n, model = 1500, optimal_model(sampling=Sampling(steps=80, precision="fp32"))
+    n, model = 1500, optimal_model(sampling=Sampling(steps=50, precision="fp32"))
     known = torch.tensor([1.2, -9.0, -0.4]).expand(n, 3)  # the middle one must not be read
     drawn = model.impute(known, torch.tensor([False, True, False]), resamplings=10, generator=rng())[:, 1]
     keep = torch.tensor([0, 2])

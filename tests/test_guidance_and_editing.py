@@ -163,6 +163,18 @@ def test_imputation_draws_from_the_conditional(path):
         assert off_mean < 0.15 and off_variance < 0.3
 
 
+def test_noise_added_again_leads_back_to_the_same_noise():
+    """Of data that are all 0, x_t is N(0, sigma_t^2) however often a step is taken back."""
+    path, images = Linear(), torch.zeros(20_000, 1, dtype=F64)
+
+    def nothing(x_t, t):
+        return Solved(torch.zeros_like(x_t), x_t / path.at(t[0]).sigma)
+
+    times, everywhere = torch.tensor([0.6, 0.5], dtype=F64), torch.ones(1, dtype=torch.bool)
+    drawn = impute(DDIM(), nothing, path, times, images, everywhere, resamplings=5, generator=seeded(0))
+    assert drawn.std().item() == pytest.approx(0.5, rel=0.02)
+
+
 def test_imputation_refuses_no_resamplings():
     x = normal(2, 3)
     with pytest.raises(GenzooError, match="resamplings"):

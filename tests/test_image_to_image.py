@@ -232,7 +232,7 @@ def test_presets_learn_to_sharpen(preset):
     """Digits in four blocks of means: after a short training much nearer to the truth than those are."""
     data = load_data("digits", cond="downsample")
     model = create(preset, data.spec, "tiny")
-    model.fit(data.train, val=data.val, steps=80, progress=False)
+    model.fit(data.train, val=data.val, steps=50, progress=False)
     images, cond = data.test.batch(torch.arange(300))
     found = l1_distances(model.sample(300, cond), images, data.spec).mean()
     assert (

@@ -48,6 +48,21 @@ def test_momentum_and_decay_by_hand():
     torch.testing.assert_close(optimizer.state[kernel]["momentum"], torch.full_like(kernel, 0.5))
 
 
+def test_a_second_step_looks_ahead_by_hand():
+    """Nesterov: the gradient moved towards its average, not the average itself; they differ from the second step on."""
+    kernel = nn.Parameter(torch.zeros(16, 24, 1, 1))
+    optimizer = Muon([kernel], lr=0.1, weight_decay=0.0, momentum=0.8)
+    gradients = [torch.randn(16, 24, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+    expected, average = torch.zeros(16, 24), torch.zeros(16, 24)
+    for gradient in gradients:
+        kernel.grad = gradient.view_as(kernel).clone()
+        optimizer.step()
+        average = 0.8 * average + 0.2 * gradient
+        expected -= 0.1 * 0.2 * 24**0.5 * orthogonal(0.2 * gradient + 0.8 * average)
+    # bfloat16 rounds sums of another order another way
+    assert (kernel.detach()[..., 0, 0] - expected).norm() < 0.02 * expected.norm()
+
+
 def test_hidden_kernels_go_to_muon_and_the_rest_to_adamw():
     model = nn.Sequential(nn.Conv2d(1, 32, 3), nn.Conv2d(32, 32, 3), nn.Linear(32, 32), nn.Conv2d(32, 4, 1))
     optimizer = make_optimizer(model.parameters(), TrainConfig(optimizer="muon"))

@@ -106,6 +106,13 @@ def test_average_similarity_by_hand():
     assert most_similar_classes(examples, queries).tolist() == [1, 1, 0]
 
 
+def test_a_class_of_many_examples_has_no_advantage():
+    """One example at cosine 1 against three at 0.6, whose sum is 1.8."""
+    vectors = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.6, 0.8], [0.6, -0.8]])
+    examples = Labelled(vectors, torch.tensor([0, 1, 1, 1]))
+    assert most_similar_classes(examples, torch.tensor([[2.0, 0.0]])).tolist() == [0]
+
+
 def test_a_class_without_examples_is_never_found():
     examples = Labelled(torch.tensor([[1.0, 0.0], [-1.0, 0.1]]), torch.tensor([0, 2]))
     assert most_similar_classes(examples, torch.tensor([[0.0, -1.0]])).tolist() == [

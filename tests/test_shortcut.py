@@ -341,14 +341,14 @@ def test_likelihood_is_the_protocols():
     torch.testing.assert_close(ll.nats, expected, rtol=0, atol=1e-4)
 
 
-QUICK = OdeProtocol(t_min=0.0, draws=2, solver=RungeKutta4(4), gate_bits=0.05)
+QUICK = OdeProtocol(t_min=0.0, draws=2, solver=RungeKutta4(2), gate_bits=1.0)
 OUTSIDE = {"estimate_sums_to_one": "the density of a continuous model reaches beyond the range of the images"}
 
 
 @pytest.mark.parametrize(
     ("network", "spec"),
     [
-        (ConvUNetConfig(fine=8, channels=(16,), blocks=1, attention=0), DataSpec((1, 4, 4), levels=2)),
+        (ConvUNetConfig(fine=8, channels=(16,), blocks=1, attention=0), DataSpec((1, 3, 3), levels=2)),
         (MLPConfig(width=24, blocks=1), DataSpec((3, 3, 4), levels=4, cond="class", cond_size=3)),
     ],
     ids=["plain", "class"],
@@ -375,13 +375,13 @@ def test_one_step_draws_what_a_flow_needs_many_for():
     training = TrainConfig(batch_size=128, learning_rate=4e-3, precision="fp32")
     data, fresh = toy.sample(4096, generator()), toy.sample(1500, generator(1))
     config = ShortcutConfig(network=network, finest=32, training=training)
-    model = build(config, toy.spec).fit(data, steps=600, progress=False)
+    model = build(config, toy.spec).fit(data, steps=400, progress=False)
     single = Sampling(Euler(), UniformGrid(), steps=1)
     plain = DiffusionConfig(
         path=Linear(), target=VelocityTarget(), network=network, sampling=single, protocol=OdeProtocol(),
         training=training,
     )  # fmt: skip
-    flow = build(plain, toy.spec).fit(data, steps=600, progress=False)
+    flow = build(plain, toy.spec).fit(data, steps=400, progress=False)
 
     def distance(samples):
         return energy_distance(samples, fresh)

@@ -28,6 +28,7 @@ from genzoo.training.optim import (
 from genzoo.training.processes import BatchOrder, Processes
 from genzoo.training.step import Stepper
 from genzoo.training.trainer import RunOptions, Trainer
+from genzoo.training.validation import Best
 
 SPEC = DataSpec((1, 3, 3), levels=4)
 CPU = RunOptions(device="cpu")
@@ -364,6 +365,12 @@ def test_validation_is_the_mean_loss_and_the_best_weights_are_kept(tmp_path):
     kept = model.log_likelihood(val)
     assert -kept.nats.mean().item() == pytest.approx(losses[0], rel=1e-6) == pytest.approx(trainer.best_loss)
     assert kept.bits_per_dim.mean().item() == pytest.approx(found[0]["val_bits_per_dim"], rel=1e-6)
+
+
+def test_the_earliest_of_the_lowest_losses_is_kept():
+    best, model = Best(), make()
+    taken = [best.offer(loss, step, model) for step, loss in enumerate((2.0, math.nan, 1.0, 1.0, 1.5))]
+    assert taken == [True, False, True, False, False] and (best.loss, best.step) == (1.0, 2)
 
 
 def test_validation_uses_at_most_so_many_images(tmp_path):

@@ -29,14 +29,6 @@ ROWS = (
         why="a token sees itself and those before it",
     ),
     Mutant(
-        name="tokens made of the group to the right",
-        file="nn/causal_transformer.py",
-        old="NEIGHBOURS = ((0, -1), (0, -2),",
-        new="NEIGHBOURS = ((0, -1), (0, 1),",
-        tests=("tests/test_autoregressive.py",),
-        why="a token is made of groups that come before it in raster order",
-    ),
-    Mutant(
         name="padded pixels charged",
         file="models/autoregressive/pixel_models.py",
         old="log_probs.masked_fill(~self.groups.inside.to(groups.device), 0).sum((1, 2, 3))",
@@ -46,19 +38,11 @@ ROWS = (
     ),
     # --- latent variables
     Mutant(
-        name="VAE's importance weights upside down",
-        file="models/vae/vector_vae.py",
-        old="return q.repeated(k).log_prob(z) - p.repeated(k).log_prob(z)",
-        new="return p.repeated(k).log_prob(z) - q.repeated(k).log_prob(z)",
-        tests=("tests/test_vae.py", "tests/test_linear_vae.py"),
-        why="weights are P(x|z) p(z) / q(z|x) (Burda et al. 2016, equation 8)",
-    ),
-    Mutant(
         name="VAE's imputation without the proposal",
         file="models/vae/vector_vae.py",
         old="return reconstruction + p.log_prob(z) - q.log_prob(z)",
         new="return reconstruction + p.log_prob(z)",
-        tests=("tests/test_vae.py",),
+        tests=("tests/test_vae.py::test_imputed_pixels_follow_the_conditional_distribution",),
         why="w = P(x|z) p(z) / q(z|x) (Mattei & Frellsen 2018, algorithm 2)",
     ),
     Mutant(
@@ -87,12 +71,12 @@ ROWS = (
         why="the gradient is handed to the features as it is (Bengio et al. 2013)",
     ),
     Mutant(
-        name="codebook whose counts follow at once",
+        name="revived codes that forget where they are",
         file="nn/quantisers.py",
-        old="self.counts.lerp_(counts, 1 - self.decay)",
-        new="self.counts.lerp_(counts, self.decay)",
+        old="self.sums.copy_(torch.where(dead[:, None], candidates * mean, self.sums))",
+        new="self.sums.copy_(torch.where(dead[:, None], candidates, self.sums))",
         tests=("tests/test_quantisers.py",),
-        why="N <- decay N + (1 - decay) n (van den Oord et al. 2017, appendix A.1)",
+        why="e = m / N: the sum of an average code's count of features",
     ),
     Mutant(
         name="finite scalar quantisation off by half a level",
@@ -109,6 +93,14 @@ ROWS = (
         new="FLOOR",
         tests=("tests/test_vqvae.py",),
         why="the floor is an equal part for each code",
+    ),
+    Mutant(
+        name="classes' codes forgotten at the pace of the batch",
+        file="models/vq/vqvae.py",
+        old="PRIOR_DECAY ** (count * self.spec.cond_size / len(codes))",
+        new="PRIOR_DECAY ** (count / len(codes))",
+        tests=("tests/test_vqvae.py",),
+        why="a class forgets as fast as its share of a batch says: at the usual pace with an even one",
     ),
     # --- a GAN's latents
     Mutant(
@@ -147,22 +139,6 @@ ROWS = (
         "        total = config.objective(scores, teacher.chunk(len(large)), self.centre.value)",
         tests=("tests/test_momentum_encoders.py",),
         why="the centre of former batches is subtracted (Caron et al. 2021, algorithm 1)",
-    ),
-    Mutant(
-        name="queue's oldest row lost from sight",
-        file="nn/momentum_copy.py",
-        old="start = int(self.seen) if len(self) == len(self.stored) else 0",
-        new="start = 0",
-        tests=("tests/test_momentum.py",),
-        why="rows come oldest first",
-    ),
-    Mutant(
-        name="momentum copy that follows at once",
-        file="nn/momentum_copy.py",
-        old="theirs.values()], 1 - momentum)",
-        new="theirs.values()], momentum)",
-        tests=("tests/test_momentum.py",),
-        why="theta_copy <- m theta_copy + (1 - m) theta (He et al. 2020, equation 2)",
     ),
     # --- samplers
     Mutant(
@@ -212,6 +188,30 @@ ROWS = (
         new="torch.where(inside, scale, 0.0)",
         tests=("tests/test_guidance_and_editing.py",),
         why="eps_u + scale (eps_c - eps_u) = eps_c + (scale - 1) (eps_c - eps_u) (Ho & Salimans 2022)",
+    ),
+    Mutant(
+        name="conditions left out of most of the batch",
+        file="models/diffusion/denoising_model.py",
+        old="device=device) < self.config.cond_dropout",
+        new="device=device) > self.config.cond_dropout",
+        tests=("tests/test_diffusion.py::test_conditions_are_left_out_in_training_only",),
+        why="conditions are dropped with this probability (Ho & Salimans 2022, algorithm 1)",
+    ),
+    Mutant(
+        name="importance weights of the times left out",
+        file="models/diffusion/denoising_model.py",
+        old="return Loss(each * drawn.weights.to(each)",
+        new="return Loss(each",
+        tests=("tests/test_diffusion.py::test_the_loss_bears_the_weights_of_its_times",),
+        why="the mean of weights times error estimates the integral over t",
+    ),
+    Mutant(
+        name="Metropolis without the logarithm",
+        file="models/imputation.py",
+        old="accepted = _uniform(gain, generator).log() < gain",
+        new="accepted = _uniform(gain, generator) < gain",
+        tests=("tests/test_vae.py::test_imputed_pixels_follow_the_conditional_distribution",),
+        why="accepted with probability min(1, w' / w), of which gain is the logarithm",
     ),
     Mutant(
         name="renoising that forgets the noise there is",

@@ -36,6 +36,14 @@ ROWS = (
         why="w <- (1 - rate decay) w (Loshchilov & Hutter 2019)",
     ),
     Mutant(
+        name="weight decay on biases",
+        file="training/optim.py",
+        old='if p.ndim < 2], "weight_decay": 0.0}',
+        new='if p.ndim < 2], "weight_decay": config.weight_decay}',
+        tests=("tests/test_trainer.py",),
+        why="decay is for weights of two and more dimensions",
+    ),
+    Mutant(
         name="warm-up that starts at 0",
         file="training/optim.py",
         old="(step + 1) / max(config.warmup_steps, 1)",
@@ -91,14 +99,6 @@ ROWS = (
         new="table[..., 0] = upper[..., 0]",
         tests=("tests/test_toy.py",),
         why="edge levels hold the tail beyond them (Salimans et al. 2017, equation 2)",
-    ),
-    Mutant(
-        name="toy Gaussians with the wrong normaliser",
-        file="data/toy.py",
-        old="math.log(2 * math.pi * scale**2)",
-        new="math.log(2 * math.pi * scale)",
-        tests=("tests/test_toy.py",),
-        why="-d/2 log(2 pi s^2)",
     ),
     Mutant(
         name="turned hues at the wrong luma",
