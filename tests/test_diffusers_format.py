@@ -149,7 +149,7 @@ def test_a_bare_unet_is_taken_for_ddpms(tmp_path):
 
 UNET_CLASS, OWN_CLASS = (
     ["diffusers", "UNet2DModel"],
-    ["genzoo.models.diffusion.diffusers_format", "DiffusersDenoiser"],
+    ["genzoo.models.diffusers_format", "DiffusersDenoiser"],
 )
 
 

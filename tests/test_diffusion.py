@@ -185,11 +185,11 @@ def test_the_loss_is_the_error_that_nobody_can_avoid(row):
 
 def test_the_loss_bears_the_weights_of_its_times():
     """Times that are not uniform count 1 / density, so that the mean is that over uniform ones; the error does not."""
-    model = optimal_model(path=VPCosine(), target=VTarget(), times=UniformLogSNR(), first=1e-3)
+    model = optimal_model(path=VPCosine(), target=VTarget(), times=UniformLogSNR(), t_min=1e-3)
     x, g = gaussian(6), rng(4)
     loss = model.loss(Batch(x), generator=rng(4))
     normal_noise(x, g)
-    drawn = model.times.draw(6, model.path, g, first=1e-3)
+    drawn = model.times.draw(6, model.path, g, t_min=1e-3)
     assert drawn.weights.std() > 0.1
     torch.testing.assert_close(loss.total, loss.parts["error"] * drawn.weights.float())
 

@@ -21,10 +21,10 @@ from genzoo.objectives.denoising.paths import (
     append_dims,
 )
 from genzoo.objectives.dequantisation import bin_centres
-from genzoo.objectives.likelihood import diffusion_bound
 from genzoo.objectives.likelihood.diffusion_bound import (
     decoder_table,
     denoising_error,
+    diffusion_bound,
     level_log_probs,
     stratified,
 )

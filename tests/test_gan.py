@@ -68,7 +68,7 @@ def test_conformance(check):
 
 
 def test_no_likelihood_says_why_and_what_instead():
-    with pytest.raises(NoLikelihood, match=r"surface without volume.*decoder_likelihood"):
+    with pytest.raises(NoLikelihood, match=r"surface without volume.*objectives.likelihood.decoder"):
         built(gan(), BINARY).log_likelihood(images(2, BINARY))
 
 

@@ -168,7 +168,7 @@ def test_noise_added_again_leads_back_to_the_same_noise():
     path, images = Linear(), torch.zeros(20_000, 1, dtype=F64)
 
     def nothing(x_t, t):
-        return Solved(torch.zeros_like(x_t), x_t / path.at(t[0]).sigma)
+        return Prediction(torch.zeros_like(x_t), x_t / path.at(t[0]).sigma)
 
     times, everywhere = torch.tensor([0.6, 0.5], dtype=F64), torch.ones(1, dtype=torch.bool)
     drawn = impute(DDIM(), nothing, path, times, images, everywhere, resamplings=5, generator=seeded(0))

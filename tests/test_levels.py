@@ -28,8 +28,7 @@ from genzoo.objectives.denoising.paths import (
 )
 from genzoo.objectives.dequantisation import UniformDequantisation, bin_centres
 from genzoo.objectives.elbo import normal_noise
-from genzoo.objectives.likelihood import diffusion_bound
-from genzoo.objectives.likelihood.diffusion_bound import BoundProtocol
+from genzoo.objectives.likelihood.diffusion_bound import BoundProtocol, diffusion_bound
 from genzoo.objectives.likelihood.ode import OdeProtocol
 from genzoo.objectives.likelihood.protocol import summed_over_classes
 

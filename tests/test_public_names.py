@@ -8,7 +8,13 @@ import pytest
 
 import genzoo
 
-PACKAGES = ("genzoo", "genzoo.data", "genzoo.metrics", "genzoo.evaluation")
+PACKAGES = (
+    "genzoo",
+    "genzoo.data",
+    "genzoo.evaluation",
+    "genzoo.metrics",
+    "genzoo.models.diffusion.samplers",
+)
 
 
 def stub(package):

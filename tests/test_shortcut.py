@@ -326,7 +326,7 @@ def test_length_time_and_condition_matter():
 def test_length_clock_is_even_in_the_logarithm():
     model = build(ShortcutConfig(network=MLPConfig(width=8), finest=16), DataSpec((2,), levels=None))
     lengths = torch.tensor([0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1], dtype=torch.float64)
-    assert model.length_clock(lengths).tolist() == [0.0, 0.0, 250.0, 500.0, 750.0, 1000.0]
+    assert model.c_length(lengths).tolist() == [0.0, 0.0, 250.0, 500.0, 750.0, 1000.0]
 
 
 def test_likelihood_is_the_protocols():

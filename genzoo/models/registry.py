@@ -177,9 +177,11 @@ def build_model(content: Mapping[str, Any], path: Path, types: Iterable[type] = 
 
     Raises `GenzooError` where it names unknown types or fields, or values that no model can be built from.
     """
+    with _explained(path):
+        spec = from_json(content["spec"], [DataSpec])
     config = config_of(content, path, types)
     with _explained(path), torch.random.fork_rng():
-        return config.build(from_json(content["spec"], [DataSpec]))
+        return config.build(spec)
 
 
 def config_of(content: Mapping[str, Any], path: Path, types: Iterable[type] = ()) -> TrainableConfig:
@@ -188,8 +190,8 @@ def config_of(content: Mapping[str, Any], path: Path, types: Iterable[type] = ()
     Raises `GenzooError` where it names unknown types or fields, or is none.
     """
     types = list(types)
-    _load_types(type_names(content["config"]) - {kind.__name__ for kind in types}, content.get("preset"))
     with _explained(path):
+        _load_types(type_names(content["config"]) - {kind.__name__ for kind in types}, content.get("preset"))
         config = from_json(content["config"], types)
         if not isinstance(config, TrainableConfig):
             raise ValueError(f"its config is a {type(config).__name__}")
@@ -200,7 +202,7 @@ def config_of(content: Mapping[str, Any], path: Path, types: Iterable[type] = ()
 def _explained(path: Path) -> Iterator[None]:
     try:
         yield
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise GenzooError(f"{path / CONFIG} describes no model of this zoo: {error}") from error
 
 

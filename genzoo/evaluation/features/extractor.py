@@ -260,7 +260,7 @@ def training_remark(trained_on: Mapping[str, Any], data: ImageData, split: str) 
 def _test_set(test_id: str) -> str:
     """A test set without what models are conditioned on.
 
-    >>> _cut("digits/test@seed=0,encoder=12ab"), _cut("mnist/test@input=mask")
+    >>> _test_set("digits/test@seed=0,encoder=12ab"), _test_set("mnist/test@input=mask")
     ('digits/test@seed=0', 'mnist/test')
     """
     return re.split(r"[,@](?:input|encoder)=", test_id)[0]
