@@ -110,7 +110,7 @@ def test_continuous_terms_equal_their_closed_forms(path):
         path,
         IMAGE.expand(n, -1, -1, -1),
         4,
-        first=first,
+        t_min=first,
         times=8,
         dtype=torch.float64,
         generator=seeded(),
@@ -138,7 +138,7 @@ def test_discrete_term_equals_its_closed_form(path, times):
         path,
         IMAGE.expand(n, -1, -1, -1),
         4,
-        first=first,
+        t_min=first,
         steps=steps,
         times=times,
         generator=seeded(),
@@ -166,7 +166,7 @@ def test_steps_are_the_kl_divergences_of_the_reverse_transitions(path):
         total += kl_divergence(*(Normal(mean, scale) for mean in means)).sum().item()
     denoise = solved_from(path, lambda x_t, t: torch.full_like(x_t, guess))
     bound = diffusion_bound(
-        denoise, path, IMAGE, 4, first=first, steps=steps, times=None, dtype=torch.float64
+        denoise, path, IMAGE, 4, t_min=first, steps=steps, times=None, dtype=torch.float64
     )
     assert bound.diffusion.item() == pytest.approx(total, rel=1e-9)
 
@@ -179,7 +179,7 @@ def test_float32_loses_nothing():
             path,
             IMAGE.expand(n, -1, -1, -1),
             4,
-            first=first,
+            t_min=first,
             times=4,
             dtype=d,
             generator=seeded(),
@@ -204,7 +204,7 @@ def test_times_are_uniform_and_stratified():
 
 def test_a_single_time_says_nothing_of_its_error():
     denoise = gaussian_denoiser(Linear())
-    assert diffusion_bound(denoise, Linear(), IMAGE, 4, first=0.01, times=1).stderr is None
+    assert diffusion_bound(denoise, Linear(), IMAGE, 4, t_min=0.01, times=1).stderr is None
 
 
 # --- decoder -------------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def test_decoder_table_does_not_depend_on_its_rule(monkeypatch):
 
 
 def test_decoder_term_of_an_image_is_the_sum_over_its_pixels():
-    bound = diffusion_bound(gaussian_denoiser(Linear()), Linear(), EVERY, 4, first=0.2, times=1)
+    bound = diffusion_bound(gaussian_denoiser(Linear()), Linear(), EVERY, 4, t_min=0.2, times=1)
     table = decoder_table(Linear(), 0.2, 4)
     for i in (0, 77, 255):
         assert bound.decoder[i].item() == pytest.approx(
@@ -301,7 +301,7 @@ def test_random_weights_sum_to_at_most_one(path, steps, agree):
         path,
         EVERY,
         4,
-        first=0.3,
+        t_min=0.3,
         steps=steps,
         times=32 if steps is None else None,
         generator=seeded(),
@@ -333,7 +333,7 @@ def bound_under_truth(path, first, steps, times):
         path,
         EVERY,
         4,
-        first=first,
+        t_min=first,
         steps=steps,
         times=times,
         dtype=torch.float64,
@@ -361,7 +361,7 @@ def test_less_noise_at_the_start_tightens_the_bound():
 
 def test_the_bound_reports_its_terms():
     bound = diffusion_bound(
-        gaussian_denoiser(Linear()), Linear(), EVERY[:5], 4, first=0.05, generator=seeded()
+        gaussian_denoiser(Linear()), Linear(), EVERY[:5], 4, t_min=0.05, generator=seeded()
     )
     reported = bound.as_log_likelihood(SPEC)
     terms = [reported.details[name] for name in ("prior", "diffusion", "decoder")]
@@ -373,7 +373,7 @@ def test_the_bound_reports_its_terms():
 def test_same_generator_same_bound_and_the_global_state_stays():
     before = torch.get_rng_state()
     one, again, other = (
-        diffusion_bound(gaussian_denoiser(Linear()), Linear(), IMAGE, 4, first=0.05, generator=seeded(s)).nats
+        diffusion_bound(gaussian_denoiser(Linear()), Linear(), IMAGE, 4, t_min=0.05, generator=seeded(s)).nats
         for s in (0, 0, 1)
     )
     assert torch.equal(one, again) and not torch.equal(one, other)
@@ -399,4 +399,4 @@ def test_mistakes_are_one_clear_line(options, words):
 
 def test_predictions_that_overflow_are_reported():
     with pytest.raises(GenzooError, match="not finite"):
-        diffusion_bound(lambda x, t: Prediction(x / 0, x / 0), Linear(), IMAGE, 4, first=0.01)
+        diffusion_bound(lambda x, t: Prediction(x / 0, x / 0), Linear(), IMAGE, 4, t_min=0.01)

@@ -169,7 +169,7 @@ def test_the_bound_is_the_probability_that_blind_logits_mean(path, first, levels
     images = torch.randint(levels, (n, 1, 1, 2), generator=rng(1))
     truth = log_p[:, 0].gather(0, images[:, 0, 0]).sum(1)
     bound = diffusion_bound(
-        denoiser(path, logits, levels), path, images, levels, first=first, times=48, generator=rng(2)
+        denoiser(path, logits, levels), path, images, levels, t_min=first, times=48, generator=rng(2)
     )
     gap = bound.nats - truth
     error = gap.std().item() / n**0.5
@@ -184,7 +184,7 @@ def test_a_fresh_network_costs_log_levels():
     images = torch.randint(levels, (n, 1, 1, 2), generator=rng())
     logits = torch.zeros(levels, 1, 2)
     bound = diffusion_bound(
-        denoiser(path, logits, levels), path, images, levels, first=2e-5, times=32, generator=rng(1)
+        denoiser(path, logits, levels), path, images, levels, t_min=2e-5, times=32, generator=rng(1)
     )
     bits = -bound.nats / (2 * math.log(2))
     assert abs(bits.mean().item() - math.log2(levels)) < 4 * bits.std().item() / n**0.5 < 0.1

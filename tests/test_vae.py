@@ -137,12 +137,12 @@ def test_importance_weights_come_late_in_training():
 # --- truth by enumeration and quadrature -----------------------------------------------------------------------
 
 OUTPUTS = ("categorical", "logistics", "gaussian", "sigma", "mse")
+PRIORS = {"normal": {}, "mixture": {"prior_components": 3}, "vamp": {"pseudo_inputs": 3}}
 ROW = DataSpec((1, 1, 3), 4)
 CASES = [(BINARY, output, prior) for output in ("bernoulli", *OUTPUTS) for prior in PRIORS]
 CASES += [(ROW, output, "normal") for output in OUTPUTS] + [(ROW, "categorical", "vamp")]
 
 
-PRIORS = {"normal": {}, "mixture": {"prior_components": 3}, "vamp": {"pseudo_inputs": 3}}
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,11 @@ class Nearness(NamedTuple):
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Cosines of all pairs `[n, m]`, float64; that of a zero vector is 0."""
-    return F.normalize(a.double(), dim=1) @ F.normalize(b.double(), dim=1).T
+    """Cosines of all pairs `[n, m]`, float64; that of a zero vector is 0.
+
+    Rounded to twelve digits: the last ones depend on how a product is cut into blocks, and equal pairs must tie.
+    """
+    return (F.normalize(a.double(), dim=1) @ F.normalize(b.double(), dim=1).T).round(decimals=12)
 
 
 def closeness(a: Tensor, b: Tensor) -> Tensor:
