@@ -199,7 +199,7 @@ def test_a_flow_learns_a_mixture_and_is_no_better_than_the_truth():
     training = TrainConfig(batch_size=256, learning_rate=8e-3, precision="fp32")
     parts = {"training": training, "network": MLPConfig(width=96, blocks=2), "protocol": exact_ode(steps=20)}
     model = create("flow", data.spec, "tiny", **parts)
-    model.fit(data.train, steps=350, progress=False)
+    model.fit(data.train, steps=700, progress=False)
     images = data.test.images[:300]
     excess = data.log_prob(images) - model.log_likelihood(images).nats
     assert -3 * excess.std() / len(images) ** 0.5 < excess.mean() < 0.3
