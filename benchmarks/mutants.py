@@ -30,9 +30,10 @@ from benchmarks.mutant_rows.mutant import Mutant
 
 ROOT = Path(__file__).parent.parent
 COPIED = ("genzoo", "tests", "benchmarks", "pyproject.toml", "README.md")
-LEAST = {"fast": 0.90, "all": 0.97}
+FAST_TIER, ALL = "fast", "all"
+LEAST = {FAST_TIER: 0.90, ALL: 0.97}
 """Share of the mutants that each tier is to kill."""
-FAST, SLOW, BOTH = "not slow", "slow", ""
+FAST, SLOW = "not slow", "slow"
 """Which tests: pytest's marker expressions."""
 PASSED, FAILED, NONE_COLLECTED = 0, 1, 5  # pytest's exit codes
 MOST_SECONDS = 1800
@@ -97,61 +98,79 @@ class Verdict:
 
     mutant: Mutant
     tier: str | None
-    seconds: float
 
 
-def judge(tree: Path, mutant: Mutant, tier: str) -> Verdict:
-    """Runs fast tests and, in tier all, slow ones if those let it live."""
-    start = time.perf_counter()
-    by = "fast" if killed(tree, mutant, FAST) else None
-    if by is None and tier == "all" and killed(tree, mutant, SLOW):
-        by = "all"
-    return Verdict(mutant, by, time.perf_counter() - start)
-
-
-def check_unbroken(tree: Path, mutants: Sequence[Mutant], tier: str) -> None:
+def check_unbroken(tree: Path, mutants: Sequence[Mutant], markers: str) -> None:
     """Raises `BrokenRow` where tests of the rows fail without any mutant."""
-    files = sorted({test for mutant in mutants for test in mutant.tests})
-    code, output = run_tests(tree, files, BOTH if tier == "all" else FAST)
-    if code != PASSED:
+    tests = sorted({test for mutant in mutants for test in mutant.tests})
+    code, output = run_tests(tree, tests, markers)
+    if code not in (PASSED, NONE_COLLECTED):
         raise BrokenRow(f"the tests fail without any mutant:\n{output[-3000:]}")
 
 
-def judge_all(mutants: Sequence[Mutant], tier: str, jobs: int) -> list[Verdict]:
-    """All verdicts in order, told as they come; each of `jobs` workers has a copy of the tree of its own."""
-    for mutant in mutants:  # before anything is run
-        mutant.applied((ROOT / "genzoo" / mutant.file).read_text(encoding="utf-8"))
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
-        trees: queue.Queue[Path] = queue.Queue()
-        for n in range(jobs):
-            trees.put(copy_tree(Path(folder) / str(n)))
+class Copies:
+    """Of the tree at `root`, one for each of `jobs` workers; they are there inside `with`."""
 
-        def work(mutant: Mutant) -> Verdict:
-            tree = trees.get()
+    def __init__(self, jobs: int, root: Path = ROOT) -> None:
+        self.jobs, self.root = jobs, root
+        self.folder = tempfile.TemporaryDirectory()
+        self.trees: queue.Queue[Path] = queue.Queue()
+
+    def __enter__(self) -> "Copies":
+        for n in range(self.jobs):
+            self.trees.put(copy_tree(Path(self.folder.name) / str(n), self.root))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.cleanup()
+
+    def killed(self, mutants: Sequence[Mutant], markers: str) -> list[bool]:
+        """Of each, whether it is; told as it comes. Raises as `check_unbroken` and `killed` do."""
+
+        def work(mutant: Mutant) -> bool:
+            tree, start = self.trees.get(), time.perf_counter()
             try:
-                verdict = judge(tree, mutant, tier)
+                dead = killed(tree, mutant, markers)
             finally:
-                trees.put(tree)
-            how = "SURVIVED" if verdict.tier is None else f"killed ({verdict.tier})"
-            print(f"{how:14} {verdict.seconds:6.1f} s  {mutant.name}", flush=True)
-            return verdict
+                self.trees.put(tree)
+            seconds = time.perf_counter() - start
+            print(f"{'killed' if dead else 'SURVIVES'}  {seconds:5.0f} s  {mutant.name}", flush=True)
+            return dead
 
-        tree = trees.get()
-        check_unbroken(tree, mutants, tier)
-        trees.put(tree)
-        return list(pool.map(work, mutants))
+        tree = self.trees.get()
+        check_unbroken(tree, mutants, markers)
+        self.trees.put(tree)
+        with ThreadPoolExecutor(self.jobs) as pool:
+            try:
+                return list(pool.map(work, mutants))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # else the rest would be run first
+                raise
+
+
+def judge(mutants: Sequence[Mutant], tier: str, copies: Copies) -> list[Verdict]:
+    """All verdicts in order: by fast tests and, in tier all, by slow ones of those that these let live."""
+    for mutant in mutants:  # before anything is run
+        mutant.applied((copies.root / "genzoo" / mutant.file).read_text(encoding="utf-8"))
+    with copies:
+        tiers: dict[str, str] = {}
+        for name, markers in ((FAST_TIER, FAST), (ALL, SLOW)) if tier == ALL else ((FAST_TIER, FAST),):
+            alive = [mutant for mutant in mutants if mutant.name not in tiers]
+            dead = copies.killed(alive, markers) if alive else []
+            tiers |= {mutant.name: name for mutant, is_dead in zip(alive, dead, strict=True) if is_dead}
+    return [Verdict(mutant, tiers.get(mutant.name)) for mutant in mutants]
 
 
 def told(verdicts: Sequence[Verdict], tier: str) -> bool:
     """Prints shares and survivors; returns whether the shares are what they are to be."""
     fine = True
-    for name in ("fast", "all") if tier == "all" else ("fast",):
-        dead = sum(v.tier in ("fast", name) for v in verdicts)
+    for name in LEAST if tier == ALL else (FAST_TIER,):
+        dead = sum(v.tier in (FAST_TIER, name) for v in verdicts)
         share = dead / len(verdicts)
         fine &= share >= LEAST[name]
         print(f"tier {name}: {dead} of {len(verdicts)} killed, {share:.1%} (target {LEAST[name]:.0%})")
         for verdict in verdicts:
-            if verdict.tier not in ("fast", name):
+            if verdict.tier not in (FAST_TIER, name):
                 print(f"  survives: {verdict.mutant.name} ({verdict.mutant.file}): {verdict.mutant.why}")
     return fine
 
@@ -169,7 +188,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tier", choices=("fast", "all"), default="fast", help="which tests are run")
+    parser.add_argument("--tier", choices=tuple(LEAST), default=FAST_TIER, help="which tests are run")
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", help="only rows whose name contains one of these"
     )
@@ -177,7 +196,7 @@ def main() -> int:
     args = parser.parse_args()
     mutants = chosen(args.only)
     start = time.perf_counter()
-    fine = told(judge_all(mutants, args.tier, args.jobs), args.tier)
+    fine = told(judge(mutants, args.tier, Copies(max(1, args.jobs))), args.tier)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     minutes = (usage.ru_utime + usage.ru_stime) / 60
     print(f"{minutes:.1f} CPU-minutes, {(time.perf_counter() - start) / 60:.1f} by the clock")

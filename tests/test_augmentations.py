@@ -231,6 +231,10 @@ def test_erasing_takes_one_rectangle_of_the_area_asked_for():
     side = (0.1 * 192) ** 0.5, (0.3 * 192) ** 0.5
     assert rows.min() >= round(side[0]) and rows.max() <= round(side[1])
     assert hole.any(0).all()  # anywhere
+    wide = RandomErasing(1.0, area=(0.1, 0.1), ratio=(3.0, 3.0), fill=0.25)(x, rng())
+    hole = (wide == 0.25)[:, 0]
+    # width over height is 3, the area 19.2 pixels
+    assert hole.any(1).sum(1).unique().tolist() == [8] and hole.any(2).sum(1).unique().tolist() == [3]
 
 
 # --- colours -------------------------------------------------------------------------------------------------------
@@ -256,6 +260,16 @@ def test_contrast_is_torchvisions():
     x, found, sign = jitters(contrast=0.7)
     for image, got, s in zip(x, found, sign[:, 1], strict=True):
         assert_close(got, 2 * kernels.adjust_contrast((image + 1) / 2, float(1 + 0.7 * s)) - 1)
+
+
+def test_contrast_follows_brightness():
+    """p <- a p, then p <- c p + (1 - c) mean: the mean is that of the brightened image."""
+    x = images(1).repeat(64, 1, 1, 1) * 0.3  # far from the ends, where values are cut off
+    found = ColourJitter(brightness=0.2, contrast=0.4)(x, rng(5))
+    sign = 2 * torch.rand(64, 6, generator=rng(5)) - 1
+    for image, got, (b, c) in zip(x, found, sign[:, :2].tolist(), strict=True):
+        expected = kernels.adjust_contrast((image + 1) / 2 * (1 + 0.2 * b), 1 + 0.4 * c)
+        assert_close(got, 2 * expected - 1)
 
 
 def test_saturation_is_torchvisions():

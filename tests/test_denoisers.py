@@ -1,6 +1,7 @@
 """Every denoising network: shapes, what the output depends on, and the wiring against independent references."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from genzoo.nn.conv_unet import ConvUNetConfig
 from genzoo.nn.mlp import MLPConfig
 from genzoo.nn.patch_transformer import PatchTransformerConfig, waves
 from genzoo.nn.unet import UNetConfig, UNetDenoiser
+from genzoo.objectives.denoising.noise_conditioning import LogSNRConditioning, TimeConditioning
+from genzoo.objectives.denoising.paths import Linear
 
 UNET = UNetConfig(channels=(16, 32), layers=1, attention=1, head_width=16, norm_groups=8)
 TRANSFORMER = PatchTransformerConfig(width=32, blocks=2, head_width=16)
@@ -90,6 +93,16 @@ def test_the_output_depends_on_all_that_goes_in(config):
             assert ((net(*changed) - y).flatten(1).abs().amax(1) > 1e-3).all()
         nearby = (given[0], given[1] + 1, given[2])  # a thousandth of the way
         assert ((net(*nearby) - y).flatten(1).abs().amax(1) > 1e-5).all()
+
+
+def test_clocks_rise_with_the_noise():
+    t = torch.tensor([0.0, 0.25, 0.5, 1.0], dtype=torch.float64)
+    assert TimeConditioning(1000.0, -1.0)(Linear(), t).tolist() == [-1.0, 249.0, 499.0, 999.0]
+    told = LogSNRConditioning(-10.0, 20.0)(
+        Linear(), t
+    )  # the log-SNR is infinite, log 9, 0 and minus infinite
+    expected = torch.tensor([0.0, 1000 * (20 - math.log(9)) / 30, 2000 / 3, 1000.0], dtype=torch.float64)
+    torch.testing.assert_close(told, expected)
 
 
 @image_networks

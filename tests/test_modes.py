@@ -101,6 +101,14 @@ def test_shares_are_those_of_the_data():
     assert found.covered == 2 and found.divergence == pytest.approx(by_hand, abs=1e-9)
 
 
+def test_shares_are_told_as_those_of_samples_are():
+    """A reference is judged by its nearest other one, as a sample in its place would be, whatever its label says."""
+    images = torch.tensor([10, 12, 13]).view(3, 1, 1, 1).to(torch.uint8)
+    modes = Modes.of(TensorSplit(images, torch.tensor([0, 1, 1])))
+    # all three lie next to one of class 1; one is counted for class 0, which is not left without any
+    assert modes.shares.tolist() == [0.25, 0.75]
+
+
 def test_members_are_those_of_an_independent_nearest_neighbour(digits):
     modes = Modes.of(digits.train)
     reference = KNeighborsClassifier(1).fit(digits.train.images.flatten(1), digits.train.labels)

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.mutant_rows import MUTANTS
 from benchmarks.mutant_rows.mutant import Mutant
-from benchmarks.mutants import FAST, SLOW, BrokenRow, Verdict, chosen, copy_tree, judge, killed, told
+from benchmarks.mutants import FAST, BrokenRow, Copies, Verdict, chosen, judge, killed, told
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,29 +51,38 @@ def tree(tmp_path):
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    return copy_tree(tmp_path / "copy", root)
+    return root
 
 
 def row(new):
     return Mutant(new, "one.py", "x * 2", new, ("tests/test_one.py",), "twice")
 
 
-def test_a_mutant_is_killed_survives_or_is_no_answer(tree):
-    assert killed(tree, row("x * 3"), FAST)
-    assert judge(tree, row("x + 2"), "all").tier == "all"  # the fast test looks at 2 alone
-    assert not killed(tree, row("2 * x"), SLOW)
+def test_a_mutant_is_killed_by_fast_tests_or_by_slow_ones(tree):
+    found = judge([row("x * 3"), row("x + 2")], "all", Copies(1, tree))  # the fast test looks at 2 alone
+    assert [verdict.tier for verdict in found] == ["fast", "all"]
     assert (tree / "genzoo" / "one.py").read_text() == "def f(x):\n    return x * 2\n"
-    with pytest.raises(BrokenRow, match="pytest ended with"):
-        killed(tree, row("x *"), FAST)
+
+
+def test_what_says_nothing_of_the_tests_is_refused(tree):
+    with Copies(1, tree) as copies:
+        (copy,) = copies.trees.queue
+        assert not killed(copy, row("2 * x"), FAST)
+        with pytest.raises(BrokenRow, match="pytest ended with"):
+            killed(copy, row("x *"), FAST)
+        assert (copy / "genzoo" / "one.py").read_text() == "def f(x):\n    return x * 2\n"
+    (tree / "genzoo" / "one.py").write_text("def f(x):\n    return x * 2 + 1\n")
+    with pytest.raises(BrokenRow, match="fail without any mutant"):
+        judge([row("x * 3")], "fast", Copies(1, tree))
 
 
 def test_shares_survivors_and_targets(capsys):
-    verdicts = [Verdict(row(f"x * {n}"), "fast" if n else "all", 1.0) for n in range(10)]
+    verdicts = [Verdict(row(f"x * {n}"), "fast" if n else "all") for n in range(10)]
     assert told(verdicts, "fast") and told(verdicts, "all")
     shown = capsys.readouterr().out
     assert "tier fast: 9 of 10 killed, 90.0%" in shown and "tier all: 10 of 10 killed" in shown
     assert "survives: x * 0 (one.py): twice" in shown
-    assert not told([*verdicts, Verdict(row("y"), None, 1.0)], "all")
+    assert not told([*verdicts, Verdict(row("y"), None)], "all")
 
 
 def test_rows_are_chosen_by_part_of_their_names():

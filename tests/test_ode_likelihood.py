@@ -247,6 +247,13 @@ def test_importance_weights_approach_the_bin_mass_from_below(dequantisation):
     torch.testing.assert_close(bounds[2], truth, atol=0.02, rtol=0)
 
 
+def test_the_mean_over_draws_and_its_error_by_hand():
+    weights = torch.tensor([[-1.0, 2.0], [-3.0, 2.0], [-5.0, 5.0]], dtype=torch.float64)
+    nats, stderr = over_draws(weights, importance_weighted=False)
+    assert nats.tolist() == [-3.0, 3.0]
+    torch.testing.assert_close(stderr, torch.tensor([2.0, 3**0.5], dtype=torch.float64) / 3**0.5)
+
+
 # --- images ------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.core.trainable import Loss
+from genzoo.data import as_split
 from genzoo.data.image_grid import image_grid
 from genzoo.training.optim import (
     Budget,
@@ -25,10 +26,10 @@ from genzoo.training.optim import (
     make_optimizer,
     rate_factor,
 )
-from genzoo.training.processes import BatchOrder, Processes
+from genzoo.training.processes import BatchOrder, Feed, Processes
 from genzoo.training.step import Stepper
 from genzoo.training.trainer import RunOptions, Trainer
-from genzoo.training.validation import Best
+from genzoo.training.validation import Best, Validator
 
 SPEC = DataSpec((1, 3, 3), levels=4)
 CPU = RunOptions(device="cpu")
@@ -365,6 +366,19 @@ def test_validation_is_the_mean_loss_and_the_best_weights_are_kept(tmp_path):
     kept = model.log_likelihood(val)
     assert -kept.nats.mean().item() == pytest.approx(losses[0], rel=1e-6) == pytest.approx(trainer.best_loss)
     assert kept.bits_per_dim.mean().item() == pytest.approx(found[0]["val_bits_per_dim"], rel=1e-6)
+
+
+def test_validation_out_of_time_is_the_mean_of_what_was_seen():
+    model, val = make(), as_split(tiny_images(40, SPEC, seed=5))
+    processes = Processes(Accelerator(cpu=True), torch.device("cpu"))
+    feed = Feed(val, model, processes)
+    hurried = Validator(feed, 40, images=40, batch_size=10, seed=0, allowed_seconds=0.0)
+    first = -model.log_likelihood(val.images[hurried.order[:10]]).nats.mean().item()
+    for _ in range(2):  # the second time over the same images
+        assert hurried.measure(model.eval()).loss == pytest.approx(first, rel=1e-6)
+        assert hurried.images == 10
+    whole = Validator(feed, 40, images=40, batch_size=16, seed=0).measure(model)
+    assert whole.loss == pytest.approx(-model.log_likelihood(val.images).nats.mean().item(), rel=1e-6)
 
 
 def test_the_earliest_of_the_lowest_losses_is_kept():

@@ -103,6 +103,14 @@ ROWS = (
         tests=("tests/test_ode_likelihood.py",),
         why="the mean of e^T J e over probes (Hutchinson 1990)",
     ),
+    Mutant(
+        name="error over draws without the root of their number",
+        file="objectives/likelihood/ode.py",
+        old="log_weights.std(0) / len(log_weights) ** 0.5 if",
+        new="log_weights.std(0) if",
+        tests=("tests/test_ode_likelihood.py::test_the_mean_over_draws_and_its_error_by_hand",),
+        why="standard error of a mean",
+    ),
     # --- variational bound of diffusion
     Mutant(
         name="bound's prior term doubled",

@@ -136,6 +136,14 @@ ROWS = (
         why="KL(samples || data): ln(m / k) for k of m modes",
     ),
     Mutant(
+        name="shares of modes by label",
+        file="metrics/modes.py",
+        old=".fill_diagonal_(torch.inf)",
+        new="",
+        tests=("tests/test_modes.py",),
+        why="references are judged by their nearest other one, as samples are",
+    ),
+    Mutant(
         name="PSNR of the range, not its square",
         file="evaluation/translation.py",
         old="torch.log10(_range(spec) ** 2 /",

@@ -75,6 +75,14 @@ ROWS = (
         tests=("tests/test_trainer.py",),
         why="the lowest loss so far; NaN never is",
     ),
+    Mutant(
+        name="validation out of time divided by all images",
+        file="training/validation.py",
+        old="means = {k: v / seen for",
+        new="means = {k: v / len(self.order) for",
+        tests=("tests/test_trainer.py",),
+        why="the mean over the images that were seen",
+    ),
     # --- data
     Mutant(
         name="another seed of the splits",
@@ -109,11 +117,35 @@ ROWS = (
         why="what red, green and blue add to grey (ITU-R BT.601)",
     ),
     Mutant(
+        name="contrast around the mean before brightness",
+        file="data/augmentations.py",
+        old="_luma(p).mean((1, 2, 3)) * brightness * (1 - contrast)",
+        new="_luma(p).mean((1, 2, 3)) * (1 - contrast)",
+        tests=("tests/test_augmentations.py",),
+        why="brightness comes first: the mean is that of the brightened image",
+    ),
+    Mutant(
+        name="erased squares in place of rectangles",
+        file="data/augmentations.py",
+        old="columns = _stretch(width, area.sqrt() * half.exp(), u[:, 3])",
+        new="columns = _stretch(width, area.sqrt() * (-half).exp(), u[:, 3])",
+        tests=("tests/test_augmentations.py",),
+        why="width over height is the ratio, their product the area (Zhong et al. 2020)",
+    ),
+    Mutant(
         name="values of pixels scaled to less than 1",
         file="nn/embeddings.py",
         old="(2 / (self.levels - 1))",
         new="(2 / self.levels)",
         tests=("tests/test_autoregressive.py", "tests/test_vqvae.py"),
         why="levels 0 .. L - 1 to -1 .. 1",
+    ),
+    Mutant(
+        name="log-SNR that falls with the noise",
+        file="objectives/denoising/noise_conditioning.py",
+        old="1000 * (self.high - path.log_snr(t).clamp(self.low, self.high))",
+        new="1000 * (path.log_snr(t).clamp(self.low, self.high) - self.low)",
+        tests=("tests/test_denoisers.py::test_clocks_rise_with_the_noise",),
+        why="0 without noise, 1000 without data",
     ),
 )
