@@ -9,7 +9,7 @@ ROWS = (
         file="metrics/frechet.py",
         old="return 2 * centred @ (mean - mean_y)",
         new="return centred @ (mean - mean_y)",
-        tests=("tests/test_frechet.py",),
+        tests=("tests/metrics/test_frechet.py",),
         why="d |mu_a - mu_b|^2 = 2 (mu_a - mu_b) (x - mu_a) / n",
     ),
     Mutant(
@@ -17,7 +17,7 @@ ROWS = (
         file="metrics/frechet.py",
         old="(d + d * (d + 1) / 4)",
         new="(d + d * (d + 1) / 8)",
-        tests=("tests/test_frechet.py",),
+        tests=("tests/metrics/test_frechet.py",),
         why="d (d + 1) / 4 (1 / n + 1 / m) to first order",
     ),
     # --- kernels
@@ -26,7 +26,7 @@ ROWS = (
         file="metrics/kernels.py",
         old="mul_(-0.5 / self.bandwidth**2)",
         new="mul_(-1 / self.bandwidth**2)",
-        tests=("tests/test_kernels.py",),
+        tests=("tests/metrics/test_kernels.py",),
         why="exp(-|x - y|^2 / (2 s^2))",
     ),
     Mutant(
@@ -34,7 +34,7 @@ ROWS = (
         file="metrics/kernels.py",
         old="means = rows / (n - 1)",
         new="means = rows / n",
-        tests=("tests/test_kernels.py",),
+        tests=("tests/metrics/test_kernels.py",),
         why="the unbiased estimate leaves a row's pair with itself out (Gretton et al. 2012, lemma 6)",
     ),
     Mutant(
@@ -42,7 +42,7 @@ ROWS = (
         file="metrics/kernels.py",
         old="+ 4 * s_xy / (n * m)",
         new="+ 2 * s_xy / (n * m)",
-        tests=("tests/test_kernels.py",),
+        tests=("tests/metrics/test_kernels.py",),
         why="Var holds 4 s_xy / (n m) (Hoeffding's decomposition)",
     ),
     Mutant(
@@ -50,7 +50,7 @@ ROWS = (
         file="metrics/kernels.py",
         old="var().item() - s_xx / (n - 1) - s_xy / m",
         new="var().item()",
-        tests=("tests/test_kernels.py",),
+        tests=("tests/metrics/test_kernels.py",),
         why="means of rows are noisy themselves, which shows as variance of the witness",
     ),
     # --- neighbours
@@ -59,7 +59,7 @@ ROWS = (
         file="metrics/neighbours.py",
         old="_open(radii[:, k_density - 1])",
         new="_open(radii[:, k - 1])",
-        tests=("tests/test_neighbours.py",),
+        tests=("tests/metrics/test_neighbours.py",),
         why="density and coverage have a k of their own (Naeem et al. 2020)",
     ),
     Mutant(
@@ -67,7 +67,7 @@ ROWS = (
         file="metrics/neighbours.py",
         old="block.scatter_(1, only[rows, None], torch.inf)",
         new="block",
-        tests=("tests/test_neighbours.py", "tests/test_memorisation.py"),
+        tests=("tests/metrics/test_neighbours.py", "tests/metrics/test_memorisation.py"),
         why="a ball reaches to the k-th other point",
     ),
     Mutant(
@@ -75,7 +75,7 @@ ROWS = (
         file="metrics/neighbours.py",
         old="(n_real - j) / (n_real + n_fake - j)",
         new="(n_real - j) / (n_real + n_fake)",
-        tests=("tests/test_neighbours.py",),
+        tests=("tests/metrics/test_neighbours.py",),
         why="prod (N - j) / (N + M - j) (Naeem et al. 2020, section 3)",
     ),
     # --- diversity, copies, densities
@@ -84,7 +84,7 @@ ROWS = (
         file="metrics/diversity.py",
         old="rows / rows.square().sum(1, keepdim=True).sqrt()",
         new="rows / rows.square().sum(1, keepdim=True)",
-        tests=("tests/test_diversity.py",),
+        tests=("tests/metrics/test_diversity.py",),
         why="the kernel is the cosine (Friedman & Dieng 2023)",
     ),
     Mutant(
@@ -92,7 +92,7 @@ ROWS = (
         file="metrics/memorisation.py",
         old="(m + n + 1 - tied)",
         new="(m + n + 1)",
-        tests=("tests/test_memorisation.py",),
+        tests=("tests/metrics/test_memorisation.py",),
         why="ties make the variance of U smaller (Mann & Whitney 1947)",
     ),
     Mutant(
@@ -100,7 +100,7 @@ ROWS = (
         file="metrics/memorisation.py",
         old="math.fsum(w * w for w in weights)",
         new="math.fsum(weights)",
-        tests=("tests/test_memorisation.py",),
+        tests=("tests/metrics/test_memorisation.py",),
         why="the variance of sum w z is sum w^2",
     ),
     Mutant(
@@ -108,7 +108,7 @@ ROWS = (
         file="metrics/memorisation.py",
         old="found.distances[:, 0] > own * (1 + SURFACE)",
         new="found.distances[:, 0] * 2 > own * (1 + SURFACE)",
-        tests=("tests/test_memorisation.py",),
+        tests=("tests/metrics/test_memorisation.py",),
         why="authentic: farther from the training point than its nearest other one (Alaa et al. 2022)",
     ),
     Mutant(
@@ -116,7 +116,7 @@ ROWS = (
         file="metrics/likelihood_divergence.py",
         old="offsets[:-1] -= math.log(len(log_s) - 1)",
         new="offsets -= math.log(len(log_s) - 1)",
-        tests=("tests/test_likelihood_divergence.py",),
+        tests=("tests/metrics/test_likelihood_divergence.py",),
         why="the Gaussian at the mean has weight 1, each sample's 1 / m (the authors' code)",
     ),
     Mutant(
@@ -124,7 +124,7 @@ ROWS = (
         file="metrics/estimate.py",
         old="metric(real, fake) + found.quantile(tails) - found.mean()",
         new="found.quantile(tails)",
-        tests=("tests/test_figures.py",),
+        tests=("tests/metrics/test_estimate.py",),
         why="halves have a bias of their own: only deviations from their mean count",
     ),
     Mutant(
@@ -132,7 +132,7 @@ ROWS = (
         file="metrics/modes.py",
         old="(torch.xlogy(found, found) - torch.xlogy(found, shares))",
         new="(torch.xlogy(shares, shares) - torch.xlogy(shares, found))",
-        tests=("tests/test_modes.py",),
+        tests=("tests/metrics/test_modes.py",),
         why="KL(samples || data): ln(m / k) for k of m modes",
     ),
     Mutant(
@@ -140,7 +140,7 @@ ROWS = (
         file="metrics/modes.py",
         old=".fill_diagonal_(torch.inf)",
         new="",
-        tests=("tests/test_modes.py",),
+        tests=("tests/metrics/test_modes.py",),
         why="references are judged by their nearest other one, as samples are",
     ),
     Mutant(
@@ -148,7 +148,7 @@ ROWS = (
         file="evaluation/translation.py",
         old="torch.log10(_range(spec) ** 2 /",
         new="torch.log10(_range(spec) /",
-        tests=("tests/test_translation.py",),
+        tests=("tests/evaluation/test_translation.py",),
         why="10 log10(range^2 / mean squared error)",
     ),
     Mutant(
@@ -156,7 +156,7 @@ ROWS = (
         file="metrics/class_shares.py",
         old="(p * (1 - p) / n + z2 / (4 * n * n))",
         new="(p * (1 - p) / n)",
-        tests=("tests/test_class_shares.py",),
+        tests=("tests/metrics/test_class_shares.py",),
         why="p (1 - p) / n + z^2 / (4 n^2) (Wilson 1927)",
     ),
     # --- outliers
@@ -165,7 +165,7 @@ ROWS = (
         file="evaluation/ood.py",
         old="typicality(likelihood, entropy), min(kinds)",
         new="typicality(likelihood, entropy + 0.05), min(kinds)",
-        tests=("tests/test_outliers.py",),
+        tests=("tests/evaluation/test_ood.py",),
         why="|-log2 P(x) / D - H| (Nalisnick et al. 2019, equation 5)",
     ),
     Mutant(
@@ -173,7 +173,7 @@ ROWS = (
         file="evaluation/report/ood_section.py",
         old='measure(case.model, case.data, "val", seed=case.seed, max_images=most).bits_per_dim',
         new='measure(case.model, case.data, "val", seed=case.seed, max_images=most).bits_per_dim + 0.05',
-        tests=("tests/test_outliers.py",),
+        tests=("tests/evaluation/test_ood.py",),
         why="H is the mean over held-out images of the model's own data",
     ),
     Mutant(
@@ -181,7 +181,7 @@ ROWS = (
         file="metrics/roc.py",
         old="at_most = torch.searchsorted(order, values, right=True)",
         new="at_most = torch.searchsorted(order, values)",
-        tests=("tests/test_outliers.py",),
+        tests=("tests/evaluation/test_ood.py",),
         why="P(positive > negative) + P(equal) / 2",
     ),
     Mutant(
@@ -189,7 +189,7 @@ ROWS = (
         file="metrics/roc.py",
         old=" + of_negatives.var() / len(negatives)",
         new="",
-        tests=("tests/test_outliers.py",),
+        tests=("tests/evaluation/test_ood.py",),
         why="variances over both sets add up (DeLong et al. 1988)",
     ),
     # --- probes
@@ -198,7 +198,7 @@ ROWS = (
         file="metrics/probes.py",
         old="(2 * t * (part @ rows.T - 1)).exp()",
         new="(t * (part @ rows.T - 1)).exp()",
-        tests=("tests/test_probes.py",),
+        tests=("tests/metrics/test_probes.py",),
         why="|u - v|^2 = 2 - 2 u.v of unit vectors (Wang & Isola 2020, equation 2)",
     ),
     Mutant(
@@ -206,7 +206,7 @@ ROWS = (
         file="metrics/probes.py",
         old="torch.linalg.svdvals(rows - rows.mean(0))",
         new="torch.linalg.svdvals(rows)",
-        tests=("tests/test_probes.py",),
+        tests=("tests/metrics/test_probes.py",),
         why="of vectors less their mean (Roy & Vetterli 2007)",
     ),
     Mutant(
@@ -214,7 +214,7 @@ ROWS = (
         file="metrics/probes.py",
         old="(sums / counts.clamp(min=1)[:, None])",
         new="sums",
-        tests=("tests/test_probes.py",),
+        tests=("tests/metrics/test_probes.py",),
         why="the average similarity, whatever the number of examples",
     ),
     # --- cost
@@ -223,7 +223,7 @@ ROWS = (
         file="training/machine.py",
         old='last["cpu_seconds"] * share',
         new='last["cpu_seconds"]',
-        tests=("tests/test_cost.py", "genzoo/evaluation/cost.py"),
+        tests=("tests/evaluation/test_cost.py", "genzoo/evaluation/cost.py"),
         why="between the last row and the checkpoint CPU-seconds go on as before",
     ),
 )

@@ -9,7 +9,7 @@ ROWS = (
         file="nn/gated_pixelcnn.py",
         old="self.down(F.pad(x, (1, 1, 1, 0)))",
         new="self.down(F.pad(x, (1, 1, 0, 1)))",
-        tests=("tests/test_autoregressive.py",),
+        tests=("tests/models/test_autoregressive.py",),
         why="row I of a level says what rows up to 2I say: no pixel sees itself",
     ),
     Mutant(
@@ -17,7 +17,7 @@ ROWS = (
         file="nn/subpixel_head.py",
         old="tril(-1 if strict else 0)",
         new="tril(0)",
-        tests=("tests/test_autoregressive.py",),
+        tests=("tests/models/test_autoregressive.py",),
         why="P(x_s | x_1 .. x_{s-1}): the first layer is strictly masked (Germain et al. 2015)",
     ),
     Mutant(
@@ -25,7 +25,7 @@ ROWS = (
         file="nn/causal_transformer.py",
         old="is_causal=cache is None",
         new="is_causal=False",
-        tests=("tests/test_autoregressive.py",),
+        tests=("tests/models/test_autoregressive.py",),
         why="a token sees itself and those before it",
     ),
     Mutant(
@@ -33,7 +33,7 @@ ROWS = (
         file="models/autoregressive/pixel_models.py",
         old="log_probs.masked_fill(~self.groups.inside.to(groups.device), 0).sum((1, 2, 3))",
         new="log_probs.sum((1, 2, 3))",
-        tests=("tests/test_autoregressive.py",),
+        tests=("tests/models/test_autoregressive.py",),
         why="the likelihood is that of the image's own sub-pixels",
     ),
     # --- latent variables
@@ -42,7 +42,7 @@ ROWS = (
         file="models/vae/vector_vae.py",
         old="return reconstruction + p.log_prob(z) - q.log_prob(z)",
         new="return reconstruction + p.log_prob(z)",
-        tests=("tests/test_vae.py::test_imputed_pixels_follow_the_conditional_distribution",),
+        tests=("tests/models/test_vae.py::test_imputed_pixels_follow_the_conditional_distribution",),
         why="w = P(x|z) p(z) / q(z|x) (Mattei & Frellsen 2018, algorithm 2)",
     ),
     Mutant(
@@ -50,7 +50,7 @@ ROWS = (
         file="models/vae/hierarchical_vae.py",
         old="gaussian_kl(q, p).flatten(1).sum(1)",
         new="gaussian_kl(p, q).flatten(1).sum(1)",
-        tests=("tests/test_hvae.py",),
+        tests=("tests/models/test_hvae.py",),
         why="KL(q || p) of every group (Sonderby et al. 2016)",
     ),
     Mutant(
@@ -58,7 +58,7 @@ ROWS = (
         file="nn/latent_priors.py",
         old="logits.to(self.mean.dtype).log_softmax(1)",
         new="logits.to(self.mean.dtype)",
-        tests=("tests/test_vae.py", "tests/test_hvae.py"),
+        tests=("tests/models/test_vae.py", "tests/models/test_hvae.py"),
         why="a prior is normalised",
     ),
     # --- codes
@@ -67,7 +67,7 @@ ROWS = (
         file="nn/quantisers.py",
         old="return features + (values - features).detach()",
         new="return features.detach() + (values - features)",
-        tests=("tests/test_quantisers.py",),
+        tests=("tests/nn/test_quantisers.py",),
         why="the gradient is handed to the features as it is (Bengio et al. 2013)",
     ),
     Mutant(
@@ -75,7 +75,7 @@ ROWS = (
         file="nn/quantisers.py",
         old="self.sums.copy_(torch.where(dead[:, None], candidates * mean, self.sums))",
         new="self.sums.copy_(torch.where(dead[:, None], candidates, self.sums))",
-        tests=("tests/test_quantisers.py",),
+        tests=("tests/nn/test_quantisers.py",),
         why="e = m / N: the sum of an average code's count of features",
     ),
     Mutant(
@@ -83,7 +83,7 @@ ROWS = (
         file="nn/quantisers.py",
         old="0.5 * (sizes % 2 == 0)",
         new="0.5 * (sizes % 2 == 1)",
-        tests=("tests/test_quantisers.py",),
+        tests=("tests/nn/test_quantisers.py",),
         why="even numbers of levels have the offset (Mentzer et al. 2023, section 3.1)",
     ),
     Mutant(
@@ -91,7 +91,7 @@ ROWS = (
         file="models/vq/vqvae.py",
         old="FLOOR / self.quantiser.codebook_size",
         new="FLOOR",
-        tests=("tests/test_vqvae.py",),
+        tests=("tests/models/test_vqvae.py",),
         why="the floor is an equal part for each code",
     ),
     Mutant(
@@ -99,7 +99,7 @@ ROWS = (
         file="models/vq/vqvae.py",
         old="PRIOR_DECAY ** (count * self.spec.cond_size / len(codes))",
         new="PRIOR_DECAY ** (count / len(codes))",
-        tests=("tests/test_vqvae.py",),
+        tests=("tests/models/test_vqvae.py",),
         why="a class forgets as fast as its share of a batch says: at the usual pace with an even one",
     ),
     # --- a GAN's latents
@@ -108,7 +108,7 @@ ROWS = (
         file="models/gan/generator_model.py",
         old="* (2 * inside - 1)",
         new="* inside",
-        tests=("tests/test_gan.py",),
+        tests=("tests/models/test_gan.py",),
         why="the middle 2 Phi(t) - 1 of the probability (Brock et al. 2019, section 3.1)",
     ),
     # --- what encoders remember
@@ -119,7 +119,7 @@ ROWS = (
         "        self.queue.push(directions(key.float()))",
         new="self.queue.push(directions(key.float()))\n"
         "        total = self.config.objective(query, key, self.queue.rows())",
-        tests=("tests/test_momentum_encoders.py",),
+        tests=("tests/models/test_momentum_encoders.py",),
         why="negatives are keys of former images: the query's own key is its positive (He et al. 2020)",
     ),
     Mutant(
@@ -127,7 +127,7 @@ ROWS = (
         file="models/encoders/multi_crop.py",
         old="stored = self.queue.rows().to(z)\n        self.queue.push(directions(z.flatten(0, 1)))",
         new="self.queue.push(directions(z.flatten(0, 1)))\n        stored = self.queue.rows().to(z)",
-        tests=("tests/test_momentum_encoders.py",),
+        tests=("tests/models/test_momentum_encoders.py",),
         why="former embeddings take part, a batch's own ones once (Caron et al. 2020, section 3)",
     ),
     Mutant(
@@ -137,7 +137,7 @@ ROWS = (
         "        self.centre.update(teacher)",
         new="self.centre.update(teacher)\n"
         "        total = config.objective(scores, teacher.chunk(len(large)), self.centre.value)",
-        tests=("tests/test_momentum_encoders.py",),
+        tests=("tests/models/test_momentum_encoders.py",),
         why="the centre of former batches is subtracted (Caron et al. 2021, algorithm 1)",
     ),
     # --- samplers
@@ -146,7 +146,7 @@ ROWS = (
         file="models/diffusion/samplers/solvers.py",
         old="velocity_of(guess, at_s)",
         new="velocity_of(guess, at_t)",
-        tests=("tests/test_samplers.py",),
+        tests=("tests/models/test_samplers.py",),
         why="the mean of the velocities at both ends (Karras et al. 2022, algorithm 1)",
     ),
     Mutant(
@@ -154,7 +154,7 @@ ROWS = (
         file="models/diffusion/samplers/solvers.py",
         old="* 0.5 * length / length_before",
         new="* 0.5 * length_before / length",
-        tests=("tests/test_samplers.py",),
+        tests=("tests/models/test_samplers.py",),
         why="1 / (2 r) with r = h_before / h (Lu et al. 2022, algorithm 2)",
     ),
     Mutant(
@@ -162,7 +162,7 @@ ROWS = (
         file="models/diffusion/samplers/solvers.py",
         old="self.eta**2 * (1 -",
         new="self.eta * (1 -",
-        tests=("tests/test_samplers.py",),
+        tests=("tests/models/test_samplers.py",),
         why="nu = eta times the posterior's deviation (Song, Meng & Ermon 2021, equation 16)",
     ),
     Mutant(
@@ -170,7 +170,7 @@ ROWS = (
         file="models/diffusion/samplers/solvers.py",
         old="(1 - kept**2).sqrt() * normal_noise",
         new="(1 - kept).sqrt() * normal_noise",
-        tests=("tests/test_samplers.py",),
+        tests=("tests/models/test_samplers.py",),
         why="variance sigma_ts^2 sigma_s^2 / sigma_t^2 (Kingma et al. 2021, appendix A)",
     ),
     Mutant(
@@ -178,7 +178,7 @@ ROWS = (
         file="models/diffusion/samplers/solvers.py",
         old="_arc([node, *nodes], nodes[0].angle, angle)",
         new="_arc(nodes, nodes[0].angle, angle)",
-        tests=("tests/test_samplers.py",),
+        tests=("tests/models/test_samplers.py",),
         why="the corrector interpolates through the new node too (Zhao et al. 2023)",
     ),
     Mutant(
@@ -186,7 +186,7 @@ ROWS = (
         file="models/diffusion/samplers/guidance.py",
         old="torch.where(inside, scale - 1.0, 0.0)",
         new="torch.where(inside, scale, 0.0)",
-        tests=("tests/test_guidance_and_editing.py",),
+        tests=("tests/models/test_guidance_and_editing.py",),
         why="eps_u + scale (eps_c - eps_u) = eps_c + (scale - 1) (eps_c - eps_u) (Ho & Salimans 2022)",
     ),
     Mutant(
@@ -194,7 +194,7 @@ ROWS = (
         file="models/diffusion/denoising_model.py",
         old="device=device) < self.config.cond_dropout",
         new="device=device) > self.config.cond_dropout",
-        tests=("tests/test_diffusion.py::test_conditions_are_left_out_in_training_only",),
+        tests=("tests/models/test_diffusion.py::test_conditions_are_left_out_in_training_only",),
         why="conditions are dropped with this probability (Ho & Salimans 2022, algorithm 1)",
     ),
     Mutant(
@@ -202,7 +202,7 @@ ROWS = (
         file="models/diffusion/denoising_model.py",
         old="return Loss(each * drawn.weights.to(each)",
         new="return Loss(each",
-        tests=("tests/test_diffusion.py::test_the_loss_bears_the_weights_of_its_times",),
+        tests=("tests/models/test_diffusion.py::test_the_loss_bears_the_weights_of_its_times",),
         why="the mean of weights times error estimates the integral over t",
     ),
     Mutant(
@@ -210,7 +210,7 @@ ROWS = (
         file="models/imputation.py",
         old="accepted = _uniform(gain, generator).log() < gain",
         new="accepted = _uniform(gain, generator) < gain",
-        tests=("tests/test_vae.py::test_imputed_pixels_follow_the_conditional_distribution",),
+        tests=("tests/models/test_vae.py::test_imputed_pixels_follow_the_conditional_distribution",),
         why="accepted with probability min(1, w' / w), of which gain is the logarithm",
     ),
     Mutant(
@@ -218,7 +218,7 @@ ROWS = (
         file="models/diffusion/samplers/editing.py",
         old="(at_t.sigma**2 - (share * at_s.sigma) ** 2)",
         new="(at_t.sigma**2 - at_s.sigma**2)",
-        tests=("tests/test_guidance_and_editing.py",),
+        tests=("tests/models/test_guidance_and_editing.py",),
         why="q(x_t | x_s) has variance sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2 (Lugmayr et al. 2022)",
     ),
 )

@@ -9,7 +9,7 @@ ROWS = (
         file="objectives/elbo.py",
         old="return p.log_scale - q.log_scale + 0.5 * (variance_ratio",
         new="return q.log_scale - p.log_scale + 0.5 * (variance_ratio",
-        tests=("tests/test_elbo.py",),
+        tests=("tests/objectives/test_elbo.py",),
         why="KL(q || p) = log(s_p / s_q) + ... (Kingma & Welling 2014, appendix B)",
     ),
     Mutant(
@@ -17,7 +17,7 @@ ROWS = (
         file="objectives/elbo.py",
         old="return log_weights.logsumexp(0) - math.log(len(log_weights))",
         new="return log_weights.logsumexp(0)",
-        tests=("tests/test_elbo.py",),
+        tests=("tests/objectives/test_elbo.py",),
         why="the log of a mean, not of a sum (Burda et al. 2016, equation 8)",
     ),
     Mutant(
@@ -25,7 +25,7 @@ ROWS = (
         file="objectives/elbo.py",
         old="return weights.std(0) / (weights.mean(0) * len(weights) ** 0.5)",
         new="return weights.std(0) / weights.mean(0)",
-        tests=("tests/test_elbo.py",),
+        tests=("tests/objectives/test_elbo.py",),
         why="standard error of a mean, by the delta method",
     ),
     Mutant(
@@ -33,7 +33,7 @@ ROWS = (
         file="objectives/elbo.py",
         old="kl.mean(0).clamp(min=self.nats_per_group).sum()",
         new="kl.clamp(min=self.nats_per_group).mean(0).sum()",
-        tests=("tests/test_elbo.py",),
+        tests=("tests/objectives/test_elbo.py",),
         why="the limit is one of batch means (Kingma et al. 2016, equation 15)",
     ),
     # --- denoising: paths, targets, weights, times
@@ -42,7 +42,7 @@ ROWS = (
         file="objectives/denoising/weighting.py",
         old="(path.alpha / _det(path, target)) ** 2",
         new="(path.alpha / _det(path, target))",
-        tests=("tests/test_denoising.py",),
+        tests=("tests/objectives/test_weighting.py",),
         why="|y - y_hat|^2 = (det / alpha)^2 |eps - eps_hat|^2",
     ),
     Mutant(
@@ -50,7 +50,7 @@ ROWS = (
         file="objectives/denoising/weighting.py",
         old="(self.gamma * (path.sigma / path.alpha) ** 2).clamp(max=1)",
         new="(self.gamma * (path.alpha / path.sigma) ** 2).clamp(max=1)",
-        tests=("tests/test_denoising.py",),
+        tests=("tests/objectives/test_weighting.py",),
         why="min(SNR, gamma) |x - x_hat|^2 is min(1, gamma / SNR) |eps - eps_hat|^2 (Hang et al. 2023)",
     ),
     Mutant(
@@ -58,7 +58,7 @@ ROWS = (
         file="objectives/denoising/paths.py",
         old="det = path.alpha * b - path.sigma * a",
         new="det = path.alpha * b + path.sigma * a",
-        tests=("tests/test_paths.py",),
+        tests=("tests/objectives/test_paths.py",),
         why="x = (b x_t - sigma y) / (alpha b - sigma a)",
     ),
     Mutant(
@@ -66,7 +66,7 @@ ROWS = (
         file="objectives/denoising/paths.py",
         old="speed = self.last / (1 + self.offset) * math.pi / 2",
         new="speed = self.last * math.pi / 2",
-        tests=("tests/test_paths.py",),
+        tests=("tests/objectives/test_paths.py",),
         why="angle = (t + s) / (1 + s) pi / 2 (Nichol & Dhariwal 2021, equation 17)",
     ),
     Mutant(
@@ -74,7 +74,7 @@ ROWS = (
         file="objectives/denoising/paths.py",
         old="d_late = 0.5 * torch.sigmoid(-log_snr) * slope",
         new="d_late = torch.sigmoid(-log_snr) * slope",
-        tests=("tests/test_paths.py",),
+        tests=("tests/objectives/test_paths.py",),
         why="d log alpha / dt = 1/2 sigmoid(-log_snr) d log_snr / dt where alpha^2 + sigma^2 = 1",
     ),
     Mutant(
@@ -82,7 +82,7 @@ ROWS = (
         file="objectives/denoising/paths.py",
         old="d_alpha, -2 * alpha * d_alpha)",
         new="d_alpha, -alpha * d_alpha)",
-        tests=("tests/test_paths.py",),
+        tests=("tests/objectives/test_paths.py",),
         why="sigma = 1 - alpha^2 (Song et al. 2021, equation 29)",
     ),
     Mutant(
@@ -90,7 +90,7 @@ ROWS = (
         file="objectives/denoising/paths.py",
         old="(self.sigma_data * deviation), -signal / deviation",
         new="(self.sigma_data * deviation), signal / deviation",
-        tests=("tests/test_paths.py",),
+        tests=("tests/objectives/test_paths.py",),
         why="F = (x - c_skip x_t) / c_out (Karras et al. 2022, equation 7)",
     ),
     Mutant(
@@ -98,7 +98,7 @@ ROWS = (
         file="objectives/denoising/times.py",
         old="slope = 2 * (at.d_sigma / at.sigma - at.d_alpha / at.alpha)",
         new="slope = at.d_sigma / at.sigma - at.d_alpha / at.alpha",
-        tests=("tests/test_times.py",),
+        tests=("tests/objectives/test_times.py",),
         why="weights are 1 / density, density the slope of the log-SNR over its range",
     ),
     Mutant(
@@ -106,7 +106,7 @@ ROWS = (
         file="objectives/denoising/times.py",
         old="order = torch.randperm(n, generator=generator, device=_device(generator))",
         new="order = torch.arange(n, device=_device(generator))",
-        tests=("tests/test_times.py",),
+        tests=("tests/objectives/test_times.py",),
         why="no image keeps a stratum (Kingma et al. 2021, appendix I)",
     ),
     Mutant(
@@ -114,7 +114,7 @@ ROWS = (
         file="objectives/denoising/times.py",
         old="roots = self.second_moments.double().sqrt()",
         new="roots = self.second_moments.double()",
-        tests=("tests/test_times.py",),
+        tests=("tests/objectives/test_times.py",),
         why="p(t) ~ sqrt(E[loss^2 | t]) makes the variance least (Nichol & Dhariwal 2021, equation 18)",
     ),
     Mutant(
@@ -122,7 +122,7 @@ ROWS = (
         file="objectives/denoising/levels.py",
         old="mul_(-0.5 * precision[..., None])",
         new="mul_(-precision[..., None])",
-        tests=("tests/test_levels.py::test_bayes_rule_in_loops",),
+        tests=("tests/objectives/test_levels.py::test_bayes_rule_in_loops",),
         why="log N(x_t; alpha c, sigma^2) = -(x_t - alpha c)^2 / (2 sigma^2)",
     ),
     Mutant(
@@ -131,8 +131,8 @@ ROWS = (
         old="times - half, asked)",
         new="times, asked)",
         tests=(
-            "tests/test_shortcut.py::test_the_exact_average_velocity_is_consistent",
-            "tests/test_shortcut.py::test_the_loss_and_its_gradient_written_out",
+            "tests/models/test_shortcut.py::test_the_exact_average_velocity_is_consistent",
+            "tests/models/test_shortcut.py::test_the_loss_and_its_gradient_written_out",
         ),
         why="s(x_{t-d/2}, t - d/2, d/2) (Frans et al. 2024, equation 4)",
     ),
@@ -141,7 +141,7 @@ ROWS = (
         file="objectives/denoising/couplings.py",
         old="maximize=True",
         new="maximize=False",
-        tests=("tests/test_couplings.py",),
+        tests=("tests/objectives/test_couplings.py",),
         why="the least squared distance is the largest inner product (Pooladian et al. 2023)",
     ),
     # --- two players
@@ -150,7 +150,7 @@ ROWS = (
         file="objectives/adversarial.py",
         old="return F.softplus(-fake)",
         new="return -F.softplus(fake)",
-        tests=("tests/test_adversarial.py",),
+        tests=("tests/objectives/test_adversarial.py",),
         why="-log D(fake) instead of log(1 - D(fake)) (Goodfellow et al. 2014, section 3)",
     ),
     Mutant(
@@ -158,7 +158,7 @@ ROWS = (
         file="objectives/adversarial.py",
         old="slope.float().square().flatten(1).sum(1)",
         new="slope.float().square().flatten(1).mean(1)",
-        tests=("tests/test_adversarial.py",),
+        tests=("tests/objectives/test_adversarial.py",),
         why="|grad D|^2 is a sum (Mescheder et al. 2018, equation 9)",
     ),
     Mutant(
@@ -166,7 +166,7 @@ ROWS = (
         file="objectives/adversarial.py",
         old="((slope + 1e-12).sqrt() - 1) ** 2",
         new="(slope - 1) ** 2",
-        tests=("tests/test_adversarial.py",),
+        tests=("tests/objectives/test_adversarial.py",),
         why="(|grad D| - 1)^2 (Gulrajani et al. 2017, equation 3)",
     ),
     Mutant(
@@ -174,7 +174,7 @@ ROWS = (
         file="objectives/adversarial.py",
         old="return self.every * self.final**progress",
         new="return self.final**progress",
-        tests=("tests/test_adversarial.py",),
+        tests=("tests/objectives/test_adversarial.py",),
         why="paid every k turns it is paid k times over (Karras et al. 2020, appendix B)",
     ),
     Mutant(
@@ -182,7 +182,7 @@ ROWS = (
         file="objectives/adversarial.py",
         old="(p.times(progress) / p.every, p.penalty)",
         new="(p.times(progress), p.penalty)",
-        tests=("tests/test_adversarial.py", "tests/test_two_players.py"),
+        tests=("tests/objectives/test_adversarial.py", "tests/objectives/test_two_players.py"),
         why="all of them as if each were paid every time",
     ),
     Mutant(
@@ -190,7 +190,7 @@ ROWS = (
         file="objectives/two_players.py",
         old="fake = fake.detach()",
         new="fake = fake.view_as(fake)",
-        tests=("tests/test_two_players.py", "tests/test_gan.py"),
+        tests=("tests/objectives/test_two_players.py", "tests/models/test_gan.py"),
         why="the discriminator's loss has no gradient in whoever made the fakes",
     ),
     Mutant(
@@ -198,7 +198,7 @@ ROWS = (
         file="models/vq/vqgan.py",
         old="(norms[0] / (norms[1] + DELTA))",
         new="(norms[1] / (norms[0] + DELTA))",
-        tests=("tests/test_vqgan.py::test_the_adaptive_weight_of_known_gradients",),
+        tests=("tests/models/test_vqgan.py::test_the_adaptive_weight_of_known_gradients",),
         why="lambda = |grad rec| / (|grad adv| + delta) (Esser et al. 2021, equation 7)",
     ),
     # --- contrastive
@@ -207,7 +207,7 @@ ROWS = (
         file="objectives/contrastive.py",
         old="masked_logsumexp(logits, positive | negative)",
         new="masked_logsumexp(logits, negative)",
-        tests=("tests/test_contrastive.py",),
+        tests=("tests/objectives/test_contrastive.py",),
         why="the sum runs over all but the anchor (Chen et al. 2020, equation 1)",
     ),
     Mutant(
@@ -215,7 +215,7 @@ ROWS = (
         file="objectives/contrastive.py",
         old="logits = logits - math.log(max(len(logits) - 2, 1))",
         new="logits = logits + math.log(max(len(logits) - 2, 1))",
-        tests=("tests/test_contrastive.py",),
+        tests=("tests/objectives/test_contrastive.py",),
         why="logistic on s - log k (Gutmann & Hyvarinen 2012, section 2)",
     ),
     # --- with classes
@@ -224,7 +224,7 @@ ROWS = (
         file="objectives/supervised.py",
         old="masked_logsumexp(logits, positive | negative)[:, None]",
         new="masked_logsumexp(logits, negative)[:, None]",
-        tests=("tests/test_labelled.py",),
+        tests=("tests/objectives/test_supervised.py",),
         why="the denominator holds all but the anchor (Khosla et al. 2020, equation 2)",
     ),
     Mutant(
@@ -232,7 +232,7 @@ ROWS = (
         file="objectives/supervised.py",
         old="F.softplus(others - products)",
         new="(others - products)",
-        tests=("tests/test_labelled.py",),
+        tests=("tests/objectives/test_supervised.py",),
         why="log(1 + sum_n exp(z.z_n - z.z_p)) (Sohn 2016, section 3)",
     ),
     Mutant(
@@ -240,7 +240,7 @@ ROWS = (
         file="objectives/supervised.py",
         old="counts = positive.sum().clamp(min=1), negative.sum().clamp(min=1)",
         new="counts = negative.sum().clamp(min=1), positive.sum().clamp(min=1)",
-        tests=("tests/test_labelled.py",),
+        tests=("tests/objectives/test_supervised.py",),
         why="balanced: the mean of both kinds' means",
     ),
     # --- clusters, redundancy, two towers, codes
@@ -249,7 +249,7 @@ ROWS = (
         file="objectives/clustering.py",
         old=".masked_fill(same_crop[..., None], 0.0)",
         new="",
-        tests=("tests/test_clustering.py",),
+        tests=("tests/objectives/test_clustering.py",),
         why="the sum runs over pairs of different crops (Caron et al. 2021, equation 3)",
     ),
     Mutant(
@@ -257,7 +257,7 @@ ROWS = (
         file="objectives/redundancy.py",
         old="redundant = correlation.square().sum() - diagonal.square().sum()",
         new="redundant = correlation.square().sum()",
-        tests=("tests/test_redundancy.py",),
+        tests=("tests/objectives/test_redundancy.py",),
         why="lambda sum_{i != j} C_ij^2 (Zbontar et al. 2021, equation 1)",
     ),
     Mutant(
@@ -265,7 +265,7 @@ ROWS = (
         file="objectives/redundancy.py",
         old="covariance = z.T @ z / max(len(z) - 1, 1)",
         new="covariance = z.T @ z / len(z)",
-        tests=("tests/test_redundancy.py",),
+        tests=("tests/objectives/test_redundancy.py",),
         why="1 / (n - 1) (Bardes et al. 2022, equation 3)",
     ),
     Mutant(
@@ -273,7 +273,7 @@ ROWS = (
         file="objectives/image_text.py",
         old="logits.log_softmax(1) + logits.T.log_softmax(1)",
         new="2 * logits.log_softmax(1)",
-        tests=("tests/test_two_towers.py",),
+        tests=("tests/objectives/test_image_text.py",),
         why="half of each direction (Radford et al. 2021, figure 3)",
     ),
     Mutant(
@@ -281,7 +281,7 @@ ROWS = (
         file="objectives/image_text.py",
         old="clamp_(max=math.log(self.largest))",
         new="clamp_(max=self.largest)",
-        tests=("tests/test_two_towers.py",),
+        tests=("tests/objectives/test_image_text.py",),
         why="the scale itself is at most 100 (Radford et al. 2021, section 2.5)",
     ),
     Mutant(
@@ -289,7 +289,7 @@ ROWS = (
         file="objectives/quantisation.py",
         old="extra = distances - distances.amin(-1, keepdim=True)",
         new="extra = distances.clone()",
-        tests=("tests/test_vqvae.py", "tests/test_quantisers.py"),
+        tests=("tests/models/test_vqvae.py", "tests/nn/test_quantisers.py"),
         why="changes that lie farther than the nearest code by least keep most of the probability",
     ),
 )

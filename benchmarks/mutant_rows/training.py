@@ -8,7 +8,7 @@ ROWS = (
         file="training/optim.py",
         old="weight = 1 / (1 + self.share * step)",
         new="weight = 1 / (1 + self.share * (step - 1))",
-        tests=("tests/test_optim.py", "tests/test_trainer.py"),
+        tests=("tests/training/test_optim.py", "tests/training/test_trainer.py"),
         why="decay 1 - 1 / (1 + share t) after step t (Karras et al. 2024, section 3.1)",
     ),
     Mutant(
@@ -16,7 +16,7 @@ ROWS = (
         file="training/optim.py",
         old="scale = 0.2 * max(matrix.shape) ** 0.5",
         new="scale = 0.2 * min(matrix.shape) ** 0.5",
-        tests=("tests/test_optim.py",),
+        tests=("tests/training/test_optim.py",),
         why="0.2 sqrt(max(out, rest)) (Liu et al. 2025, section 2.2)",
     ),
     Mutant(
@@ -24,7 +24,7 @@ ROWS = (
         file="training/optim.py",
         old="matrix = p.grad.lerp(average, momentum).flatten(1)",
         new="matrix = average.flatten(1)",
-        tests=("tests/test_optim.py",),
+        tests=("tests/training/test_optim.py",),
         why="the gradient moved towards its average (Jordan et al. 2024)",
     ),
     Mutant(
@@ -32,7 +32,7 @@ ROWS = (
         file="training/optim.py",
         old='p.mul_(1 - rate * group["weight_decay"])',
         new='p.mul_(1 - group["weight_decay"])',
-        tests=("tests/test_optim.py",),
+        tests=("tests/training/test_optim.py",),
         why="w <- (1 - rate decay) w (Loshchilov & Hutter 2019)",
     ),
     Mutant(
@@ -40,7 +40,7 @@ ROWS = (
         file="training/optim.py",
         old='if p.ndim < 2], "weight_decay": 0.0}',
         new='if p.ndim < 2], "weight_decay": config.weight_decay}',
-        tests=("tests/test_trainer.py",),
+        tests=("tests/training/test_trainer.py",),
         why="decay is for weights of two and more dimensions",
     ),
     Mutant(
@@ -48,7 +48,7 @@ ROWS = (
         file="training/optim.py",
         old="(step + 1) / max(config.warmup_steps, 1)",
         new="step / max(config.warmup_steps, 1)",
-        tests=("tests/test_optim.py", "tests/test_trainer.py"),
+        tests=("tests/training/test_optim.py", "tests/training/test_trainer.py"),
         why="the first of n steps of warm-up has 1 / n of the rate, and none is lost",
     ),
     Mutant(
@@ -56,7 +56,7 @@ ROWS = (
         file="training/step.py",
         old="value = loss.total.float().sum() * scale",
         new="value = loss.total.float().mean() / len(chunks)",
-        tests=("tests/test_trainer.py",),
+        tests=("tests/training/test_trainer.py",),
         why="the gradient of the mean over images, however they are cut",
     ),
     Mutant(
@@ -64,7 +64,7 @@ ROWS = (
         file="training/processes.py",
         old='seeded("cpu", "order", self.seed, epoch)',
         new='seeded("cpu", "order", self.seed)',
-        tests=("tests/test_trainer.py",),
+        tests=("tests/training/test_trainer.py",),
         why="each epoch has a permutation of its own",
     ),
     Mutant(
@@ -72,7 +72,7 @@ ROWS = (
         file="training/validation.py",
         old="if not loss < self.loss:",
         new="if loss > self.loss:",
-        tests=("tests/test_trainer.py",),
+        tests=("tests/training/test_trainer.py",),
         why="the lowest loss so far; NaN never is",
     ),
     Mutant(
@@ -80,7 +80,7 @@ ROWS = (
         file="training/validation.py",
         old="means = {k: v / seen for",
         new="means = {k: v / len(self.order) for",
-        tests=("tests/test_trainer.py",),
+        tests=("tests/training/test_trainer.py",),
         why="the mean over the images that were seen",
     ),
     # --- data
@@ -89,7 +89,7 @@ ROWS = (
         file="data/image_data.py",
         old="SPLIT_SEED = 0",
         new="SPLIT_SEED = 1",
-        tests=("tests/test_data.py",),
+        tests=("tests/data/test_data.py",),
         why="a test set is the same in every version: figures are compared by its name",
     ),
     Mutant(
@@ -97,7 +97,7 @@ ROWS = (
         file="data/split.py",
         old="randint(0, 255, size",
         new="randint(0, 256, size",
-        tests=("tests/test_data.py",),
+        tests=("tests/data/test_data.py",),
         why="P(ink) = grey / 255 exactly (Salakhutdinov & Murray 2008)",
     ),
     Mutant(
@@ -105,7 +105,7 @@ ROWS = (
         file="data/toy.py",
         old="table[..., 0], table[..., -1] = upper[..., 0], lower[..., -1]",
         new="table[..., 0] = upper[..., 0]",
-        tests=("tests/test_toy.py",),
+        tests=("tests/data/test_toy.py",),
         why="edge levels hold the tail beyond them (Salimans et al. 2017, equation 2)",
     ),
     Mutant(
@@ -113,7 +113,7 @@ ROWS = (
         file="data/augmentations.py",
         old="LUMA = (0.299, 0.587, 0.114)",
         new="LUMA = (0.299, 0.557, 0.144)",
-        tests=("tests/test_augmentations.py",),
+        tests=("tests/data/test_augmentations.py",),
         why="what red, green and blue add to grey (ITU-R BT.601)",
     ),
     Mutant(
@@ -121,7 +121,7 @@ ROWS = (
         file="data/augmentations.py",
         old="_luma(p).mean((1, 2, 3)) * brightness * (1 - contrast)",
         new="_luma(p).mean((1, 2, 3)) * (1 - contrast)",
-        tests=("tests/test_augmentations.py",),
+        tests=("tests/data/test_augmentations.py",),
         why="brightness comes first: the mean is that of the brightened image",
     ),
     Mutant(
@@ -129,7 +129,7 @@ ROWS = (
         file="data/augmentations.py",
         old="columns = _stretch(width, area.sqrt() * half.exp(), u[:, 3])",
         new="columns = _stretch(width, area.sqrt() * (-half).exp(), u[:, 3])",
-        tests=("tests/test_augmentations.py",),
+        tests=("tests/data/test_augmentations.py",),
         why="width over height is the ratio, their product the area (Zhong et al. 2020)",
     ),
     Mutant(
@@ -137,7 +137,7 @@ ROWS = (
         file="nn/embeddings.py",
         old="(2 / (self.levels - 1))",
         new="(2 / self.levels)",
-        tests=("tests/test_autoregressive.py", "tests/test_vqvae.py"),
+        tests=("tests/models/test_autoregressive.py", "tests/models/test_vqvae.py"),
         why="levels 0 .. L - 1 to -1 .. 1",
     ),
     Mutant(
@@ -145,7 +145,7 @@ ROWS = (
         file="objectives/denoising/noise_conditioning.py",
         old="1000 * (self.high - path.log_snr(t).clamp(self.low, self.high))",
         new="1000 * (path.log_snr(t).clamp(self.low, self.high) - self.low)",
-        tests=("tests/test_denoisers.py::test_clocks_rise_with_the_noise",),
+        tests=("tests/nn/test_denoisers.py::test_clocks_rise_with_the_noise",),
         why="0 without noise, 1000 without data",
     ),
 )

@@ -81,14 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(flags: EvaluateFlags) -> None:
     from genzoo.evaluation.evaluator import Evaluation, evaluate_with
     from genzoo.evaluation.fine_tuning import FineTuning
-    from genzoo.evaluation.report.case import Noising, Strangers
+    from genzoo.evaluation.report.case import AISOptions, OODData
     from genzoo.models.registry import load_model
     from genzoo.objectives.likelihood.decoder import Annealing
 
     how = Evaluation(
         flags.split, flags.samples, flags.features, flags.max_images, flags.max_seconds, flags.seed, out=flags.run,
         run=flags.run, samples_only=flags.samples_only,
-        ais=None if flags.ais is None else Noising(flags.ais, Annealing(steps=flags.ais_steps)),
+        ais=None if flags.ais is None else AISOptions(flags.ais, Annealing(steps=flags.ais_steps)),
         fine_tuning=None if flags.fine_tune is None else FineTuning(flags.fine_tune),
     )  # fmt: skip
     model = load_model(flags.run).to(flags.device)
@@ -96,7 +96,7 @@ def _evaluate(flags: EvaluateFlags) -> None:
     data = load_for(model, flags)
     if flags.ood is not None:
         other = load_for(model, replace(flags, data=flags.ood))
-        how = replace(how, ood=Strangers(flags.ood, other))
+        how = replace(how, ood=OODData(flags.ood, other))
     _show(evaluate_with(model, data, how), flags.run, data.name)
 
 

@@ -20,7 +20,7 @@ from genzoo.evaluation.features.feature_space import FeatureSpace
 from genzoo.evaluation.fine_tuning import FineTuning
 from genzoo.evaluation.report.ais_section import check_generates
 from genzoo.evaluation.report.all_sections import SECTIONS
-from genzoo.evaluation.report.case import Case, Noising, Strangers
+from genzoo.evaluation.report.case import AISOptions, Case, OODData
 from genzoo.evaluation.report.encoder_case import EncoderCase
 from genzoo.evaluation.report.judged_samples import Inquiry
 from genzoo.evaluation.report.schema import ModelFacts, Report
@@ -50,8 +50,8 @@ class Evaluation:
     out: Path | None = None
     run: Path | None = None
     samples_only: bool = False
-    ood: Strangers | None = None
-    ais: Noising | None = None
+    ood: OODData | None = None
+    ais: AISOptions | None = None
     fine_tuning: FineTuning | None = None
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Strangers:
+class OODData:
     """Other data by their name, which a model is to tell from its own."""
 
     name: str
@@ -28,7 +28,7 @@ class Strangers:
 
 
 @dataclass(frozen=True)
-class Noising:
+class AISOptions:
     """How a generator without likelihood is evaluated with noise added: on so many images, by such annealing."""
 
     images: int
@@ -52,8 +52,8 @@ class Case:
     run: Path | None = None
     out: Path | None = None
     inquiry: Inquiry | None = None
-    ood: Strangers | None = None
-    ais: Noising | None = None
+    ood: OODData | None = None
+    ais: AISOptions | None = None
     samples_only: bool = False
 
     @property

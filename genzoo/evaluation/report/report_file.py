@@ -193,7 +193,7 @@ def write_report(report: Report, path: str | Path) -> Path:
 
 
 def _key(report: Report, name: str) -> str:
-    """Strangers are told apart, too, by what they are."""
+    """OODData are told apart, too, by what they are."""
     return (
         f"{report.test_id} against {report.ood.against}" if name == "ood" and report.ood else report.test_id
     )

@@ -17,7 +17,7 @@ import pytest
 import genzoo
 from genzoo.core.config import Configurable
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "genzoo"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

@@ -9,7 +9,7 @@ from benchmarks.mutant_rows import MUTANTS
 from benchmarks.mutant_rows.mutant import Mutant
 from benchmarks.mutants import FAST, BrokenRow, Copies, Verdict, chosen, judge, killed, told
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

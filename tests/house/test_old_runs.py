@@ -16,7 +16,7 @@ import genzoo
 from genzoo.__main__ import main
 from genzoo.evaluation import read_report
 
-FIXTURES = Path(__file__).parent / "fixtures" / "runs-b15435d"
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "runs-b15435d"
 RUNS = sorted(path.parent for path in FIXTURES.glob("*/config.json"))
 IMAGES, SAMPLES, STEPS = 12, 8, 15
 

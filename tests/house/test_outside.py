@@ -17,7 +17,7 @@ from genzoo.cli.imports import VARIABLE, imported
 from genzoo.core.config import Configurable
 from genzoo.testing import yield_checks
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OUTSIDE = ROOT / "docs" / "realnvp.py"
 SMALL = ["--couplings", "2", "--width", "16"]
 

@@ -23,7 +23,7 @@ from genzoo.training.processes import leave_processes
 from genzoo.training.trainer import Budget, RunOptions, Trainer
 
 SPEC = DataSpec((1, 3, 3), levels=4)
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def train(out, steps=300, *, save_every=7, resume=False, pause=0.0):

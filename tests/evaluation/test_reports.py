@@ -37,7 +37,7 @@ from genzoo.evaluation.report.schema import (
 )
 from genzoo.metrics.estimate import Estimate
 
-OLD = Path(__file__).parent / "old_reports"
+OLD = Path(__file__).parents[1] / "fixtures" / "reports-b15435d"
 
 
 def whole_report():

@@ -151,7 +151,7 @@ def test_nothing_is_wider_than_the_window(page, width):
 
 def test_the_page_of_the_recorded_bake_off_opens(browser):
     """Last, since it leaves the page of the others."""
-    path = Path(__file__).parents[1] / "samples" / "bakeoff-fashion-mnist.html"
+    path = Path(__file__).parents[2] / "samples" / "bakeoff-fashion-mnist.html"
     browser.get(path.as_uri())
     pictures = browser.find_elements("tag name", "img")
     assert len(pictures) > 30 and all(p.get_property("naturalWidth") > 0 for p in pictures)

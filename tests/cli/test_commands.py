@@ -28,7 +28,7 @@ from genzoo.evaluation.likelihood import evaluate_likelihood, subset
 from genzoo.evaluation.report.likelihood_section import likelihood_result
 from genzoo.models.base import GenerativeModel
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHORT = ["--size", "tiny", "--steps", "6", "--no-progress", "--device", "cpu"]
 QUICK = ["--training.validations", "1", "--training.batch-size", "16"]
 

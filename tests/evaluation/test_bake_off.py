@@ -26,7 +26,7 @@ from genzoo.evaluation.comparison.bake_off import (
 )
 from genzoo.training.checkpoint import load_state, save_state
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TERMS = Terms("digits", {"steps": 6}, size="tiny")
 
 

@@ -12,7 +12,7 @@ from genzoo.cli.train_command import main as train
 from genzoo.core.config import TrainConfig
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.evaluation.report.ais_section import AISSection
-from genzoo.evaluation.report.case import Case, Noising
+from genzoo.evaluation.report.case import AISOptions, Case
 from genzoo.evaluation.report.modes_section import ModesSection, modes_result
 from genzoo.metrics.modes import Modes
 from genzoo.models.base import counts_modes
@@ -102,7 +102,7 @@ def test_evaluate_says_what_there_is_instead(run, capsys):
 
 def test_the_generator_plus_noise_has_a_section_of_its_own(digits):
     quick = Annealing(chains=2, steps=4, hmc=HMC(leapfrog_steps=2, pilot_transitions=4))
-    section, case = AISSection(), Case(built(), digits, "test", ais=Noising(2, quick))
+    section, case = AISSection(), Case(built(), digits, "test", ais=AISOptions(2, quick))
     assert section.applies(case) and not section.applies(replace(case, ais=None)) and section.table
     found, rows = section.measure(case), section.rows(section.measure(case))
     assert section.name == "ais" and found.images == 2

@@ -26,7 +26,8 @@ from genzoo.evaluation.ood import (
     typicality_of_groups,
     typicality_threshold,
 )
-from genzoo.evaluation.report.sections import Case, ood_section
+from genzoo.evaluation.report.case import Case, OODData
+from genzoo.evaluation.report.ood_section import OODSection
 from genzoo.metrics.roc import auroc, auroc_stderr
 from genzoo.models.base import GenerativeModel
 
@@ -181,12 +182,12 @@ def test_a_report_measures_typicality_from_validation_images():
     about = protocol("own", (train, val, test), "own/test")
     own = ImageData("own", train, val, test, spec, about)
     other = ImageData("other", train, val, strange, spec, about)
-    content = ood_section(Case(model, own, "test"), other, "other").content
+    found = OODSection().measure(Case(model, own, "test", ood=OODData("other", other)))
     bits = [model.log_likelihood(split.images).bits_per_dim for split in (val, test, strange)]
     entropy = bits[0].mean().item()
-    assert content["entropy"] == pytest.approx(entropy, rel=1e-12)
+    assert found.entropy == pytest.approx(entropy, rel=1e-12)
     inside, outside = ((b - entropy).abs() for b in bits[1:])
-    assert content["auroc"]["typicality"] == pytest.approx(auroc(inside, outside), abs=1e-12)
+    assert found.auroc["typicality"].value == pytest.approx(auroc(inside, outside), abs=1e-12)
     moved = [(b - entropy - 0.05).abs() for b in bits[1:]]
     assert abs(auroc(*moved) - auroc(inside, outside)) > 0.005  # it would show
 
