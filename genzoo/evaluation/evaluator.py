@@ -22,7 +22,7 @@ from genzoo.evaluation.report.ais_section import check_generates
 from genzoo.evaluation.report.all_sections import SECTIONS
 from genzoo.evaluation.report.case import AISOptions, Case, OODData
 from genzoo.evaluation.report.encoder_case import EncoderCase
-from genzoo.evaluation.report.judged_samples import Inquiry
+from genzoo.evaluation.report.evaluated_samples import Inquiry
 from genzoo.evaluation.report.schema import ModelFacts, Report
 from genzoo.evaluation.report.section import Section
 from genzoo.models.base import Encoder, GenerativeModel
@@ -74,7 +74,7 @@ class Evaluation:
         return self.samples is not None or self.features is not None
 
     def inquiry(self) -> Inquiry | None:
-        """Who judges how many samples; None: nobody."""
+        """In which features how many samples are evaluated; None: none are."""
         return None if self.samples == 0 else Inquiry(extractor_of(self.features), self.samples)
 
 
@@ -120,7 +120,7 @@ def evaluate_with(model: Any, data: Any, how: Evaluation) -> Report:
 
 
 def feature_space(data: ImageData, features: Features = None) -> FeatureSpace:
-    """The feature extractor that judges samples of these data: images `[n, c, h, w]` to float64 `[n, d]`.
+    """The feature extractor for samples of these data: images `[n, c, h, w]` to float64 `[n, d]`.
 
     The default one is trained on the training images once, and kept in $GENZOO_CACHE or ~/.cache/genzoo.
     """

@@ -160,7 +160,7 @@ def quality_column(entries: Sequence[Entry], name: str, quality_of: QualityOf = 
 def quality_group(quality: Quality, figure: Estimate) -> str:
     """What two figures must share to be ranked together."""
     sizes = f"{figure.samples:,} samples against {figure.references:,} images"
-    return f"{quality.test_id}, judge {quality.extractor.name} {quality.extractor.identity[:12]}, {sizes}"
+    return f"{quality.test_id}, features {quality.extractor.name} {quality.extractor.identity[:12]}, {sizes}"
 
 
 def _figures(quality: Quality | None) -> Mapping[str, Estimate]:

@@ -11,7 +11,7 @@ from genzoo.core.errors import GenzooError, NoLikelihood
 from genzoo.core.progress_bar import progress_bar
 from genzoo.core.random import seeded
 from genzoo.evaluation.likelihood import LikelihoodReport, evaluate_likelihood
-from genzoo.evaluation.report.judged_samples import Inquiry, JudgedSamples, judge_samples
+from genzoo.evaluation.report.evaluated_samples import Inquiry, EvaluatedSamples, evaluate_samples
 from genzoo.objectives.likelihood.decoder import Annealing
 
 if TYPE_CHECKING:
@@ -77,11 +77,11 @@ class Case:
             return reason
 
     @cached_property
-    def samples(self) -> JudgedSamples:
+    def samples(self) -> EvaluatedSamples:
         """Samples beside real images, drawn and seen once; raises `GenzooError` where none are asked for."""
         if self.inquiry is None:
             raise GenzooError("no samples are asked for: name a feature extractor of them")
-        return judge_samples(
+        return evaluate_samples(
             self.model, self.data, self.split, self.inquiry, self.run, seed=self.seed, max_images=self.max_images
         )  # fmt: skip
 

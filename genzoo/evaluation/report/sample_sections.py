@@ -16,7 +16,7 @@ from genzoo.evaluation.accuracy_score import class_figures
 from genzoo.evaluation.copies_picture import neighbours_picture, save_neighbours
 from genzoo.evaluation.report.case import Case
 from genzoo.evaluation.report.encoder_case import EncoderCase
-from genzoo.evaluation.report.judged_samples import JudgedSamples
+from genzoo.evaluation.report.evaluated_samples import EvaluatedSamples
 from genzoo.evaluation.report.picture_files import BY_CLASS, JUDGED, MOST_CLASSES, NEIGHBOURS, PER_CLASS
 from genzoo.evaluation.report.schema import ClassesResult, ExtractorFacts, MemorisationResult, QualityResult
 from genzoo.evaluation.report.section import Section
@@ -158,7 +158,7 @@ def _class_figures(case: Case) -> tuple[dict[str, Estimate], dict[str, str]]:
     if drawn.classes is None:
         return {}, {}
     samples = TensorSplit(drawn.images, drawn.classes)
-    real, train = (part.with_classes(CLASSIFIED) for part in (images.judged, images.train))
+    real, train = (part.with_classes(CLASSIFIED) for part in (images.evaluated, images.train))
     return collected({
         "class_accuracy": lambda: class_figures(samples, real, train, case.model.spec, seed=case.seed)
     })  # fmt: skip
@@ -198,7 +198,7 @@ def _names(case: Case, classes: int) -> Sequence[str]:
         return [str(c) for c in range(classes)]
 
 
-def _nearest_pairs(samples: JudgedSamples) -> Tensor:
+def _nearest_pairs(samples: EvaluatedSamples) -> Tensor:
     """The samples nearest to a training image, for where it lies, each with that image: `[n, 2, c, h, w]`."""
     drawn, train, sets = samples.drawn, samples.images.train, samples.sets
     images = LazyImages(

@@ -68,13 +68,13 @@ class ChosenImages:
 class RealImages:
     """Those that samples are compared with, others of no training, and training images in random order."""
 
-    judged: ChosenImages
+    evaluated: ChosenImages
     held: ChosenImages
     train: ChosenImages
 
 
 @dataclass(frozen=True)
-class JudgedSamples:
+class EvaluatedSamples:
     """Samples, the real images, the features of all of them and what must be known of the feature extractor.
 
     `seconds` is the time that drawing and seeing took.
@@ -88,7 +88,7 @@ class JudgedSamples:
     seconds: float
 
 
-def judge_samples(
+def evaluate_samples(
     model: GenerativeModel,
     data: "ImageData",
     split: str,
@@ -97,7 +97,7 @@ def judge_samples(
     *,
     seed: int = 0,
     max_images: int | None = None,
-) -> JudgedSamples:
+) -> EvaluatedSamples:
     """Draws samples of `model` and sees them; `run` is the folder that it was trained in.
 
     Raises `GenzooError` where the feature extractor took part in making the model or cannot see these images, and where
@@ -109,13 +109,13 @@ def judge_samples(
     space = inquiry.extractor.make(data)
     refuse_conditioning_encoder(space, run, data)
     images = _real_images(data, split, seed, max_images)
-    asked = min(SAMPLES, len(images.judged)) if inquiry.samples is None else inquiry.samples
+    asked = min(SAMPLES, len(images.evaluated)) if inquiry.samples is None else inquiry.samples
     with progress_bar("samples", asked) as progress:
         drawn = draw_for(
             model, data, split, asked, seed=seed, max_seconds=inquiry.max_seconds, progress=progress
         )
     sets = _feature_sets(space, drawn, images, seed)
-    return JudgedSamples(drawn, images, sets, space, remark, time.perf_counter() - start)
+    return EvaluatedSamples(drawn, images, sets, space, remark, time.perf_counter() - start)
 
 
 def _check(model: GenerativeModel, split: str) -> None:
@@ -143,7 +143,7 @@ def _real_images(data: "ImageData", split: str, seed: int, max_images: int | Non
 
 
 def _feature_sets(space: FeatureSpace, drawn: Drawn, images: RealImages, seed: int) -> FeatureSets:
-    real = images.judged.features(space)
+    real = images.evaluated.features(space)
     _check_dispersion(space, real)
     return FeatureSets(
         samples=space(drawn.images), real=real, held=images.held.features(space),
