@@ -283,7 +283,7 @@ def gap_column(entries: Sequence[Entry]) -> Column:
         cells.append(figure_cell(gap, group) if gap else Cell(None, "none" if entry.reason else "", why))
     words = "Bits/dim of test images less those of training images: the generalisation gap"
     groups = {cell.group: cell.group for cell in cells if cell.value is not None}
-    return Column("train/test gap", cells, None, words, groups)
+    return Column("generalisation gap", cells, None, words, groups)
 
 
 # --- cost ------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class LikelihoodSection(Section):
         if result.gap is not None:
             gap = result.gap.bits_per_dim
             text = f"{with_error(gap.value, gap.stderr, 4)} bits/dim ({result.gap.train_images} train images)"
-            rows[f"train/{result.split} gap"] = text
+            rows["generalisation gap"] = text
         if self.gap:
             rows |= {} if result.parameters is None else {"parameters": f"{result.parameters:,}"}
             speed = result.images_per_second
