@@ -37,6 +37,7 @@ FAST, SLOW = "not slow", "slow"
 """Which tests: pytest's marker expressions."""
 PASSED, FAILED, NONE_COLLECTED = 0, 1, 5  # pytest's exit codes
 MOST_SECONDS = 1800
+"""A mutant that keeps its tests busy for longer is dead."""
 
 
 class BrokenRow(Exception):
@@ -56,16 +57,18 @@ def copy_tree(target: Path, root: Path = ROOT) -> Path:
     return target
 
 
-def run_tests(tree: Path, tests: Sequence[str], markers: str) -> tuple[int, str]:
-    """Pytest's exit code and output; a run that does not end counts as one that failed."""
+def run_tests(
+    tree: Path, tests: Sequence[str], markers: str, most_seconds: float | None = None
+) -> tuple[int, str]:
+    """Pytest's exit code and output; a run that does not end in time counts as one that failed."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", markers, *tests]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
-            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=MOST_SECONDS
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=most_seconds
         )
     except subprocess.TimeoutExpired:
-        return FAILED, f"no end after {MOST_SECONDS} s"
+        return FAILED, f"no end after {most_seconds} s"
     return done.returncode, done.stdout + done.stderr
 
 
@@ -78,7 +81,7 @@ def killed(tree: Path, mutant: Mutant, markers: str) -> bool:
     source = path.read_text(encoding="utf-8")
     try:
         _write(path, mutant.applied(source))
-        code, output = run_tests(tree, mutant.tests, markers)
+        code, output = run_tests(tree, mutant.tests, markers, MOST_SECONDS)
     finally:
         _write(path, source)
     if code not in (PASSED, FAILED, NONE_COLLECTED):

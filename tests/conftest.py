@@ -7,7 +7,7 @@ Before marking one, make it cheaper: train a model once for a module (a fixture 
 space or the fewest steps that still fail when the formula is wrong, and call `main([...])` in place of a process unless
 the process is what is tested.
 
-Tests go to workers one by one, so none may rely on another having run before it.
+Tests go to workers one by one, so none may rely on another having run before it. `-n 0` runs them in one process.
 """
 
 import os
@@ -23,6 +23,7 @@ import pytest
 MOST_WORKERS = 4  # each imports all of the library and holds its own models of module scope
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """A worker per core for the whole suite, none for files that are named: starting them takes longer than a file."""
     if config.args and all(argument.split("::")[0].endswith(".py") for argument in config.args):

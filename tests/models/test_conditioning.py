@@ -164,7 +164,7 @@ def test_the_prior_learns_the_law_of_the_vectors(tmp_path):
     model = with_prior()
     vectors = torch.randn(400, 3, generator=rng(3)) * 0.2 + torch.tensor([1.0, -1.0, 0.5])
     images = torch.zeros(400, 1, 4, 4, dtype=torch.uint8)
-    model.fit((images, vectors), steps=300, progress=False)
+    model.fit((images, vectors), steps=150, progress=False)
     drawn = model.prior.sample(500, generator=rng())
     assert (drawn.mean(0) - vectors.mean(0)).abs().max() < 0.25
     model.save(tmp_path)

@@ -1,7 +1,7 @@
 """Encoders: the checks, losses of views put together by hand, presets, and that training teaches something."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -306,9 +306,12 @@ def test_every_recipe_trains_and_is_loaded(name, digits, tmp_path):
     assert torch.equal(loaded.embed(digits.val.images[:20]), encoder.embed(digits.val.images[:20]))
 
 
+IN_SMALL_BATCHES = replace(ENCODERS["simclr"].config("tiny", SPEC).training, batch_size=64)
+
+
 def test_training_teaches_neighbours_who_they_are(digits):
     """A hundred steps of SimCLR on digits without labels: neighbours share classes more often, no collapse."""
-    encoder = create_encoder("simclr", digits.spec, "tiny")
+    encoder = create_encoder("simclr", digits.spec, "tiny", training=IN_SMALL_BATCHES)
 
     def judged():
         train, val = (
@@ -325,7 +328,7 @@ def test_training_teaches_neighbours_who_they_are(digits):
 @pytest.mark.parametrize("name", ["swav", "dino"])
 def test_clusters_do_not_collapse(name, digits):
     """The usual end of these recipes: all images in one place, every prototype as good as the other."""
-    encoder = create_encoder(name, digits.spec, "tiny")
-    encoder.fit(digits.train, steps=30, progress=False)
+    encoder = create_encoder(name, digits.spec, "tiny", training=IN_SMALL_BATCHES)
+    encoder.fit(digits.train, steps=40, progress=False)
     found = encoder.loss(Batch(digits.val.images[:128]), generator=rng())
     assert found.parts["dispersion"][0] > 0.3 and found.parts["agreement"].mean() < 0.98

@@ -11,7 +11,7 @@ from genzoo.core.errors import GenzooError, NoLikelihood
 from genzoo.core.progress_bar import progress_bar
 from genzoo.core.random import seeded
 from genzoo.evaluation.likelihood import LikelihoodReport, evaluate_likelihood
-from genzoo.evaluation.report.evaluated_samples import Inquiry, EvaluatedSamples, evaluate_samples
+from genzoo.evaluation.report.evaluated_samples import EvaluatedSamples, Inquiry, evaluate_samples
 from genzoo.objectives.likelihood.decoder import Annealing
 
 if TYPE_CHECKING:
