@@ -23,8 +23,8 @@ from genzoo.models.names import PresetRow, add_encoder_row, add_model_row, encod
 from genzoo.models.preset import FixedPreset, Recipe, build, named, overridden
 from genzoo.training.checkpoint import CONFIG, load_weights, read_config
 
-PARTS = ("genzoo.core", "genzoo.data", "genzoo.nn", "genzoo.objectives", "genzoo.models")
-"""Where configuration types are defined."""
+ROOMS = ("genzoo.core", "genzoo.data", "genzoo.nn", "genzoo.objectives")
+"""Where configuration types are defined, beside the folders of the families."""
 
 
 # --- presets ---------------------------------------------------------------------------------------------------
@@ -211,9 +211,13 @@ def _load_types(names: set[str], preset: Any) -> None:
     row = (model_rows() | encoder_rows()).get(preset) if isinstance(preset, str) else None
     if row is not None and names - Configurable.types().keys():
         row.recipe()
-    for part in PARTS:
-        package = import_module(part)
-        for module in pkgutil.walk_packages(package.__path__, f"{part}."):
+    families = [m.name for m in pkgutil.iter_modules(_models_path(), "genzoo.models.") if m.ispkg]
+    for package in (*ROOMS, *families):
+        for module in pkgutil.walk_packages(import_module(package).__path__, f"{package}."):
             if not names - Configurable.types().keys():
                 return
             import_module(module.name)
+
+
+def _models_path() -> list[str]:
+    return [str(Path(__file__).parent)]

@@ -110,6 +110,7 @@ def test_the_generator_plus_noise_has_a_section_of_its_own(digits):
     assert "another model" in rows["what is evaluated"] and "nats" in rows["gap (BDMC)"]
 
 
+@pytest.mark.slow
 def test_the_generator_plus_noise_from_the_command_line(tmp_path, capsys):
     built().save(tmp_path)
     assert (

@@ -1,6 +1,7 @@
 """The house rules that a machine can check: imports, names, final classes, lengths, generated texts."""
 
 import ast
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -58,8 +59,14 @@ def imports_of(tree, modules):
             yield from (n if n in modules else node.module for n in names if node.module in modules)
 
 
+@functools.cache
+def trees():
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+
+
+@functools.cache
 def graph():
-    modules = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+    modules = {module_name(path): tree for path, tree in trees().items()}
     return {name: set(imports_of(tree, modules)) - {name} for name, tree in modules.items()}
 
 
@@ -174,8 +181,7 @@ def repeated(names):
 
 def test_no_name_twice():
     assert repeated([path.name for path in SOURCES if path.name != "__init__.py"]) == []
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
-    classes = [node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
+    classes = [node.name for tree in trees().values() for node in tree.body if isinstance(node, ast.ClassDef)]
     assert repeated([name for name in classes if not name.startswith("_")]) == []
     assert repeated(["a", "b", "a"]) == ["a"]
 

@@ -194,6 +194,7 @@ def test_the_loss_bears_the_weights_of_its_times():
     torch.testing.assert_close(loss.total, loss.parts["error"] * drawn.weights.float())
 
 
+@pytest.mark.slow
 def test_a_flow_learns_a_mixture_and_is_no_better_than_the_truth():
     data = load_data("toy:gaussian-mixture")
     training = TrainConfig(batch_size=256, learning_rate=8e-3, precision="fp32")

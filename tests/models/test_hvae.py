@@ -205,6 +205,7 @@ def test_an_untrained_model_is_uniform_and_its_posterior_is_its_prior():
     assert (loss.parts["kl"] == 0).all()
 
 
+@pytest.mark.slow
 def test_latents_carry_information_on_digits():
     """The bound is far better than at the start, and the KL that is paid for it is that of the groups."""
     data = load_data("digits")

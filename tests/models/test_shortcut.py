@@ -369,6 +369,7 @@ def energy_distance(a, b):
     return (2 * distance(a, b) - distance(a, a) - distance(b, b)).item()
 
 
+@pytest.mark.slow
 def test_one_step_draws_what_a_flow_needs_many_for():
     """Eight Gaussians: one step of a plain flow, trained for as long, ends in the middle of all of them."""
     toy, network = GaussianMixture(), MLPConfig(width=96, blocks=2)

@@ -86,10 +86,11 @@ def metrics_lines(out):
     return (out / "metrics.jsonl").read_bytes().splitlines()
 
 
-def test_a_kill_at_any_moment_leaves_a_loadable_run(tmp_path, processes):
+@pytest.mark.parametrize("attempts", [3, pytest.param(12, marks=pytest.mark.slow)])
+def test_a_kill_at_any_moment_leaves_a_loadable_run(tmp_path, processes, attempts):
     """Saves after every step and is killed all over the place, so most kills fall into a save."""
     steps = [0]
-    for attempt in range(6):
+    for attempt in range(attempts):
         process = processes.Process(
             target=train, args=(tmp_path, 10**6), kwargs={"save_every": 1, "resume": attempt > 0}
         )
@@ -97,13 +98,13 @@ def test_a_kill_at_any_moment_leaves_a_loadable_run(tmp_path, processes):
         while process.is_alive() and (
             not (tmp_path / "config.json").exists() or saved(tmp_path) <= steps[-1]
         ):
-            time.sleep(0.01)
+            time.sleep(0.05)
         time.sleep(random.random() * 0.1)
         kill(process)
         steps.append(saved(tmp_path))
         loaded = load_model(tmp_path, types=[TinyConfig])
         assert loaded.bias.isfinite().all()
-    assert steps == sorted(steps) and steps[-1] > 6
+    assert steps == sorted(steps) and steps[-1] > attempts
 
 
 def saved(out):
