@@ -35,7 +35,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def classifier(digits):
-    return fit_classifier(digits.train, digits.spec, steps=250)
+    return fit_classifier(digits.train, digits.spec)
 
 
 # --- coverage by hand ----------------------------------------------------------------------------------------------
