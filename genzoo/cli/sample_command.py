@@ -41,7 +41,7 @@ class SampleFlags:
     steps: int | None = None
     """Steps of a diffusion or flow model's sampler; else those of its configuration."""
     guidance: float | None = None
-    """How far such a model follows --cond beyond what its data do; 1: as they do."""
+    """Classifier-free guidance scale of such a model; 1 turns guidance off. Else that of its configuration."""
     seed: int = 0
     """Decides the images."""
     out: Path | None = None

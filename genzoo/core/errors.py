@@ -1,10 +1,5 @@
 """The errors that people may read."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 class GenzooError(Exception):
     """User error; the message is one line that says what was wrong and what to change."""

@@ -3,17 +3,12 @@
 import io
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from genzoo.core.files import write_atomically
 from genzoo.core.spec import DataSpec
-
-if TYPE_CHECKING:
-    pass
-
 
 TILE = 64  # small images are enlarged to about this many pixels
 

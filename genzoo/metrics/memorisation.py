@@ -13,7 +13,7 @@ neither the model nor its choice has seen.
 """
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,10 +21,6 @@ from torch import Tensor
 from genzoo.core.errors import GenzooError
 from genzoo.metrics.estimate import check_dispersion, check_features
 from genzoo.metrics.neighbours import BLOCK_MIB, SURFACE, Nearest, nearest, nearest_others
-
-if TYPE_CHECKING:
-    pass
-
 
 CELLS = 3
 

@@ -4,12 +4,9 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from genzoo.core.files import write_atomically
-
-if TYPE_CHECKING:
-    pass
 
 
 def save_curve(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
