@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from genzoo.models.names import PresetRow
 
 if TYPE_CHECKING:
+    from genzoo.core.config import TrainConfig
     from genzoo.models.autoregressive.pixel_models import PixelTransformerConfig
     from genzoo.models.preset import Preset
     from genzoo.models.vq.vqvae import VQVAEConfig
@@ -23,6 +24,13 @@ def _autoencoders() -> "Mapping[str, VQVAEConfig]":
         "base": VQVAEConfig(channels=(96, 192), blocks=4),
         "large": VQVAEConfig(channels=(192, 384), blocks=6, quantiser=QuantiserConfig(codebook_size=1024)),
     }
+
+
+def _training(size: str) -> "TrainConfig":
+    from genzoo.core.config import TrainConfig
+
+    steady = TrainConfig(batch_size=64, learning_rate=1e-3)
+    return replace(steady, batch_size=128, learning_rate=5e-4) if size == "large" else steady
 
 
 def _few_codes() -> "QuantiserConfig":
@@ -57,27 +65,20 @@ _PRIORS = {
 
 
 def _vqvae() -> "Preset":
-    from genzoo.core.config import TrainConfig
     from genzoo.models.preset import LOW_RESOLUTION, Preset
 
-    steady = TrainConfig(batch_size=64, learning_rate=1e-3)
-    training = {"large": replace(steady, batch_size=128, learning_rate=5e-4)}
     sizes = {
-        size: replace(autoencoder, training=training.get(size, steady))
-        for size, autoencoder in _autoencoders().items()
+        size: replace(autoencoder, training=_training(size)) for size, autoencoder in _autoencoders().items()
     }
     return Preset(sizes, {LOW_RESOLUTION: {"quantiser": _few_codes()}})
 
 
 def _vq_transformer() -> "Preset":
-    from genzoo.core.config import TrainConfig
     from genzoo.models.preset import LOW_RESOLUTION, Preset
     from genzoo.models.vq.latent_model import LatentConfig
 
-    steady = TrainConfig(batch_size=64, learning_rate=1e-3)
-    training = {"large": replace(steady, batch_size=128, learning_rate=5e-4)}
     sizes = {
-        size: LatentConfig(autoencoder, _PRIORS[size].config(), training=training.get(size, steady))
+        size: LatentConfig(autoencoder, _PRIORS[size].config(), training=_training(size))
         for size, autoencoder in _autoencoders().items()
     }
     changes = {"autoencoder.quantiser": _few_codes(), "training.learning_rate": 4e-3}
@@ -85,20 +86,17 @@ def _vq_transformer() -> "Preset":
 
 
 def _vqgan() -> "Preset":
-    from genzoo.core.config import TrainConfig
     from genzoo.models.preset import LOW_RESOLUTION, Preset
     from genzoo.models.vq.latent_model import LatentConfig
     from genzoo.models.vq.vqgan import VQGANConfig
     from genzoo.nn.patch_discriminator import PatchDiscriminatorConfig
 
-    steady = TrainConfig(batch_size=64, learning_rate=1e-3)
-    training = {"large": replace(steady, batch_size=128, learning_rate=5e-4)}
     widths = {"tiny": (16, 32), "small": (48, 96), "base": (64, 128), "large": (96, 192, 384)}
     sizes = {
         size: LatentConfig(
             VQGANConfig(autoencoder, PatchDiscriminatorConfig(widths[size])),
             _PRIORS[size].config(),
-            training=training.get(size, steady),
+            training=_training(size),
         )
         for size, autoencoder in _autoencoders().items()
     }
