@@ -160,7 +160,8 @@ def check_same_numbers(name, content, part):
 def same_likelihood(then, now):
     yield (then["bits_per_dim"], then["nats"]), (now.bits_per_dim.value, now.nats.value)
     yield (then["bits_per_dim_stderr"], then["nats_stderr"]), (now.bits_per_dim.stderr, now.nats.stderr)
-    yield (then["kind"], then["images"], then["details"]), (now.kind, now.images, now.details)
+    details = {"t_min" if key == "first" else key: value for key, value in then["details"].items()}
+    yield (then["kind"], then["images"], details), (now.kind, now.images, now.details)
     gap = then.get("generalisation_gap")
     if gap is not None:
         yield (gap["bits_per_dim"], gap["stderr"]), (now.gap.bits_per_dim.value, now.gap.bits_per_dim.stderr)

@@ -82,10 +82,15 @@ def _likelihood(key: str, content: Content) -> LikelihoodResult:
     images, gap = content["images"], content.get("generalisation_gap")
     return LikelihoodResult(
         key, _number(content, "bits_per_dim", images), _number(content, "nats", images, True), content["kind"],
-        images, content.get("images_per_second"), content.get("details", {}), content.get("split"),
+        images, content.get("images_per_second"), _details(content), content.get("split"),
         content.get("seed"), content.get("parameters"), content.get("protocol", {}),
         None if gap is None else _gap(gap),
     )  # fmt: skip
+
+
+def _details(content: Content) -> dict[str, Any]:
+    """How a likelihood was measured; figures are ranked together where this is the same, so names must be."""
+    return {"t_min" if key == "first" else key: value for key, value in content.get("details", {}).items()}
 
 
 def _gap(content: Content) -> GeneralisationGap:
