@@ -221,6 +221,7 @@ def test_samples_follow_the_true_probabilities():
 
 def test_imputed_pixels_follow_the_conditional_distribution():
     """P(last pixel | the first three) by quadrature against 4,000 chains."""
+    torch.manual_seed(4)  # weights whose conditional is 7 standard errors off where proposals are not weighed
     model = one_latent(BINARY)
     p = quadrature(model, all_images(BINARY)).view(2, 2, 2, 2)[1, 0, 1].softmax(0)[1].item()
     assert 0.05 < p < 0.95
