@@ -18,12 +18,20 @@ PRESETS = ("pixelcnn", "vae", "flow", "simclr")
 HERE = Path(__file__).parents[1]
 
 
+TRAIN = """
+import sys, genzoo
+preset, data, steps, out = sys.argv[1:]
+data = genzoo.load_data(data)
+make = genzoo.create_encoder if preset in genzoo.list_encoders() else genzoo.create
+make(preset, data.spec).fit(data.train, steps=int(steps), out=out, progress=False)
+"""
+
+
 def images_per_second(checkout: Path, preset: str, data: str, steps: int) -> float:
     """The median over the logged stretches of a run of `steps` steps by the code in `checkout`."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        command = [sys.executable, "-m", "genzoo", "train", preset, "--data", data, "--steps", str(steps)]
-        command += ["--no-progress", "--training.validations", "0", "--out", str(out)]
+        command = [sys.executable, "-c", TRAIN, preset, data, str(steps), str(out)]
         environment = {**os.environ, "PYTHONPATH": str(checkout)}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         if done.returncode:
