@@ -23,7 +23,7 @@ from genzoo.core.errors import GenzooError
 from genzoo.core.spec import Batch
 from genzoo.core.text import TEXT_LENGTH, byte_codes
 from genzoo.data.image_data import ImageData
-from genzoo.data.sources import class_names_of
+from genzoo.data.sources import DIGIT_NAMES, class_names_of
 from genzoo.data.split import FolderSplit, LazyImages, Split
 
 TEMPLATES = (
@@ -39,8 +39,6 @@ TEMPLATES = (
 
 CAPTION_FILES = ("captions.jsonl", "captions.csv")
 """Where a folder's captions are looked for."""
-
-_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def class_names(data: ImageData) -> tuple[str, ...]:
@@ -64,7 +62,7 @@ def number_name(k: int) -> str:
     >>> number_name(7), number_name(10)
     ('seven', 'one zero')
     """
-    return " ".join(_DIGITS[int(digit)] for digit in str(k))
+    return " ".join(DIGIT_NAMES[int(digit)] for digit in str(k))
 
 
 def caption(template: str, name: str) -> str:

@@ -282,20 +282,20 @@ def _load_toy(request: Request) -> ImageData:
     return ImageData(request.name, train, val, test, spec, about, truth)
 
 
-_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _CLOTHES = (
     "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_THREE_DIGITS = tuple(f"{a} {b} {c}" for a in _DIGITS for b in _DIGITS for c in _DIGITS)
+_THREE_NAMES = tuple(f"{a} {b} {c}" for a in DIGIT_NAMES for b in DIGIT_NAMES for c in DIGIT_NAMES)
 
 _SOURCES: dict[str, Source] = {
     source.name: source
     for source in (
-        Source("digits", _load_digits, _DIGITS, "small-digits"),
-        Source("stacked-digits", _load_stacked_digits, _THREE_DIGITS),
-        Source("mnist", _load_mnist, _DIGITS, "digits"),
-        Source("mnist-binary", _load_mnist_binary, _DIGITS, "digits"),
+        Source("digits", _load_digits, DIGIT_NAMES, "small-digits"),
+        Source("stacked-digits", _load_stacked_digits, _THREE_NAMES),
+        Source("mnist", _load_mnist, DIGIT_NAMES, "digits"),
+        Source("mnist-binary", _load_mnist_binary, DIGIT_NAMES, "digits"),
         Source("fashion-mnist", _load_fashion_mnist, _CLOTHES, "garments"),
         Source("cifar10", _load_cifar10, _CIFAR10, "photographs"),
     )

@@ -458,7 +458,14 @@ def test_old_leaves_cannot_hurt_either():
                 for key in leaf[:-1]:
                     inner = inner[key]
                 inner[leaf[-1]] = value
-                parsed_report(json.dumps(content), path.name)
+                parts = parsed_report(json.dumps(content), path.name).parts
+                figures = [
+                    f
+                    for by_set in parts.values()
+                    for part in by_set.values()
+                    for f in figures_of(part).values()
+                ]
+                assert all(math.isfinite(figure.value) for figure in figures)
 
 
 def test_a_figure_is_all_that_figures_are_made_of():
