@@ -25,7 +25,7 @@ from genzoo.evaluation.features.feature_space import FeatureSpace, pixel_space
 from genzoo.evaluation.report.all_sections import SECTIONS
 from genzoo.evaluation.report.case import Case
 from genzoo.evaluation.report.evaluated_samples import Inquiry
-from genzoo.evaluation.report.picture_files import NEIGHBOURS
+from genzoo.evaluation.report.picture_places import NEIGHBOURS
 from genzoo.evaluation.report.rendering import report_rows
 from genzoo.metrics.neighbours import expected_coverage
 from genzoo.models.run_data import DataArguments

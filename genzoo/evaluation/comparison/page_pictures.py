@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from genzoo.data.image_grid import TILE
 from genzoo.evaluation.comparison.entries import Entry
 from genzoo.evaluation.illustrations import DENOISING, INTERPOLATIONS, RECONSTRUCTIONS
-from genzoo.evaluation.report.picture_files import BY_CLASS, JUDGED, MOST_CLASSES, PER_CLASS
+from genzoo.evaluation.report.picture_places import BY_CLASS, JUDGED, MOST_CLASSES, PER_CLASS
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -16,7 +16,7 @@ from genzoo.evaluation.fine_tuning import fine_tune
 from genzoo.evaluation.report.case import Case
 from genzoo.evaluation.report.encoder_case import CHUNK, EncoderCase, classes_of, labels_at
 from genzoo.evaluation.report.encoder_schema import FineTuningResult, MapResult, ProbesResult, SpaceResult
-from genzoo.evaluation.report.picture_files import MAP
+from genzoo.evaluation.report.picture_places import MAP
 from genzoo.evaluation.report.plain_json import finite
 from genzoo.evaluation.report.section import Section
 from genzoo.metrics.estimate import Estimate

@@ -17,7 +17,7 @@ from genzoo.evaluation.copies_picture import neighbours_picture, save_neighbours
 from genzoo.evaluation.report.case import Case
 from genzoo.evaluation.report.encoder_case import EncoderCase
 from genzoo.evaluation.report.evaluated_samples import EvaluatedSamples
-from genzoo.evaluation.report.picture_files import BY_CLASS, JUDGED, MOST_CLASSES, NEIGHBOURS, PER_CLASS
+from genzoo.evaluation.report.picture_places import BY_CLASS, JUDGED, MOST_CLASSES, NEIGHBOURS, PER_CLASS
 from genzoo.evaluation.report.schema import ClassesResult, ExtractorFacts, MemorisationResult, QualityResult
 from genzoo.evaluation.report.section import Section
 from genzoo.metrics.class_shares import by_class, class_shares
