@@ -36,7 +36,7 @@ class BadPicture(GenzooError):
     """A file that is no picture of the formats asked for, or damaged, or too large; `reason` says which."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"cannot read picture {path} ({reason})")
+        super().__init__(f"{path} cannot be read as a picture: {reason}")
         self.reason = reason
 
 
@@ -87,7 +87,7 @@ def _opened(file: BinaryIO, formats: Sequence[str]) -> "Image":
             return factory(_pixels_of_png(file), "")
         # Pillow's own choice between JPEG and its relative with several pictures fails on odd metadata
         return JpegImageFile(file) if name == "JPEG" else factory(file, "")
-    raise UnidentifiedImageError(f"it is none of {', '.join(formats)}")
+    raise UnidentifiedImageError(f"it is no {' or '.join(formats)}")
 
 
 def _reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ A name in a folder may lead to a pipe, which hangs whoever opens it, to a device
 anywhere. Whatever the package reads from disk it opens here.
 """
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -82,6 +83,18 @@ def read_regular(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
     if len(content) > most_bytes:  # it has grown
         raise UnreadableFile(path, _too_large(len(content), most_bytes))
     return content
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of the regular file `path` in hexadecimal digits. Raises `UnreadableFile` as `open_regular` does."""
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        try:
+            while part := file.read(2**20):
+                digest.update(part)
+        except OSError as error:
+            raise UnreadableFile(path, _reason(error)) from error
+    return digest.hexdigest()
 
 
 def _check_kind(path: Path, status: os.stat_result, most_bytes: int | None) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.files import write_atomically
+from genzoo.core.regular_files import sha256_of
 from genzoo.core.spec import DataSpec
 from genzoo.data.image_data import ImageData
 from genzoo.data.split import LazyImages, Split
@@ -56,7 +57,7 @@ def encoded(data: ImageData, run: str | Path) -> ImageData:
     `GenzooError` where `run` holds no encoder, or one of other images.
     """
     encoder, run = load_encoder(run, data.spec), Path(run)
-    weights, space = hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest()[:16], space_of(encoder)
+    weights, space = sha256_of(run / WEIGHTS)[:16], space_of(encoder)
     source = f"{weights}{space.mark}"
     splits = {
         name: VectorSplit(data.split(name), _cached_vectors(data, name, encoder, run, source))

@@ -3,7 +3,6 @@
 Reading computes nothing. What a report lacks stays None, and `Entry.missing` names it.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from genzoo.core.errors import GenzooError
+from genzoo.core.regular_files import UnreadableFile, sha256_of
 from genzoo.core.spec import DataSpec
 from genzoo.evaluation.comparison.recipes import train_command
 from genzoo.evaluation.cost import Cost
@@ -123,8 +123,8 @@ class Entry:
     def weights_id(self) -> str:
         """The first digits of the SHA-256 of the weights; "-" where there are none."""
         try:
-            return hashlib.sha256((self.run / WEIGHTS).read_bytes()).hexdigest()[:12] if self.run else "-"
-        except OSError:
+            return sha256_of(self.run / WEIGHTS)[:12] if self.run else "-"
+        except UnreadableFile:
             return "-"
 
 

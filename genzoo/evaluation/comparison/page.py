@@ -1,5 +1,6 @@
 """The page of a comparison: one HTML file with all pictures, styles and scripts in it, which asks no network."""
 
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 import torch
 
+from genzoo.core.errors import GenzooError
 from genzoo.core.files import write_atomically
 from genzoo.core.spec import DataSpec
 from genzoo.core.version import __version__
@@ -162,9 +164,12 @@ def _content(comparison: Comparison) -> dict[str, Any]:
 def _with_reference(comparison: Comparison, samples: Sequence[Picture]) -> list[Picture]:
     """The samples, after as many real images where there are some."""
     path, first = comparison.reference, next((p for p in samples if p.uri), None)
-    if path is None or first is None or not path.is_file():
+    if path is None or first is None or not os.path.lexists(path):
         return list(samples)
-    tiles = tiles_of(path, comparison.entries[0].spec.shape)
+    try:
+        tiles = tiles_of(path, path.parent, comparison.entries[0].spec.shape)
+    except GenzooError as error:
+        return [Picture("real test images", problem=str(error)), *samples]
     if tiles is None:
         return list(samples)
     columns, rows = first.width // tiles.side[0], first.height // tiles.side[1]

@@ -3,11 +3,15 @@
 import base64
 import io
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genzoo.core.errors import GenzooError
+from genzoo.core.picture_files import open_picture
+from genzoo.core.regular_files import UnreadableFile, is_within
 from genzoo.data.image_grid import TILE
 from genzoo.evaluation.comparison.entries import Entry
 from genzoo.evaluation.illustrations import DENOISING, INTERPOLATIONS, RECONSTRUCTIONS
@@ -20,6 +24,8 @@ CLASS_GRID = "classes.png"
 """Samples of each class, of a run that can be asked for them."""
 MOST_PIXELS = 2000
 """Pictures that are not cut are shrunk to at most this many pixels a side."""
+MOST_FILES = 8
+"""Pictures of one kind that a run may have on a page."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,12 @@ class Tiles:
         return result
 
 
-def tiles_of(path: Path, shape: Sequence[int]) -> Tiles | None:
-    """The grid in `path` of images `[c, h, w]`; None where it is divided otherwise. Raises `OSError` as `open` does."""
-    picture = _open(path)
+def tiles_of(path: Path, run: Path, shape: Sequence[int]) -> Tiles | None:
+    """The grid in the file `path` of `run`, of images `[c, h, w]`; None where it is divided otherwise.
+
+    Raises `GenzooError` where it cannot be read.
+    """
+    picture = _open(path, run)
     factor = max(1, math.ceil(TILE / max(shape[1:])))
     side = (shape[2] * factor + 1, shape[1] * factor + 1)
     width, height = picture.width - 1, picture.height - 1
@@ -73,16 +82,20 @@ def tiles_of(path: Path, shape: Sequence[int]) -> Tiles | None:
     return Tiles(picture, side, width // side[0], height // side[1])
 
 
-def _open(path: Path) -> "Image":
-    from PIL import Image
+def _open(path: Path, run: Path) -> "Image":
+    """A picture of the run folder `run`; raises `GenzooError` where it is none, or lies elsewhere.
 
-    with Image.open(path) as picture:
+    A page that is passed on must not show what a link in somebody's folder points to.
+    """
+    if not is_within(path, run):
+        raise UnreadableFile(path, "it is a link that leads out of the run folder")
+    with open_picture(path) as picture:
         return picture.convert("RGB")
 
 
 def sample_file(run: Path) -> Path | None:
     """The grid of samples of the finished run, else of its evaluation, else the last one drawn in training."""
-    finished = [path for path in (run / "samples" / "final.png", run / JUDGED) if path.is_file()]
+    finished = [path for path in (run / "samples" / "final.png", run / JUDGED) if os.path.lexists(path)]
     steps = sorted((run / "samples").glob("step_*.png"))
     return finished[0] if finished else steps[-1] if steps else None
 
@@ -110,14 +123,13 @@ def _samples(entry: Entry) -> Tiles | Picture:
     if path is None:
         return Picture(entry.name, problem=f"no samples yet; draw some with: genzoo sample {entry.run}")
     try:
-        tiles = tiles_of(path, entry.spec.shape) if entry.spec.levels is not None else None
+        tiles = tiles_of(path, entry.run, entry.spec.shape) if entry.spec.levels is not None else None
         if tiles is not None and entry.spec.cond != "vector":
             return tiles
-        return picture(entry.name, _open(path), "as drawn: images of its condition among the samples")
-    except OSError:
-        return Picture(
-            entry.name, problem=f"{path} cannot be read; draw again with: genzoo sample {entry.run}"
-        )
+        drawn = _open(path, entry.run)
+        return picture(entry.name, drawn, "as drawn: images of its condition among the samples")
+    except GenzooError as error:
+        return Picture(entry.name, problem=f"{error}; draw again with: genzoo sample {entry.run}")
 
 
 def class_pictures(entries: Sequence[Entry]) -> list[Picture]:
@@ -128,10 +140,13 @@ def class_pictures(entries: Sequence[Entry]) -> list[Picture]:
 
 def _found_classes(entry: Entry) -> Picture | None:
     """Samples of a run that takes no classes, by the class that the feature extractor finds in them."""
-    try:
-        tiles = tiles_of(entry.run / BY_CLASS, entry.spec.shape) if entry.run else None
-    except OSError:
+    path = entry.run / BY_CLASS if entry.run else None
+    if path is None or entry.run is None or not os.path.lexists(path):
         return None
+    try:
+        tiles = tiles_of(path, entry.run, entry.spec.shape)
+    except GenzooError as error:
+        return Picture(entry.name, problem=str(error))
     if tiles is None:
         return None
     shown = picture(entry.name, tiles.picture, "drawn without asking, sorted by the feature extractor")
@@ -143,12 +158,12 @@ def _class_picture(entry: Entry) -> Picture | None:
         return None
     path, classes = entry.run / "samples" / CLASS_GRID, min(entry.class_count, MOST_CLASSES)
     problem = f"not drawn yet; draw with: {' '.join(class_command(entry))}"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return Picture(entry.name, problem=problem)
     try:
-        tiles = tiles_of(path, entry.spec.shape)
-    except OSError:
-        return Picture(entry.name, problem=problem)
+        tiles = tiles_of(path, entry.run, entry.spec.shape)
+    except GenzooError as error:
+        return Picture(entry.name, problem=f"{error}; {problem.replace('not drawn yet; draw', 'draw again')}")
     if tiles is None or tiles.columns * tiles.rows < classes * PER_CLASS:
         return Picture(entry.name, problem=problem)
     shown = picture(entry.name, tiles.regrouped(PER_CLASS, classes * PER_CLASS), "as asked for")
@@ -190,15 +205,17 @@ def neighbour_pictures(entries: Sequence[Entry]) -> list[Picture]:
 
 
 def _pictures(entries: Sequence[Entry], patterns: Sequence[str]) -> list[Picture]:
-    """The files of each run that fit."""
+    """The files of each run that fit, of each at most `MOST_FILES`."""
     found = []
     for entry in entries:
-        folder = entry.run
-        for path in (p for pattern in patterns for p in (sorted(folder.glob(pattern)) if folder else ())):
+        if entry.run is None:
+            continue
+        paths = [path for pattern in patterns for path in sorted(entry.run.glob(pattern))]
+        for path in paths[:MOST_FILES]:
             try:
-                found.append(picture(entry.name, _open(path)))
-            except OSError:
-                found.append(Picture(entry.name, problem=f"{path} cannot be read"))
+                found.append(picture(entry.name, _open(path, entry.run)))
+            except GenzooError as error:
+                found.append(Picture(entry.name, problem=str(error)))
     return found
 
 

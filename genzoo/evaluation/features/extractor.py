@@ -20,11 +20,13 @@ import torch
 
 from genzoo.core.config import TrainConfig, to_json
 from genzoo.core.errors import GenzooError
+from genzoo.core.regular_files import is_regular, sha256_of
 from genzoo.core.spec import DataSpec
 from genzoo.data.augmentation_presets import ground_of
 from genzoo.data.augmentations import RandomCrop
 from genzoo.data.image_data import ImageData
 from genzoo.evaluation.features.feature_space import (
+    DIGITS,
     FeatureSpace,
     bytes_hash,
     encoder_space,
@@ -108,7 +110,7 @@ def run_extractor(run: Path, data: ImageData) -> FeatureSpace:
 
 def file_hash(run: Path) -> str:
     """Of a run's weights as a file, as `genzoo.models.conditioning` has it: copies elsewhere have the same."""
-    return bytes_hash((run / WEIGHTS).read_bytes())
+    return sha256_of(run / WEIGHTS)[:DIGITS]
 
 
 def _scaled(space: FeatureSpace, data: ImageData) -> FeatureSpace:
@@ -227,7 +229,7 @@ def conditioning_encoders(run: Path) -> Iterator[tuple[str, set[str]]]:
         hashes = {str(entry["weights"])}
         own = data_of_run(run)
         source = None if own is None else own.encoder
-        if source is not None and (source / WEIGHTS).is_file() and file_hash(source) in hashes:
+        if source is not None and is_regular(source / WEIGHTS) and file_hash(source) in hashes:
             hashes.add(weights_hash(load_model(source).state_dict()))
         yield str(entry.get("run", "an encoder")), hashes
 
