@@ -5,10 +5,20 @@ genzoo or in a module that the user has named (`allow_types_of`), so a run folde
 """
 
 import dataclasses
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from genzoo.core.bounds import (
+    BelowOne,
+    Many,
+    NotNegative,
+    OptionalMany,
+    Positive,
+    Range,
+    check_fields,
+)
 from genzoo.core.errors import GenzooError
 
 
@@ -21,11 +31,28 @@ class Configurable:
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         Configurable._made.append(cls)
+        if "__post_init__" in vars(cls):  # what it adds comes after the check that all have
+            cls.__post_init__ = _after_check(vars(cls)["__post_init__"])
+
+    def __post_init__(self) -> None:
+        if dataclasses.is_dataclass(self):
+            check_fields(self)
 
     @staticmethod
     def types() -> dict[str, type]:
         """The types that a run folder may name, of the modules that are loaded and allowed; the last of a name."""
         return {cls.__name__: cls for cls in Configurable._made if _package(cls) in Configurable._packages}
+
+
+def _after_check(own: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A class's own `__post_init__`, which may count on fields of the right types and ranges."""
+
+    @functools.wraps(own)
+    def checked(self: Any) -> None:
+        check_fields(self)
+        own(self)
+
+    return checked
 
 
 def _package(cls: type) -> str:
@@ -52,31 +79,31 @@ def allow_types_of(module: str) -> None:
 class TrainConfig(Configurable):
     """How a model is optimised. Everything that depends on the budget is given as a share of the run."""
 
-    batch_size: int = 64
+    batch_size: Many = 64
     """Images per step over all processes."""
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, Range(0, 1e6, low_open=True)] = 1e-3
     """Peak learning rate."""
-    warmup_steps: int = 100
+    warmup_steps: OptionalMany = 100
     """Steps of linear warm-up, at most a tenth of the run."""
-    final_lr_fraction: float = 0.0
+    final_lr_fraction: NotNegative = 0.0
     """Learning rate at the end of the budget as a share of the peak; the decay is linear."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.99)
     """AdamW's moment decays."""
-    weight_decay: float = 0.01
+    weight_decay: NotNegative = 0.01
     """AdamW's decoupled weight decay, on weights of two and more dimensions."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """"muon": its orthogonal steps for the kernels of hidden convolutions; all else keeps to AdamW."""
-    clip_norm: float = 1.0
+    clip_norm: Positive = 1.0
     """Largest global gradient norm; longer gradients are scaled down."""
-    ema_fraction: float = 0.05
+    ema_fraction: NotNegative = 0.05
     """Horizon of the weight average as a share of the steps so far; 0 turns averaging off."""
-    accumulate: int = 1
+    accumulate: Many = 1
     """Gradient accumulation: micro-batches per step."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """bf16 autocast in training; "auto" uses it where the processor has AMX or the GPU supports it."""
-    validations: int = 8
+    validations: OptionalMany = 8
     """How often a run with a validation split measures it (and may keep the weights as the best)."""
-    validation_images: int = 1024
+    validation_images: Many = 1024
     """The most validation images used during training."""
 
 

@@ -7,3 +7,7 @@ class GenzooError(Exception):
 
 class NoLikelihood(GenzooError):
     """Raised by `log_likelihood` of a family that defines no probability of an image (a GAN, say)."""
+
+
+class InvalidValue(GenzooError, ValueError):
+    """An argument, or a field of a configuration, that has no such value."""

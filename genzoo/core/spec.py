@@ -4,13 +4,18 @@ Shapes are written `[b, c, h, w]`; likelihoods are in nats unless a name says bi
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from genzoo.core.errors import GenzooError
+from genzoo.core.bounds import Range, check_number, shown
+from genzoo.core.errors import GenzooError, InvalidValue
+
+SIDES, LEVELS, COND_SIZES = Range(1, 2**20), Range(2, 2**20), Range(0, 2**24)
+MOST_DIMS = 2**28
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class DataSpec:
     >>> DataSpec((1, 8, 8), levels=17).dims
     64
 
-    Raises `ValueError` where the parts contradict each other.
+    Raises `InvalidValue` (a `GenzooError`) where a part has no such value, or the parts contradict each other.
     """
 
     shape: tuple[int, ...]
@@ -33,17 +38,22 @@ class DataSpec:
     cond_size: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.shape, Sequence) or isinstance(self.shape, str):
+            raise InvalidValue(f"shape must be a list of sizes, got {shown(self.shape)}")
+        for side in self.shape:
+            check_number("every side in shape", side, SIDES, whole=True)
         object.__setattr__(self, "shape", tuple(int(s) for s in self.shape))
-        if not self.shape or min(self.shape) < 1:
-            raise ValueError(f"shape must hold positive sizes, got {self.shape}")
+        if not self.shape or self.dims > MOST_DIMS:
+            raise InvalidValue(f"shape must hold sizes whose product is at most 2**28, got {self.shape}")
+        if self.levels is not None:
+            check_number("levels", self.levels, LEVELS, whole=True)
+        check_number("cond_size", self.cond_size, COND_SIZES, whole=True)
         if self.levels is not None and len(self.shape) != 3:
-            raise ValueError(f"discrete images have the shape (channels, height, width), got {self.shape}")
-        if self.levels is not None and self.levels < 2:
-            raise ValueError(f"levels must be at least 2 (or None for real-valued data), got {self.levels}")
+            raise InvalidValue(f"discrete images have the shape (channels, height, width), got {self.shape}")
         if self.cond not in (None, "class", "vector"):
-            raise ValueError(f'cond must be None, "class" or "vector", got {self.cond!r}')
+            raise InvalidValue(f'cond must be None, "class" or "vector", got {self.cond!r}')
         if (self.cond is None) != (self.cond_size == 0):
-            raise ValueError(f"cond={self.cond!r} does not go with cond_size={self.cond_size}")
+            raise InvalidValue(f"cond={self.cond!r} does not go with cond_size={self.cond_size}")
 
     @property
     def dims(self) -> int:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as kernels
 from typing_extensions import override
 
+from genzoo.core.bounds import Depth, NotNegative, OptionalDepth, Share
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
 
@@ -191,17 +192,17 @@ class ColourJitter(Augmentation):
     same luma; p <- p^a. All but the last are one affine map per image, so values are cut off only once.
     """
 
-    brightness: float = 0.0
+    brightness: NotNegative = 0.0
     """The factor is uniform within this of 1 (and not negative)."""
-    contrast: float = 0.0
+    contrast: NotNegative = 0.0
     """The same for the distance from the mean luma."""
-    saturation: float = 0.0
+    saturation: NotNegative = 0.0
     """The same for the distance from grey; for three channels only."""
-    hue: float = 0.0
+    hue: NotNegative = 0.0
     """The most that hues turn to either side, in turns; uniform; for three channels only."""
-    gamma: float = 0.0
+    gamma: NotNegative = 0.0
     """The exponent's logarithm is uniform within this of 0."""
-    share: float = 1.0
+    share: Share = 1.0
     """Probability that an image is touched."""
 
     def changed(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -242,7 +243,7 @@ def _chroma_maps(saturation: Tensor, turn: Tensor) -> Tensor:
 class RandomGrey(Augmentation):
     """Some of the images without their colours, in as many channels; grey ones stay as they are."""
 
-    share: float = 0.2
+    share: Share = 0.2
     """Probability."""
 
     @override
@@ -255,9 +256,9 @@ class RandomGrey(Augmentation):
 class GaussianBlur(Augmentation):
     """Each image smoothed by a Gaussian of its own width."""
 
-    sigma: tuple[float, float] = (0.1, 1.0)
+    sigma: tuple[NotNegative, NotNegative] = (0.1, 1.0)
     """Least and largest standard deviation in pixels; uniform."""
-    share: float = 0.5
+    share: Share = 0.5
     """Probability that an image is touched."""
 
     def changed(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -299,9 +300,9 @@ class MultiCrop(Configurable):
     """Gives the views that targets come from."""
     small: Augmentation
     """Gives further views, which may be smaller images."""
-    large_count: int = 2
+    large_count: Depth = 2
     """Views of the first kind."""
-    small_count: int = 4
+    small_count: OptionalDepth = 4
     """Views of the second kind."""
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:

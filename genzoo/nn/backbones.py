@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genzoo.core.bounds import Depth, OptionalDepth, Width
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
 from genzoo.nn.attention import Attention
@@ -54,11 +55,11 @@ class BackboneConfig(Configurable, ABC):
 class ResNetConfig(BackboneConfig):
     """A residual network that halves the image at once and once per width; about 1.4 million weights by default."""
 
-    channels: tuple[int, ...] = (64, 128, 256)
+    channels: tuple[Width, ...] = (64, 128, 256)
     """Channels at a half, a quarter, an eighth ... of the resolution; the last is the vector's width."""
-    blocks: int = 1
+    blocks: OptionalDepth = 1
     """Residual blocks per resolution."""
-    narrowing: int = 2
+    narrowing: Depth = 2
     """The width of a stage over that inside of its blocks."""
 
     def build(self, shape: tuple[int, ...]) -> Backbone:
@@ -90,15 +91,15 @@ class ResNet(Backbone):
 class ViTConfig(BackboneConfig):
     """A vision transformer (Dosovitskiy et al. 2021) of about 1.2 million weights by default."""
 
-    patch: int = 4
+    patch: Width = 4
     """Side in pixels of the squares that become tokens; half as much where no side is longer than 16 pixels."""
-    width: int = 128
+    width: Width = 128
     """Features of a token, and of the vector."""
-    blocks: int = 6
+    blocks: OptionalDepth = 6
     """Blocks of attention and perceptron."""
-    head_width: int = 64
+    head_width: Width = 64
     """Features of an attention head, at least."""
-    expansion: int = 4
+    expansion: Depth = 4
     """Hidden width of the perceptrons as a multiple of `width`."""
     class_token: bool = False
     """The vector is an extra token of its own rather than the mean of all patches."""
@@ -196,11 +197,11 @@ class ProjectionConfig(Configurable):
     SimCLR has two layers, Barlow Twins and VICReg three wide ones with batch normalisation between.
     """
 
-    hidden: int = 512
+    hidden: Width = 512
     """Width between the layers."""
-    out: int = 128
+    out: Width = 128
     """Numbers in an embedding."""
-    layers: int = 2
+    layers: OptionalDepth = 2
     """Linear layers; with one `hidden` does not matter."""
     batch_norm: bool = False
     """Batch normalisation before each rectifier: an image's embedding then depends on its batch in training."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genzoo.core.bounds import BelowOne, OptionalDepth, Width
 from genzoo.core.errors import GenzooError
 from genzoo.nn.attention import attend
 from genzoo.nn.denoiser_network import DenoiserConfig, NoiseEmbedding
@@ -26,15 +27,15 @@ SMALLEST = 4  # pixels of the longer side, at the lowest resolution
 class ConvUNetConfig(DenoiserConfig):
     """Widths per resolution, the first at full resolution."""
 
-    fine: int = 32
+    fine: Width = 32
     """Channels at full resolution."""
-    channels: tuple[int, ...] = (96, 192)
+    channels: tuple[Width, ...] = (96, 192)
     """Channels at a half, a quarter ... of the resolution."""
-    blocks: int = 2
+    blocks: OptionalDepth = 2
     """Residual blocks per resolution on the way down, and again on the way up."""
-    attention: int = 1
+    attention: OptionalDepth = 1
     """Attention layers at the lowest resolution."""
-    dropout: float = 0.0
+    dropout: BelowOne = 0.0
     """Dropout inside the residual blocks."""
 
     def build(self, shape: tuple[int, ...], out_channels: int, cond_width: int) -> nn.Module:

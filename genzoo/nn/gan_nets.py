@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 from typing_extensions import override
 
+from genzoo.core.bounds import NotNegative, OptionalDepth, Width
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
 from genzoo.nn.layers import zeroed
@@ -37,11 +38,11 @@ class GANNetworks(Configurable, ABC):
 class ConvGANNetworks(GANNetworks):
     """Residual convolutions at a half, a quarter ... of the resolution."""
 
-    channels: tuple[int, ...] = (64, 128)
+    channels: tuple[Width, ...] = (64, 128)
     """Channels per resolution, the first at half of the image's."""
-    blocks: int = 2
+    blocks: OptionalDepth = 2
     """Residual blocks per resolution, in each network."""
-    fine: int = 16
+    fine: Width = 16
     """Channels of the generator at full resolution, which smooth what a pixel shuffle leaves; 0: none."""
     spectral: bool = False
     """Spectral normalisation of the discriminator."""
@@ -59,13 +60,13 @@ class ConvGANNetworks(GANNetworks):
 class DenseGANNetworks(GANNetworks):
     """Residual perceptrons, for vectors and small images."""
 
-    width: int = 256
+    width: Width = 256
     """Of the hidden layers."""
-    blocks: int = 3
+    blocks: OptionalDepth = 3
     """Residual blocks in each network."""
-    discriminator_blocks: int | None = None
+    discriminator_blocks: OptionalDepth | None = None
     """Those of the discriminator, where they are not as many."""
-    waves: float = 0.0
+    waves: NotNegative = 0.0
     """Standard deviation of the frequencies of sines that the discriminator also sees, in radians per unit of data
     (about the reciprocal of the detail that it is to see at the start); 0: none. For data of few numbers."""
     spectral: bool = False

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genzoo.core.bounds import BelowOne, Depth, OptionalDepth, Width
 from genzoo.nn.denoiser_network import DenoiserConfig, NoiseEmbedding
 from genzoo.nn.layers import zeroed
 
@@ -19,13 +20,13 @@ from genzoo.nn.layers import zeroed
 class MLPConfig(DenoiserConfig):
     """Takes data of any shape, which it flattens; images deserve a network that knows what is near to what."""
 
-    width: int = 256
+    width: Width = 256
     """Features between the blocks."""
-    blocks: int = 4
+    blocks: OptionalDepth = 4
     """Residual blocks of two layers."""
-    expansion: int = 2
+    expansion: Depth = 2
     """Hidden width of the blocks as a multiple of `width`."""
-    dropout: float = 0.0
+    dropout: BelowOne = 0.0
     """Dropout inside the blocks."""
 
     def build(self, shape: tuple[int, ...], out_channels: int, cond_width: int) -> nn.Module:

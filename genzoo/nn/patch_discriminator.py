@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genzoo.core.bounds import OptionalDepth, Width
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
 from genzoo.nn.gan_nets import he_started
@@ -24,9 +25,9 @@ SMALLEST = 4  # patches a side, where the image allows it: fewer would be no pat
 class PatchDiscriminatorConfig(Configurable):
     """Widths at a half, a quarter ... of the resolution; small images use the first ones only."""
 
-    channels: tuple[int, ...] = (48, 96)
+    channels: tuple[Width, ...] = (48, 96)
     """Channels per resolution."""
-    blocks: int = 1
+    blocks: OptionalDepth = 1
     """Residual blocks per resolution."""
 
     def build(self, shape: tuple[int, ...], given: int = 0) -> "PatchDiscriminator":

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genzoo.core.bounds import BelowOne, Depth, OptionalDepth, Width
 from genzoo.nn.attention import Attention
 from genzoo.nn.denoiser_network import DenoiserConfig, NoiseEmbedding
 from genzoo.nn.layers import zeroed
@@ -23,17 +24,17 @@ LONGEST_PERIOD = 10_000
 class PatchTransformerConfig(DenoiserConfig):
     """The work grows with (side / patch)^2: 2 suits images of 8 to 32 pixels, 4 those of 64."""
 
-    patch: int = 2
+    patch: Width = 2
     """Side in pixels of the squares that become tokens."""
-    width: int = 256
+    width: Width = 256
     """Features of a token."""
-    blocks: int = 6
+    blocks: OptionalDepth = 6
     """Blocks of attention and perceptron."""
-    head_width: int = 64
+    head_width: Width = 64
     """Features of an attention head, at least."""
-    expansion: int = 4
+    expansion: Depth = 4
     """Hidden width of the perceptrons as a multiple of `width`."""
-    dropout: float = 0.0
+    dropout: BelowOne = 0.0
     """Dropout at the end of each residual branch."""
 
     def build(self, shape: tuple[int, ...], out_channels: int, cond_width: int) -> nn.Module:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from genzoo.core.bounds import Many, NotNegative, Share, Width
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
 
@@ -212,19 +213,19 @@ class QuantiserConfig(Configurable):
 
     kind: Literal["codebook", "fsq"] = "codebook"
     """Learned vectors (VQ), or rounded features (FSQ), which cannot collapse."""
-    codebook_size: int = 256
+    codebook_size: Many = 256
     """Vectors of the codebook."""
-    width: int = 16
+    width: Width = 16
     """Features of a vector of the codebook."""
-    decay: float = 0.95
+    decay: Share = 0.95
     """Decay per step of the codebook's running averages."""
-    commitment: float = 0.25
+    commitment: NotNegative = 0.25
     """Weight of the squared distance between features and codes, beside nats."""
-    revive_below: float = 0.1
+    revive_below: NotNegative = 0.1
     """Share of the mean use below which a code is dead and set anew."""
     normalise: bool = True
     """Codebook: features are put on a sphere before their nearest code is sought."""
-    levels: tuple[int, ...] = (8, 6, 5)
+    levels: tuple[Width, ...] = (8, 6, 5)
     """FSQ: levels per feature; the number of codes is their product."""
 
     def build(self) -> Quantiser:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genzoo.core.bounds import Depth, OptionalDepth, Width
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
 from genzoo.core.text import BYTE_CODES, TEXT_LENGTH
@@ -22,15 +23,15 @@ from genzoo.nn.layers import zeroed
 class TextTowerConfig(Configurable):
     """About half a million weights by default."""
 
-    length: int = TEXT_LENGTH
+    length: Width = TEXT_LENGTH
     """Bytes of a text that are read; longer ones are cut off before."""
-    width: int = 128
+    width: Width = 128
     """Features of a byte, and of the vector."""
-    blocks: int = 3
+    blocks: OptionalDepth = 3
     """Blocks of attention and perceptron."""
-    head_width: int = 32
+    head_width: Width = 32
     """Features of an attention head, at least."""
-    expansion: int = 3
+    expansion: Depth = 3
     """Hidden width of the perceptrons as a multiple of `width`."""
 
     def build(self) -> "TextTower":

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genzoo.core.bounds import BelowOne, Depth, OptionalDepth, Width
 from genzoo.core.errors import GenzooError
 from genzoo.nn.attention import head_count
 from genzoo.nn.denoiser_network import DenoiserConfig
@@ -26,21 +27,21 @@ if TYPE_CHECKING:  # diffusers takes seconds to import: only who builds a networ
 class UNetConfig(DenoiserConfig):
     """Widths per resolution, the first at that of the image, or of its patches."""
 
-    channels: tuple[int, ...] = (64, 128)
+    channels: tuple[Width, ...] = (64, 128)
     """Channels at the full, a half, a quarter ... of the resolution; a small image uses the first few."""
-    layers: int = 2
+    layers: Depth = 2
     """Residual blocks per resolution on the way down; one more on the way up."""
-    attention: int = 0
+    attention: OptionalDepth = 0
     """How many of the lowest resolutions have attention after each of their blocks."""
     middle_attention: bool = True
     """Attention between the way down and the way up, at the lowest resolution."""
-    head_width: int = 64
+    head_width: Width = 64
     """Channels of an attention head, at least; fewer only where a map is narrower."""
-    norm_groups: int = 16
+    norm_groups: Width = 16
     """Groups of the normalisations, fewer where the widths are not divisible by it."""
-    dropout: float = 0.0
+    dropout: BelowOne = 0.0
     """Dropout inside the residual blocks."""
-    patch: int = 1
+    patch: Width = 1
     """Side of the squares of pixels that are folded into channels before the network, and out of them after it."""
 
     def build(self, shape: tuple[int, ...], out_channels: int, cond_width: int) -> "UNetDenoiser":

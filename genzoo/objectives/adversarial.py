@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import override
 
+from genzoo.core.bounds import NotNegative
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
 
@@ -174,7 +175,7 @@ class R1(Penalty):
     It flattens what changes over lengths below sqrt(gamma) or so: gamma goes with the square of the data's detail.
     """
 
-    gamma: float = 1.0
+    gamma: NotNegative = 1.0
 
     @override
     def points(self, real: Tensor, fake: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -189,7 +190,7 @@ class R1(Penalty):
 class R2(Penalty):
     """gamma / 2 |grad D(fake)|^2 (Mescheder et al. 2018, equation 10)."""
 
-    gamma: float = 1.0
+    gamma: NotNegative = 1.0
 
     @override
     def points(self, real: Tensor, fake: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -204,7 +205,7 @@ class R2(Penalty):
 class GradientPenalty(Penalty):
     """weight (|grad D(x)| - 1)^2 at random points between real and fake (Gulrajani et al. 2017, WGAN-GP)."""
 
-    weight: float = 10.0
+    weight: NotNegative = 10.0
 
     def points(self, real: Tensor, fake: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """One point on the segment of each pair."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from genzoo.core.bounds import Depth, NotNegative, Share
 from genzoo.core.config import Configurable
 
 LOG_2PI = math.log(2 * math.pi)
@@ -216,7 +217,7 @@ class ConstantBeta(KLWeighting):
     """beta * KL (Higgins et al. 2017); beta = 1 is the ELBO."""
 
     linear: ClassVar[bool] = True
-    beta: float = 1.0
+    beta: NotNegative = 1.0
     """Weight of the KL."""
 
     @override
@@ -229,9 +230,9 @@ class WarmUp(KLWeighting):
     """beta rises linearly from 0 over the first `share` of the run (Sonderby et al. 2016)."""
 
     linear: ClassVar[bool] = True
-    fraction: float = 0.05
+    fraction: Share = 0.05
     """Share of the run in which the weight of the KL rises."""
-    beta: float = 1.0
+    beta: NotNegative = 1.0
     """Weight of the KL afterwards."""
 
     @override
@@ -244,11 +245,11 @@ class Cyclical(KLWeighting):
     """beta rises linearly over `rise` of each of `cycles` cycles, then stays (Fu et al. 2019, equation 6)."""
 
     linear: ClassVar[bool] = True
-    cycles: int = 4
+    cycles: Depth = 4
     """Cycles in the run."""
-    rise: float = 0.5
+    rise: Share = 0.5
     """Share of a cycle in which the weight of the KL rises."""
-    beta: float = 1.0
+    beta: NotNegative = 1.0
     """Weight of the KL at the end of a cycle."""
 
     def __call__(self, kl: Tensor, progress: float) -> Tensor:
@@ -264,7 +265,7 @@ class FreeBits(KLWeighting):
     A group below `nats_per_group` is not pressed any further, which keeps it from being switched off.
     """
 
-    nats_per_group: float = 0.5
+    nats_per_group: NotNegative = 0.5
     """lambda, in nats."""
 
     def __call__(self, kl: Tensor, progress: float) -> Tensor:
@@ -276,11 +277,11 @@ class FreeBits(KLWeighting):
 class Capacity(KLWeighting):
     """gamma * |KL - C| with C rising linearly to `nats` over `share` of the run (Burgess et al. 2018, equation 8)."""
 
-    nats: float = 25.0
+    nats: NotNegative = 25.0
     """The KL aimed at, in nats."""
-    gamma: float = 10.0
+    gamma: NotNegative = 10.0
     """Weight of the distance to it."""
-    fraction: float = 0.5
+    fraction: Share = 0.5
     """Share of the run in which the target rises."""
 
     @override
@@ -296,7 +297,7 @@ class Balanced(KLWeighting):
     less. After the first `share` of the run all weights are one.
     """
 
-    fraction: float = 0.3
+    fraction: Share = 0.3
     """Share of the run that is warm-up."""
 
     @override

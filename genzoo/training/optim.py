@@ -2,19 +2,22 @@
 
 import copy
 import ctypes
-import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from genzoo.core.bounds import shown
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
 from genzoo.core.trainable import Trainable
 
+MOST = 1e12
+"""Of a budget, whatever it counts: beyond it steps are no exact float."""
 WARMUP_SHARE = 0.1  # warm-up takes at most this share of a run
 
 
@@ -43,9 +46,16 @@ class Budget:
                 + (f" (got {' and '.join(k for k, _ in given)})" if given else " (got none)")
             )
         (name, value), *_ = given
-        if not (math.isfinite(value) and value > 0) or (name == "steps" and value != int(value)):
-            wanted = "a positive whole number" if name == "steps" else "a positive number"
-            raise GenzooError(f"the budget {name} must be {wanted}, got {value}")
+        whole = name == "steps"
+        if whole and isinstance(value, float) and value.is_integer():
+            value = int(value)  # as 1e6 is written
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, Integral if whole else Real)
+            or not 0 < value <= MOST
+        ):
+            wanted = f"a positive {'whole ' if whole else ''}number up to {MOST:g}"
+            raise GenzooError(f"the budget {name} must be {wanted}, got {shown(value)}")
 
     @property
     def kind(self) -> str:
@@ -86,29 +96,6 @@ def rate_factor(step: int, fraction: float, config: TrainConfig) -> float:
     fraction = min(fraction, 1.0)
     warmup = max((step + 1) / max(config.warmup_steps, 1), fraction / WARMUP_SHARE)
     return min(warmup, 1.0) * (1 - (1 - config.final_lr_fraction) * fraction)
-
-
-def check_training(config: TrainConfig) -> None:
-    """Raises `GenzooError` naming the first field whose value cannot work."""
-    rules = {
-        "batch_size": config.batch_size >= 1,
-        "learning_rate": config.learning_rate > 0,
-        "warmup_steps": config.warmup_steps >= 0,
-        "final_lr_fraction": config.final_lr_fraction >= 0,
-        "betas": all(0 <= beta < 1 for beta in config.betas),
-        "weight_decay": config.weight_decay >= 0,
-        "clip_norm": config.clip_norm > 0,
-        "ema_fraction": config.ema_fraction >= 0,
-        "accumulate": config.accumulate >= 1,
-        "precision": config.precision in ("auto", "bf16", "fp32"),
-        "validations": config.validations >= 0,
-        "validation_images": config.validation_images >= 1,
-    }
-    for name, fine in rules.items():
-        if not fine:
-            raise GenzooError(
-                f"training.{name} cannot be {getattr(config, name)!r}; give a value in its range"
-            )
 
 
 def make_optimizer(

@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from genzoo.core.bounds import check_seed
 from genzoo.core.errors import GenzooError
 from genzoo.core.random import private_rng
 from genzoo.core.trainable import Trainable
 from genzoo.data.split import Split, as_split, validate
 from genzoo.training.loop import Run, Start
-from genzoo.training.optim import Budget, check_training, keep_freed_memory
+from genzoo.training.optim import Budget, keep_freed_memory
 from genzoo.training.options import RunOptions, RunPlan
 from genzoo.training.processes import Processes, StopSignals
 
@@ -47,7 +48,7 @@ class Trainer:
         self.stopped_by: str | None = None
         self.step = 0
         self.best_loss: float | None = None
-        check_training(model.config.training)
+        check_seed(seed)
         if self.out is None and (self.options.resume or self.options.tracker):
             raise GenzooError("resume and tracker need a run folder; give out= (--out)")
 

@@ -339,9 +339,9 @@ def test_mistakes_are_named():
         replace(TINY, kl=FreeBits(), importance_samples=2).build(FOUR)
     with pytest.raises(GenzooError, match="real-valued"):
         TINY.build(DataSpec((2,), None))
-    with pytest.raises(GenzooError, match="at least one latent"):
+    with pytest.raises(GenzooError, match="latent_dim of VAEConfig must be a whole number from 1"):
         replace(TINY, latent_dim=0).build(FOUR)
-    with pytest.raises(GenzooError, match="scale of a Gaussian must be positive"):
+    with pytest.raises(GenzooError, match="mse_scale of VAEConfig must be a number above 0"):
         replace(TINY, output="mse", mse_scale=0.0).build(FOUR)
     with pytest.raises(GenzooError, match="unknown output distribution 'gauss'"):
         replace(TINY, output="gauss").build(FOUR)

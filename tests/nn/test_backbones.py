@@ -185,10 +185,13 @@ def test_batch_norm_of_one_image():
 # --- configurations ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config", [ResNetConfig(()), ResNetConfig((8, 0)), ViTConfig(patch=0)])
-def test_configurations_that_cannot_be(config):
+def test_configurations_that_cannot_be():
     with pytest.raises(GenzooError, match="at least"):
-        config.build((1, 8, 8))
+        ResNetConfig(()).build((1, 8, 8))
+    with pytest.raises(GenzooError, match="channels of ResNetConfig"):
+        ResNetConfig((8, 0))
+    with pytest.raises(GenzooError, match="patch of ViTConfig"):
+        ViTConfig(patch=0)
 
 
 def test_mistakes_and_json():

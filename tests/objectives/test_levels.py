@@ -14,7 +14,6 @@ from genzoo.core.spec import Batch, DataSpec
 from genzoo.data import TensorSplit
 from genzoo.evaluation.likelihood import evaluate_likelihood
 from genzoo.models.diffusion.denoising_model import DiffusionConfig
-from genzoo.models.diffusion.samplers.sampling import Sampling
 from genzoo.nn.mlp import MLPConfig
 from genzoo.objectives.denoising.levels import expected_levels
 from genzoo.objectives.denoising.paths import (
@@ -283,7 +282,6 @@ def test_training_data_fill_their_bins_or_stay_in_the_middle(name, levels):
     [
         ({"levels_head": True, "protocol": OdeProtocol()}, VECTORS, "have no levels"),
         ({"protocol": BoundProtocol()}, VECTORS, "have no levels"),
-        ({"sampling": Sampling(steps=0)}, GREY, "sampling.steps >= 1"),
         ({"cond_dropout": 1.0}, GREY, "cond_dropout < 1"),
         ({"cond_dropout": -0.1}, GREY, "cond_dropout < 1"),
     ],

@@ -273,5 +273,7 @@ def test_discrete_betas_pass_through_json():
 
 @pytest.mark.parametrize("betas", [(0.1,), (0.1, 1.0), (0.0, 0.1), (0.1, math.nan)])
 def test_betas_outside_the_unit_interval_are_refused(betas):
-    with pytest.raises(GenzooError, match="above 0 and below 1"):
+    with pytest.raises(
+        GenzooError, match=r"above 0 and below 1|must be a list whose every value is a finite number"
+    ):
         DiscreteBetas(GivenBetas(betas))

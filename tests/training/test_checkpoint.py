@@ -81,7 +81,7 @@ BREAKS = {
     "format 99": lambda p: edit(p, lambda c: c.update(format=99)),
     "type 'Popen'": lambda p: edit(p, lambda c: c["config"].update(type="Popen")),
     "has no field 'magic'": lambda p: edit(p, lambda c: c["config"].update(magic=1)),
-    "levels must be at least 2": lambda p: edit(p, lambda c: c["spec"].update(levels=1)),
+    "levels must be a whole number from 2": lambda p: edit(p, lambda c: c["spec"].update(levels=1)),
     "describes no model": lambda p: edit(p, lambda c: c.update(config=3)),
     "safetensors is missing": lambda p: (p / "model.safetensors").unlink(),
     "truncated": lambda p: os.truncate(p / "model.safetensors", 300),

@@ -21,7 +21,6 @@ from genzoo.data.image_grid import image_grid
 from genzoo.training.optim import (
     Budget,
     WeightAverage,
-    check_training,
     clip_gradients,
     make_optimizer,
     rate_factor,
@@ -150,7 +149,7 @@ def test_clipping_by_hand():
 )
 def test_bad_training_values_are_named(field):
     with pytest.raises(GenzooError, match=field):
-        check_training(TrainConfig(**{field: 0}))
+        TrainConfig(**{field: 0})
 
 
 # --- order of the data --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genzoo.core.bounds import BelowOne, Depth, OptionalDepth, OptionalWidth, Width
 from genzoo.core.config import Configurable, TrainConfig
 from genzoo.core.errors import GenzooError
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
@@ -34,17 +35,17 @@ from genzoo.objectives.pixels import OutputDistribution, output_distribution
 class HeadConfig(Configurable):
     """What stands between a group's context and the probability of its sub-pixels."""
 
-    width: int = 64
+    width: Width = 64
     """Hidden features per sub-pixel."""
-    layers: int = 1
+    layers: OptionalDepth = 1
     """Residual layers."""
-    bumps: int = 0
+    bumps: OptionalWidth = 0
     """Soft indicators of a value beside the value itself, at the input of backbone and head."""
-    code_width: int = 0
+    code_width: OptionalWidth = 0
     """Features of a learned embedding for values that are codes without an order; 0 takes them as numbers."""
     output: str = "auto"
     """auto (follows the levels), bernoulli, categorical or logistics."""
-    components: int = 10
+    components: Width = 10
     """Components of the logistic mixture."""
 
 
@@ -52,19 +53,19 @@ class HeadConfig(Configurable):
 class PixelCNNConfig(ModelConfig):
     """Gated PixelCNN with a multi-resolution vertical stack."""
 
-    group: int = 2
+    group: Width = 2
     """Neighbouring pixels of a row that share a context."""
-    width: int = 64
+    width: Width = 64
     """Channels of the horizontal stack."""
-    blocks: int = 5
+    blocks: OptionalDepth = 5
     """Gated blocks of the horizontal stack."""
-    reach: int = 3
+    reach: Width = 3
     """Groups that a horizontal block sees, the present one included."""
-    vertical: tuple[int, ...] = (64, 96, 128)
+    vertical: tuple[Width, ...] = (64, 96, 128)
     """Channels of the vertical stack, one entry per resolution, halving the height each time."""
-    vertical_blocks: int = 1
+    vertical_blocks: OptionalDepth = 1
     """Gated blocks per resolution, on the way down and again on the way up."""
-    dropout: float = 0.0
+    dropout: BelowOne = 0.0
     """Dropout inside the gated blocks."""
     head: HeadConfig = field(default_factory=HeadConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
@@ -97,17 +98,17 @@ class PixelCNNConfig(ModelConfig):
 class PixelTransformerConfig(ModelConfig):
     """Causal transformer over groups of pixels in raster order."""
 
-    group: int = 4
+    group: Width = 4
     """Neighbouring pixels of a row that make one token."""
-    width: int = 128
+    width: Width = 128
     """Features per token."""
-    blocks: int = 4
+    blocks: OptionalDepth = 4
     """Transformer blocks."""
-    head_width: int = 64
+    head_width: Width = 64
     """Features per attention head."""
-    expansion: int = 3
+    expansion: Depth = 3
     """Hidden features of a block's perceptron per feature."""
-    dropout: float = 0.0
+    dropout: BelowOne = 0.0
     """Dropout on the residual branches."""
     head: HeadConfig = field(default_factory=HeadConfig)
     training: TrainConfig = field(default_factory=TrainConfig)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from genzoo.core.bounds import BelowOne, Positive
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
@@ -76,7 +77,7 @@ class DiffusionConfig(ModelConfig):
     """Which noise levels matter how much."""
     times: TimeSampler | Importance = field(default_factory=StratifiedTimes)
     """The timestep distribution of training."""
-    t_min: float = 0.0
+    t_min: BelowOne = 0.0
     """The smallest of them, if the path has no larger one of its own."""
     coupling: Coupling = field(default_factory=Independent)
     """Which noise goes with which image."""
@@ -88,7 +89,7 @@ class DiffusionConfig(ModelConfig):
     """Noise conditioning: what the network sees of the time."""
     scale_input: bool = False
     """Its input is divided by the standard deviation that x_t has if data have `sigma_data`."""
-    sigma_data: float = 0.5
+    sigma_data: Positive = 0.5
     """Standard deviation of the data, where the range of an image is 2."""
     cond_dropout: float = 0.1
     """Probability of dropping the condition in training (classifier-free guidance)."""

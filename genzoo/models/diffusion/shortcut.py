@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from genzoo.core.bounds import Many, Share
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
@@ -61,11 +62,11 @@ class ShortcutConfig(ModelConfig):
     """The network."""
     c_noise: NoiseConditioning = field(default_factory=TimeConditioning)
     """Noise conditioning: what the network sees of the time."""
-    calls: int = 4
+    calls: Many = 4
     """Network calls for a sample: a power of two up to `finest`."""
-    finest: int = 128
+    finest: Many = 128
     """The most steps: 1 / finest is the length that counts as an instant, a power of two."""
-    bootstrap_fraction: float = 0.25
+    bootstrap_fraction: Share = 0.25
     """Share of a batch that learns self-consistency."""
     dequantised: bool = True
     """Training images are dequantised uniformly within their bins, as the ODE likelihood wants them."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from genzoo.core.bounds import OptionalDepth, OptionalWidth, Share, Width
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import Batch, DataSpec
@@ -39,17 +40,17 @@ class InpaintingConfig(EncoderConfig):
     """Before anything is hidden; cropping is enough (He et al. 2022, table 1e)."""
     backbone: BackboneConfig = field(default_factory=ViTConfig)
     """Images to representations; what is hidden from a ViT are its own patches."""
-    hidden_fraction: float = 0.5
+    hidden_fraction: Share = 0.5
     """Share of the patches that are hidden. Three quarters of 196 are best in the paper (figure 5); small images have
     16 or 49, and nothing to tell the others by is left of them. Context encoders hide about a quarter."""
-    square: int = 4
+    square: Width = 4
     """Side in pixels of the squares that are hidden from a backbone that is no ViT."""
-    regions: int = 2
+    regions: OptionalWidth = 2
     """Parts per side of the image whose means of a ViT's tokens make up the vector, side by side; with 1 it is the mean
     of all, as in the paper. No loss asks a single mean to tell what is where."""
-    decoder_width: int = 64
+    decoder_width: Width = 64
     """Features of the decoder: of a token, or of a pixel at half the resolution."""
-    decoder_blocks: int = 2
+    decoder_blocks: OptionalDepth = 2
     """Blocks of the decoder."""
     training: TrainConfig = field(default_factory=TrainConfig)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from genzoo.core.bounds import Many
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import Batch, DataSpec
@@ -55,7 +56,7 @@ class SwAVConfig(EncoderConfig):
     """Large views, which give targets, and small ones; an `Augmentation` gives two large views and no small ones."""
     objective: CrossViewLoss = field(default_factory=CrossViewLoss)
     """How crops predict each other's assignment."""
-    prototypes: int = 128
+    prototypes: Many = 128
     """At most about the batch (and the queue): each shall get an equal share of it."""
     queue: int = 0
     """Former embeddings that take part in the assignment; for batches smaller than the number of prototypes."""
@@ -132,7 +133,7 @@ class DINOConfig(EncoderConfig):
     """Large views, which the teacher sees, and small ones; an `Augmentation` gives two large views and no small."""
     objective: CrossViewLoss = field(default_factory=lambda: CrossViewLoss(Centering()))
     """How crops predict the teacher's scores."""
-    prototypes: int = 256
+    prototypes: Many = 256
     """Numbers of a score."""
     momentum: float = 0.99
     """The teacher's at the start of a run; it rises to 1."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genzoo.core.bounds import Width
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import Batch, DataSpec
@@ -109,9 +110,9 @@ class JigsawConfig(EncoderConfig):
     """Images, and tiles, to representations."""
     projection: ProjectionConfig = field(default_factory=lambda: ProjectionConfig(hidden=256, out=64))
     """Of each tile's representation; `hidden` is the width of the head as well."""
-    grid: int = 3
+    grid: Width = 3
     """Tiles per side, 2 or 3."""
-    permutations: int = 64
+    permutations: Width = 64
     """How many there are to tell apart, at most: (grid^2)! exist."""
     normalised: bool = True
     """Whether every tile gets mean 0 and standard deviation 1/2, so that shading does not tell its place."""

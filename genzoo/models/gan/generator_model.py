@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from genzoo.core.bounds import OptionalWidth
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError, NoLikelihood
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
@@ -41,7 +42,7 @@ MOST_LATENTS = 64
 class GANConfig(ModelConfig):
     """Two networks, a loss and its penalties."""
 
-    latent_dim: int | None = None
+    latent_dim: OptionalWidth | None = None
     """Numbers in z; None: 64, or as many as an image has where it has fewer."""
     networks: GANNetworks = field(default_factory=ConvGANNetworks)
     """Both players' networks."""

@@ -18,6 +18,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from genzoo.core.bounds import BelowOne, OptionalDepth, OptionalWidth, Width
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
@@ -53,27 +54,27 @@ class HVAEConfig(ModelConfig):
     Small images use the last entries only, so that no map is smaller than 2x2 but of the smallest images.
     """
 
-    top: int = 32
+    top: Width = 32
     """Numbers in the latent vector above the groups."""
-    prior_components: int = 128
+    prior_components: OptionalWidth = 128
     """Gaussians in the vector's learned prior; 0: one normal, which follows the condition if there is one."""
-    channels: tuple[int, ...] = (32, 64, 96)
+    channels: tuple[Width, ...] = (32, 64, 96)
     """Channels."""
-    latent_channels: tuple[int, ...] = (2, 4, 8)
+    latent_channels: tuple[Width, ...] = (2, 4, 8)
     """Channels of latents in each group."""
-    groups: tuple[int, ...] = (1, 2, 2)
+    groups: tuple[OptionalDepth, ...] = (1, 2, 2)
     """Groups of latents."""
-    blocks: int = 1
+    blocks: OptionalDepth = 1
     """Residual blocks per resolution of the encoder."""
-    head: int = 24
+    head: Width = 24
     """Channels at the image's own resolution, before its parameters."""
     residual_posterior: bool = True
     """Posteriors relative to their priors (NVAE)."""
-    dropout: float = 0.0
+    dropout: BelowOne = 0.0
     """Dropout inside the residual blocks."""
     output: str = "auto"
     """auto (follows the levels), bernoulli, categorical, logistics or gaussian."""
-    components: int = 10
+    components: Width = 10
     """Components of the logistic mixture."""
     kl: KLWeighting = field(default_factory=Balanced)
     """How the groups' KL is weighted in training."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genzoo.core.bounds import BelowOne, OptionalDepth, OptionalWidth, Positive, Share, Width
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
@@ -46,28 +47,28 @@ from genzoo.objectives.pixels import DiscretisedGaussian, OutputDistribution, as
 class VAEConfig(ModelConfig):
     """Convolutional VAE: residual blocks at half, quarter ... of the resolution around a vector of latents."""
 
-    latent_dim: int = 40
+    latent_dim: Width = 40
     """Numbers in the latent vector."""
-    channels: tuple[int, ...] = (32, 96)
+    channels: tuple[Width, ...] = (32, 96)
     """Channels per resolution, the first at half of the image's."""
-    blocks: int = 2
+    blocks: OptionalDepth = 2
     """Residual blocks per resolution, in the encoder and again in the decoder."""
-    dropout: float = 0.0
+    dropout: BelowOne = 0.0
     """Dropout inside the residual blocks."""
-    prior_components: int = 128
+    prior_components: OptionalWidth = 128
     """Gaussians in the learned prior; 0: a normal prior, which follows the condition if there is one."""
-    pseudo_inputs: int = 0
+    pseudo_inputs: OptionalWidth = 0
     """Above 0 a VampPrior of so many components takes the mixture's place."""
     output: str = "auto"
     """auto (follows the levels), bernoulli, categorical, logistics, gaussian, sigma (Gaussian with one learned
     scale for all pixels) or mse (Gaussian of fixed scale: trains on squared errors)."""
-    components: int = 10
+    components: Width = 10
     """Components of the logistic mixture."""
-    mse_scale: float = 0.1
+    mse_scale: Positive = 0.1
     """Standard deviation of output mse, where the range of an image is 2."""
-    importance_samples: int = 1
+    importance_samples: Width = 1
     """Latents per image at the end of training; from 2 on the objective there is the IWAE bound."""
-    importance_from: float = 0.75
+    importance_from: Share = 0.75
     """Share of the run after which it is; before, the ELBO learns more per second."""
     kl: KLWeighting = field(default_factory=WarmUp)
     """How the KL is weighted in training."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from genzoo.core.bounds import NotNegative, Share
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
@@ -55,11 +56,11 @@ class VQGANConfig(ModelConfig):
     """What both minimise; pairs are an image and its own reconstruction."""
     penalties: tuple[Lazy, ...] = (Lazy(R1(1.0), every=4), Lazy(R2(1.0), every=4))
     """Penalties on the discriminator's gradient."""
-    adversarial_weight: float = 0.2
+    adversarial_weight: NotNegative = 0.2
     """Size of the adversarial gradient at the decoder's last layer, as a share of the reconstruction's."""
-    adversarial_start: float = 0.25
+    adversarial_start: Share = 0.25
     """Share of the training after which the discriminator joins in."""
-    feature_weight: float = 0.1
+    feature_weight: NotNegative = 0.1
     """Nats per sub-pixel that a feature distance of 1 is worth; features are the discriminator's if none are given."""
     training: TrainConfig = field(default_factory=TrainConfig)
 

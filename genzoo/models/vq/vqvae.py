@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genzoo.core.bounds import OptionalDepth, OptionalMany, Width
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
@@ -41,16 +42,16 @@ PRIOR_DECAY = 0.99
 class VQVAEConfig(ModelConfig):
     """Convolutional encoder and decoder around a quantiser."""
 
-    channels: tuple[int, ...] = (64, 128)
+    channels: tuple[Width, ...] = (64, 128)
     """Channels per resolution, each half the one before; small images use the last ones only."""
-    blocks: int = 2
+    blocks: OptionalDepth = 2
     """Residual blocks per resolution, in the encoder and again in the decoder."""
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
     output: str = "auto"
     """auto (follows the levels), bernoulli, categorical or logistics."""
-    components: int = 5
+    components: Width = 5
     """Components of the logistic mixture."""
-    neighbours: int = 15
+    neighbours: OptionalMany = 15
     """Codes beside the encoder's own that `log_likelihood` sums over."""
     training: TrainConfig = field(default_factory=TrainConfig)
 

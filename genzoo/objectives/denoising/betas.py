@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from genzoo.core.bounds import Many, NotNegative, Share
 from genzoo.core.config import Configurable
 
 
@@ -26,11 +27,11 @@ class Betas(Configurable, ABC):
 class LinearBetas(Betas):
     """Equally spaced (Ho et al. 2020, section 4; "linear" in diffusers)."""
 
-    steps: int = 1000
+    steps: Many = 1000
     """T."""
-    start: float = 1e-4
+    start: Share = 1e-4
     """beta_0."""
-    end: float = 0.02
+    end: Share = 0.02
     """beta_{T-1}."""
 
     @override
@@ -45,11 +46,11 @@ class CosineBetas(Betas):
     Nichol & Dhariwal 2021, equation 17 and the clip below it.
     """
 
-    steps: int = 1000
+    steps: Many = 1000
     """T."""
-    offset: float = 0.008
+    offset: NotNegative = 0.008
     """s."""
-    largest: float = 0.999
+    largest: Share = 0.999
     """Where betas are clipped."""
 
     @override

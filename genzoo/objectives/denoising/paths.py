@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from genzoo.core.bounds import Positive
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
 from genzoo.objectives.denoising.betas import Betas, LinearBetas
@@ -350,7 +351,7 @@ class VelocityTarget(Target):
 class EDMTarget(Target):
     """F of x = c_skip x_t + c_out F (Karras et al. 2022, equation 7, there with alpha = 1); F has variance 1."""
 
-    sigma_data: float = 0.5
+    sigma_data: Positive = 0.5
     """Standard deviation of the data."""
 
     def coefficients(self, path: Coefficients) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self, override
 
+from genzoo.core.bounds import Many, Share
 from genzoo.core.errors import GenzooError
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import DataSpec
@@ -63,11 +64,11 @@ class DiffusionBound:
 class BoundProtocol(Protocol):
     """`diffusion_bound`, as a model is asked for it."""
 
-    t_min: float = 1e-4
+    t_min: Share = 1e-4
     """Time of the last latent, which the decoder rounds."""
-    steps: int | None = None
+    steps: Many | None = None
     """T; None: continuous time."""
-    times: int | None = 16
+    times: Many | None = 16
     """Network evaluations per image; None: every step once."""
 
     @property

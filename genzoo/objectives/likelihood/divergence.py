@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genzoo.core.bounds import Many, OptionalMany
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
 
@@ -65,9 +66,9 @@ class Hutchinson(Divergence):
 class ExactIfSmall(Divergence):
     """Exact for data of few dimensions, Hutchinson's estimator for all others."""
 
-    most_dims: int = 16
+    most_dims: OptionalMany = 16
     """Up to so many dimensions it is exact; each costs a backward pass."""
-    probes: int = 1
+    probes: Many = 1
     """Random directions for each image beyond."""
 
     exact = False

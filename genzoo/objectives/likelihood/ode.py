@@ -25,6 +25,7 @@ import torchdiffeq
 from torch import Tensor
 from typing_extensions import Self, override
 
+from genzoo.core.bounds import Many, NotNegative, Positive
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood, bits_per_dim
@@ -60,9 +61,9 @@ class Solver(Configurable, ABC):
 class DormandPrince(Solver):
     """Dormand-Prince 5(4) with adaptive steps, which all images of a batch share."""
 
-    tolerance: float = 1e-5
+    tolerance: Positive = 1e-5
     """Absolute and relative tolerance, of pixels and of nats."""
-    most_steps: int = 10_000
+    most_steps: Many = 10_000
     """Steps, rejected ones included, after which it gives up."""
 
     def solve(self, of: Field, state: State, start: float, end: float) -> State:
@@ -91,7 +92,7 @@ class DormandPrince(Solver):
 class RungeKutta4(Solver):
     """Fourth order with a fixed number of equal steps: images do not affect each other."""
 
-    steps: int = 64
+    steps: Many = 64
     """Steps of four evaluations each."""
 
     def __post_init__(self) -> None:
@@ -198,11 +199,11 @@ class OdeProtocol(Protocol):
     solver: Solver = field(default_factory=DormandPrince)
     divergence: Divergence = field(default_factory=Hutchinson)
     dequantisation: Dequantisation = field(default_factory=UniformDequantisation)
-    draws: int = 1
+    draws: Many = 1
     """K: dequantised images, each with fresh probes, for every image."""
     importance_weighted: bool = False
     """log of the mean weight (Hoogeboom et al. 2020) in place of the mean of its log."""
-    gate_bits: float = 0.01
+    gate_bits: NotNegative = 0.01
     """Difference from the finer solution, in bits/dim, above which there is no answer."""
 
     def __post_init__(self) -> None:

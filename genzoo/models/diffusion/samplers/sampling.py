@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from genzoo.core.bounds import Many
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
 from genzoo.models.diffusion.samplers.base_sampler import Sampler
@@ -18,7 +19,7 @@ class Sampling(Configurable):
     """The solver."""
     grid: TimeGrid = field(default_factory=LogisticGrid)
     """Where it stops on its way."""
-    steps: int = 30
+    steps: Many = 30
     """Steps of the grid."""
     guidance: float = 1.0
     """Classifier-free guidance scale; 1 turns guidance off."""

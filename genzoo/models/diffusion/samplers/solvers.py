@@ -21,6 +21,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 from typing_extensions import override
 
+from genzoo.core.bounds import Positive, Share
 from genzoo.core.errors import GenzooError
 from genzoo.models.diffusion.samplers.base_sampler import (
     Sampler,
@@ -252,9 +253,9 @@ class Dopri5(Sampler):
     and a DDIM step joins them.
     """
 
-    rtol: float = 1e-5
-    atol: float = 1e-5
-    edge: float = 1e-3
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
+    edge: Share = 1e-3
     """sigma / alpha where the last step to (or the first step from) the data starts (or ends)."""
 
     def run(

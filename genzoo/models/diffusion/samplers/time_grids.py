@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from genzoo.core.bounds import Positive
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
 from genzoo.models.diffusion.samplers.base_sampler import CLEAN
@@ -55,11 +56,11 @@ class UniformGrid(TimeGrid):
 class KarrasGrid(TimeGrid):
     """Even in (sigma / alpha)^(1 / rho) (Karras et al. 2022, equation 5)."""
 
-    rho: float = 7.0
+    rho: Positive = 7.0
     """The larger, the shorter the steps near the data."""
-    sigma_min: float = 0.004
+    sigma_min: Positive = 0.004
     """sigma / alpha before a last step to no noise: half a grey level of 256 where the range of an image is 2."""
-    sigma_max: float = 80.0
+    sigma_max: Positive = 80.0
     """sigma / alpha beyond which there is nothing to see."""
     start: float = 1.0
     last: float | None = None
@@ -76,10 +77,10 @@ class KarrasGrid(TimeGrid):
 class LogSNRGrid(TimeGrid):
     """Even in log(alpha / sigma) (Lu et al. 2022)."""
 
-    sigma_min: float | None = None
+    sigma_min: Positive | None = None
     """sigma / alpha before a last step to no noise. None: `COARSEST` / n, so that few steps are not spent on noise that
     one can remove at once, and half a grey level of 256 (where the range of an image is 2) for many."""
-    sigma_max: float = 40.0
+    sigma_max: Positive = 40.0
     """sigma / alpha beyond which there is nothing to see."""
     start: float = 1.0
     last: float | None = None
@@ -107,7 +108,7 @@ class LogisticGrid(TimeGrid):
 
     mean: float = 0.5
     """log(sigma / alpha) where the steps are shortest."""
-    scale: float = 1.1
+    scale: Positive = 1.1
     """The larger, the more steps at both ends."""
     start: float = 1.0
     last: float | None = None
