@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from genzoo.core.errors import GenzooError
+from genzoo.data.identity import images_digest
 from genzoo.data.image_data import ImageData, conditional_spec, permutation, protocol
 from genzoo.data.split import LazyImages, Split, TensorSplit, as_split
 
 TEST_SHARE, VAL_SHARE = 0.1, 0.1
 """Of a set that comes in one piece."""
 PARTS = ("train", "val", "test")
-HASHED = 1000  # images, evenly spaced, whose content names a test set
+HASHED = 1000  # images, evenly spaced, whose content named a test set in former versions
 
 
 def from_images(name: str, content: Any, cond: str | None = None) -> ImageData:
@@ -42,7 +43,8 @@ def from_images(name: str, content: Any, cond: str | None = None) -> ImageData:
     classes = 0 if labels is None or labels.ndim != 1 else 1 + max(_largest(split) for split in splits)
     shape = tuple(train.images.shape[1:])
     spec = conditional_spec(name, shape, None if real else 256, cond, classes)
-    about = protocol(name, splits, f"{name}/test@images={_digest(test)}")
+    about = protocol(name, splits, f"{name}/test@images={images_digest(test)}")
+    about["former_test_id"] = f"{name}/test@images={_former_digest(test)}"
     return ImageData(name, train, val, test, spec, about)
 
 
@@ -85,8 +87,8 @@ def _largest(split: Split) -> int:
     return -1 if split.labels is None or not len(split.labels) else int(split.labels.max())
 
 
-def _digest(split: Split) -> str:
-    """Of the images' content, so that only figures of the same images are compared."""
+def _former_digest(split: Split) -> str:
+    """What former versions called a test set by: of the content of some of the images."""
     images = split.images
     if isinstance(images, LazyImages) or len(images) > HASHED:
         images = images[torch.linspace(0, len(split) - 1, min(len(split), HASHED)).long()]

@@ -10,6 +10,7 @@ An image may have several captions: training draws one of them anew each time.
 """
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,11 +21,19 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
+from genzoo.core.regular_files import read_regular
+from genzoo.core.showable import showable
 from genzoo.core.spec import Batch
 from genzoo.core.text import TEXT_LENGTH, byte_codes
-from genzoo.data.image_data import ImageData
+from genzoo.data.folder import CAPTION_FILES
+from genzoo.data.identity import digest_of_parts
+from genzoo.data.image_data import ImageData, with_remarks
+from genzoo.data.listing import told
 from genzoo.data.sources import DIGIT_NAMES, class_names_of
 from genzoo.data.split import FolderSplit, LazyImages, Split
+
+MOST_BYTES = 2**30
+"""Of a file with captions."""
 
 TEMPLATES = (
     "{}",
@@ -37,9 +46,6 @@ TEMPLATES = (
 )
 """How a class is talked about; `{}` stands for its name. (Radford et al. 2021, "CLIP", section 3.1.4.)"""
 
-CAPTION_FILES = ("captions.jsonl", "captions.csv")
-"""Where a folder's captions are looked for."""
-
 
 def class_names(data: ImageData) -> tuple[str, ...]:
     """The names of the classes of `data`: the known ones, or the names of a folder's sub-folders (`_` as a blank).
@@ -48,7 +54,7 @@ def class_names(data: ImageData) -> tuple[str, ...]:
     """
     if known := class_names_of(data.name):
         return known
-    folders = data.protocol.get("classes", ())
+    folders = data.class_names
     if not folders:
         raise GenzooError(
             f"{data.name} has no classes with names: give images in class folders, or captions ({CAPTION_FILES[0]})"
@@ -128,11 +134,15 @@ def captioned(data: ImageData, file: str | Path | None = None, length: int = TEX
     root = Path(path).expanduser()
     source = Path(file).expanduser() if file is not None else _caption_file(root)
     texts = read_captions(source)
+    named = [(name, data.split(name), _files_of(data.split(name), root)) for name in ("train", "val", "test")]
     splits = {
-        name: CaptionedSplit(split, _captions_of(split, root, texts, source.name), length)
-        for name, split in (("train", data.train), ("val", data.val), ("test", data.test))
+        name: CaptionedSplit(split, _captions_of(files, texts, source.name), length)
+        for name, split, files in named
     }
-    return replace(data, **splits, protocol={**data.protocol, "captions": source.name})
+    used = {file for _, _, files in named for file in files}
+    digest = digest_of_parts(part for file in sorted(used) for part in (file, *texts[file]))
+    about = {**data.protocol, "captions": source.name, "captions_content": digest}
+    return with_remarks(replace(data, **splits, protocol=about), _unused(texts, used, root, source.name))
 
 
 def has_captions(data: ImageData) -> bool:
@@ -144,7 +154,8 @@ def has_captions(data: ImageData) -> bool:
 def read_captions(file: Path) -> dict[str, list[str]]:
     """Image file (as written, with `/`) to its captions, from a `.jsonl` or `.csv` file.
 
-    Raises `GenzooError` with the line that is wrong.
+    A comma in a text needs no quotes where the text is the last of two columns. Raises `GenzooError` with the line that
+    is wrong.
     """
     if not file.exists():
         raise GenzooError(f"there is no file {file}: captions are read from a .jsonl or .csv file")
@@ -162,17 +173,35 @@ def read_captions(file: Path) -> dict[str, list[str]]:
 def _rows(file: Path) -> Iterator[tuple[int, Any]]:
     """Lines from 1 on, with what they hold."""
     try:
-        with open(file, encoding="utf-8-sig", newline="") as lines:
-            if file.suffix == ".csv":
-                reader = csv.DictReader(lines)
-                for row in reader:
-                    yield reader.line_num, row
-                return
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield number, json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
+        lines = io.StringIO(read_regular(file, MOST_BYTES).decode("utf-8-sig"), newline="")
+        if file.suffix == ".csv":
+            yield from _csv_rows(file, lines)
+            return
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, json.loads(line)
+    except (ValueError, RecursionError, csv.Error) as error:
         raise GenzooError(f"{file.name} cannot be read: {error}") from error
+
+
+def _csv_rows(file: Path, lines: io.StringIO) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows under a header. Of the two columns file and text the text takes the rest of its line, commas and all.
+
+    With more columns nobody knows which one a comma belongs to: raises `GenzooError` for a row with too many fields.
+    """
+    reader = csv.reader(lines)
+    header = next(reader, [])
+    for row in reader:
+        if not row:
+            continue
+        if len(row) > len(header):
+            if header != ["file", "text"]:
+                raise GenzooError(
+                    f"{file.name}, line {reader.line_num}: has {len(row)} fields where the header has {len(header)}: "
+                    "put a text with commas into double quotes"
+                )
+            row = [row[0], ",".join(row[1:])]
+        yield reader.line_num, dict(zip(header, row, strict=False))
 
 
 def _caption_file(root: Path) -> Path:
@@ -182,13 +211,25 @@ def _caption_file(root: Path) -> Path:
     raise GenzooError(f"{root} holds no captions: put {' or '.join(CAPTION_FILES)} there")
 
 
-def _captions_of(split: Split, root: Path, texts: dict[str, list[str]], source: str) -> list[list[str]]:
-    """The captions of each image of a folder's split."""
+def _files_of(split: Split, root: Path) -> list[str]:
+    """The files of a folder's split as captions name them."""
     assert isinstance(split, FolderSplit)
-    files = [path.relative_to(root).as_posix() for path in split.paths]
+    return [path.relative_to(root).as_posix() for path in split.paths]
+
+
+def _unused(texts: dict[str, list[str]], used: set[str], root: Path, source: str) -> list[str]:
+    """A remark on captions that belong to no picture that was read."""
+    unused = [file for file in texts if file not in used]
+    if not unused:
+        return []
+    return [f"{len(unused)} captions in {source} name no picture that was read: {told(unused)}"]
+
+
+def _captions_of(files: Sequence[str], texts: dict[str, list[str]], source: str) -> list[list[str]]:
+    """The captions of each image of a folder's split."""
     missing = [file for file in files if file not in texts]
     if missing:
         raise GenzooError(
-            f"{len(missing)} images have no caption in {source}, such as {missing[0]}: add a line for each"
+            f"{len(missing)} images have no caption in {source}, such as {showable(missing[0])}: add a line for each"
         )
     return [texts[file] for file in files]

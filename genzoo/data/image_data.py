@@ -1,7 +1,7 @@
 """What a source gives: three splits, what a model must know of them, and the protocol behind them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
+from genzoo.data.identity import content_of
 from genzoo.data.split import Split
 from genzoo.data.toy import Density
 
@@ -22,7 +23,8 @@ class ImageData:
     """A data set as `load_data` gives it.
 
     `protocol` is JSON-able and travels into every report: the name, seeds, the splits' sizes, and under
-    "test_id" what the test set is, so that only figures of one test set are compared. `truth` is the density
+    "test_id" what the test set is, so that only figures of one test set are compared; under "content" digests of
+    the splits' images, by which data are known wherever they lie (`genzoo.data.identity`). `truth` is the density
     behind analytic data, None elsewhere.
     """
 
@@ -38,6 +40,16 @@ class ImageData:
         """The split called train, val or test."""
         return {"train": self.train, "val": self.val, "test": self.test}[name]
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was passed over, guessed or doubtful when the data were read, a line each."""
+        return tuple(self.protocol.get("remarks", ()))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes in the order of their numbers, fit to be shown; () where they have none."""
+        return tuple(map(str, self.protocol.get("classes", ())))
+
     def log_prob(self, images: Tensor) -> Tensor:
         """The true log-probability of `images` `[n, *shape]` in nats, float64 `[n]`.
 
@@ -51,9 +63,17 @@ class ImageData:
 def protocol(
     name: str, splits: tuple[Split, Split, Split], test_id: str, more: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The protocol of `(train, val, test)`; `more` is what a source adds to it."""
+    """The protocol of `(train, val, test)`; `more` is what a source adds to it, or says better."""
     sizes = dict(zip(("train", "val", "test"), map(len, splits), strict=True))
-    return {"name": name, "test_id": test_id, "split_seed": SPLIT_SEED, "sizes": sizes, **(more or {})}
+    content = {} if "content" in (more or {}) else {"content": content_of(splits)}
+    return {
+        "name": name, "test_id": test_id, "split_seed": SPLIT_SEED, "sizes": sizes, **content, **(more or {})
+    }  # fmt: skip
+
+
+def with_remarks(data: ImageData, remarks: Sequence[str]) -> ImageData:
+    """`data` with further remarks."""
+    return replace(data, protocol={**data.protocol, "remarks": [*data.remarks, *remarks]})
 
 
 def conditional_spec(

@@ -24,9 +24,12 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from genzoo.core.errors import GenzooError
+from genzoo.core.regular_files import sha256_of
 from genzoo.core.spec import Batch, DataSpec
+from genzoo.data.identity import SPLITS, digest_of_parts, extended
 from genzoo.data.image_data import ImageData
-from genzoo.data.pictures import ImageReader, image_files, parallel, read_header
+from genzoo.data.listing import list_pictures
+from genzoo.data.pictures import ImageReader, parallel, read_header, suffixes
 from genzoo.data.split import FolderSplit, LazyImages, Split
 
 LUMA = (0.299, 0.587, 0.114)
@@ -178,6 +181,7 @@ class Stored:
     """Inputs that are images of their own, uint8 `[n, c', h, w]` of 256 levels, in the order of the split."""
 
     images: Tensor | LazyImages
+    files: tuple[Path, ...] = ()
 
     def __call__(self, images: Tensor, indices: Tensor) -> Tensor:
         """`[n, c', h, w]`, read from disk where they stream."""
@@ -228,7 +232,7 @@ def paired(data: ImageData, cond: str) -> ImageData:
     The protocol tells under "input" what the inputs are. Raises `GenzooError` for an unknown name, for data that are no
     images of discrete levels, and where inputs are missing.
     """
-    levels = data.spec.levels
+    levels, content = data.spec.levels, None
     kind, _, rest = cond.partition(":")
     if cond not in CORRUPTIONS and not (kind == "folder" and rest):
         raise GenzooError(
@@ -243,10 +247,19 @@ def paired(data: ImageData, cond: str) -> ImageData:
         recipe = CORRUPTIONS[cond].recipe
     else:
         inputs, recipe = _from_folder(data, rest), "image of the same name, resized as the images"
+        content = {
+            part: digest_of_parts([str(of_part.images.shape), *map(sha256_of, of_part.files)])
+            for part, of_part in zip(SPLITS, inputs, strict=True)
+        }
     splits = [PairedSplit(part, of_part) for part, of_part in zip(parts, inputs, strict=True)]
     spec = _paired_spec(data.spec, splits[0])
     channels = spec.cond_size // (spec.shape[1] * spec.shape[2])
-    about = {"cond": cond, "recipe": recipe, "channels": channels}
+    about = {
+        "cond": cond,
+        "recipe": recipe,
+        "channels": channels,
+        **({"content": content} if content else {}),
+    }
     protocol = _paired_protocol(data.protocol, about)
     return replace(data, train=splits[0], val=splits[1], test=splits[2], spec=spec, protocol=protocol)
 
@@ -259,15 +272,15 @@ def _paired_spec(spec: DataSpec, split: PairedSplit) -> DataSpec:
 
 def _paired_protocol(protocol: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
     """P(image | input) is another quantity than P(image): the test set's id says so."""
-    test = protocol["test_id"]
-    return {
-        **protocol,
-        "test_id": f"{test}{',' if '@' in test else '@'}input={about['cond']}",
-        "input": dict(about),
-    }
+    known = about["content"]["test"] if "content" in about else None
+    named = about["cond"] if known is None else f"folder:{known}"
+    found = {**protocol, "test_id": extended(protocol["test_id"], f"input={named}"), "input": dict(about)}
+    if "former_test_id" in protocol:
+        found["former_test_id"] = extended(protocol["former_test_id"], f"input={about['cond']}")
+    return found
 
 
-def _from_folder(data: ImageData, path: str) -> list[Inputs]:
+def _from_folder(data: ImageData, path: str) -> "list[Stored]":
     """Those of every split: the image in the folder `path` with the same relative path, whatever its suffix."""
     parts = (data.train, data.val, data.test)
     kind, _, targets = data.name.partition(":")
@@ -284,7 +297,10 @@ def _from_folder(data: ImageData, path: str) -> list[Inputs]:
     readers = [ImageReader(tuple(of_part), shape, resize=True) for of_part in files]
     in_memory = isinstance(data.train.images, Tensor)
     lazy = [LazyImages(reader.read, (len(reader.files), *shape)) for reader in readers]
-    return [Stored(images[:] if in_memory else images) for images in lazy]
+    return [
+        Stored(images[:] if in_memory else images, tuple(of_part))
+        for images, of_part in zip(lazy, files, strict=True)
+    ]
 
 
 def _by_stem(root: Path) -> dict[str, Path]:
@@ -292,7 +308,7 @@ def _by_stem(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         raise GenzooError(f"there is no folder {root} of inputs: check the path after --cond folder:")
     found: dict[str, Path] = {}
-    for file in sorted(image_files(root)):
+    for file in list_pictures(root, suffixes()).files:
         stem = _stem(file)
         if stem in found:
             raise GenzooError(

@@ -1,14 +1,14 @@
 """Image files of any kind to uint8 tensors, decoded when asked for.
 
-PNG, JPEG, WebP, BMP and the first frame of GIF, of any Pillow mode. Only the header is read to learn a
-file's size and whether it is grey; pixels are decoded by a small pool of threads.
+PNG, JPEG, WebP, BMP, PPM, the first picture of GIF and TIFF, and AVIF where Pillow has it, of any mode but floats.
+Only the header is read to learn a file's size and whether it is grey; pixels are decoded by a small pool of threads.
 """
 
-import struct
-import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, final
 
@@ -17,21 +17,31 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
+from genzoo.core.picture_files import BadPicture, open_picture
+from genzoo.core.regular_files import UnreadableFile
+from genzoo.core.showable import showable
 from genzoo.core.spec import DataSpec
+from genzoo.data.orientation import TURNED, orientation_of, upright
 
 if TYPE_CHECKING:
     from PIL import Image
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
-"""File names (in lower case) that count as images."""
+FORMER_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
+"""File names (in lower case) that count as images in every version of genzoo."""
+
+WHITE = 65535
+"""What is white in 16-bit pictures, unless all of a folder's have fewer bits."""
+
+MOST_PIXELS = 2**27
+"""Of a picture, width times height: more than any camera's."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+_MORE = {
+    ".apng": "PNG", ".jfif": "JPEG", ".jpe": "JPEG", ".dib": "DIB", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM",
+    ".pgm": "PPM", ".pbm": "PPM", ".pnm": "PPM", ".avif": "AVIF",
+}  # fmt: skip
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"})
 _SIXTEEN_BIT = frozenset({"I", "I;16", "I;16B", "I;16L"})
-_ROTATED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
-_ORIENTATION = 0x0112
-# All that Pillow's decoders are known to raise on damaged files; its size guard is added in `_open_errors`.
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 _POOL = 4
 _STRIDE = 1024  # files handed to the pool at a time: an error does not wait for a whole large folder
 
@@ -44,21 +54,30 @@ class BadImage(GenzooError):
 
 
 class Header(NamedTuple):
-    """What a file says of itself: width and height in pixels once turned upright, and whether it is grey."""
+    """What a file says of itself: width and height in pixels once turned upright, and whether it is grey.
+
+    `deep` pictures have 16 bits, of `cut` ones Pillow hands out the upper eight alone (in colour or with transparency).
+    """
 
     width: int
     height: int
     grey: bool
+    deep: bool = False
+    cut: bool = False
 
 
 @final
 @dataclass(frozen=True)
 class ImageReader:
-    """Decodes `files` to uint8 `[c, h, w]`, c = 1 or 3; with `resize` to the middle square, h x w."""
+    """Decodes `files` to uint8 `[c, h, w]`, c = 1 or 3; with `resize` to the middle square, h x w.
+
+    `white` is the value of 16-bit pictures that becomes 255.
+    """
 
     files: tuple[Path, ...]
     shape: tuple[int, int, int]
     resize: bool
+    white: int = WHITE
 
     def read(self, indices: Tensor) -> Tensor:
         """Files number `indices` `[m]`, decoded: uint8 `[m, c, h, w]`. Raises `BadImage`."""
@@ -76,42 +95,47 @@ class ImageReader:
         from PIL import Image, ImageOps
 
         channels, height, width = self.shape
-        try:
-            with Image.open(file, formats=_FORMATS) as image:
-                flat = _flat(ImageOps.exif_transpose(image), "L" if channels == 1 else "RGB")
+        with _opened(file) as image:
+            flat = _flat(upright(image), "L" if channels == 1 else "RGB", self.white)
             if self.resize:
                 flat = ImageOps.fit(flat, (width, height), method=Image.Resampling.BICUBIC)
-        except _open_errors() as error:
-            raise _bad(file, error) from error
         if flat.size != (width, height):
             found = f"it is {flat.width}x{flat.height} and not {width}x{height}"
-            raise BadImage(f"cannot use image {file}: {found}; pass --image-size, or --skip-bad-images")
+            raise BadImage(
+                f"cannot use image {showable(file)}: {found}; pass --image-size, or --skip-bad-images"
+            )
         pixels = np.asarray(flat)
         return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def read_picture(file: Path, spec: DataSpec) -> Tensor:
+def suffixes() -> frozenset[str]:
+    """File names (in lower case) that count as images: what Pillow reads here without starting another program."""
+    return FORMER_SUFFIXES | {suffix for suffix in _MORE if suffix != ".avif" or _has_avif()}
+
+
+def read_picture(file: Path, spec: DataSpec, white: int = WHITE) -> Tensor:
     """One file as an image of `spec`, uint8 `[c, h, w]` in its levels, cropped and resized. Raises `BadImage`."""
     channels, height, width = spec.shape
-    pixels = ImageReader((Path(file),), (channels, height, width), resize=True).decode(Path(file))
+    reader = ImageReader((Path(file),), (channels, height, width), resize=True, white=white)
     levels = spec.levels or 256
-    return torch.from_numpy(pixels.astype(np.float64) * ((levels - 1) / 255)).round().to(torch.uint8)
+    pixels = reader.decode(Path(file)).astype(np.float64)
+    return torch.from_numpy(pixels * ((levels - 1) / 255)).round().to(torch.uint8)
 
 
 def read_header(file: Path) -> Header:
     """The header of one file, without decoding its pixels. Raises `BadImage`."""
-    from PIL import Image
+    with _opened(file) as image:
+        width, height = image.size
+        grey = image.mode in _GREY_MODES or (image.mode in ("P", "PA") and _grey_palette(image))
+        if orientation_of(image) in TURNED:
+            width, height = height, width
+        return Header(width, height, grey, image.mode in _SIXTEEN_BIT, _is_cut(image))
 
-    try:
-        with Image.open(file, formats=_FORMATS) as image:
-            width, height = image.size
-            # PNG keeps EXIF in `info` if it stands before the pixels; asking for it otherwise decodes them all.
-            known = image.format != "PNG" or "exif" in image.info
-            turned = known and image.getexif().get(_ORIENTATION) in _ROTATED
-            grey = image.mode in _GREY_MODES or (image.mode in ("P", "PA") and _grey_palette(image))
-    except _open_errors() as error:
-        raise _bad(file, error) from error
-    return Header(height, width, grey) if turned else Header(width, height, grey)
+
+def read_maximum(file: Path) -> int:
+    """The largest value of a picture as Pillow hands it out. Raises `BadImage`."""
+    with _opened(file) as image:
+        return int(np.asarray(image).max())
 
 
 def unless_bad(function: Callable[[Path], Result], files: Sequence[Path]) -> list[Result | None]:
@@ -140,31 +164,34 @@ def parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[
     return results
 
 
-def image_files(folder: Path) -> Iterable[Path]:
-    """Image files below `folder`, relative to it and in order; hidden ones and other kinds are passed over."""
-    seen: set[Path] = set()
-    waiting = [folder]
-    while waiting:
-        here = waiting.pop()
-        if here.resolve() in seen:  # a link that leads back up
-            continue
-        seen.add(here.resolve())
-        for entry in here.iterdir():
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                waiting.append(entry)
-            elif entry.suffix.lower() in SUFFIXES:
-                yield entry.relative_to(folder)
+@cache
+def _has_avif() -> bool:
+    from PIL import features
+
+    return bool(features.check("avif"))
 
 
-def _flat(image: "Image.Image", mode: str) -> "Image.Image":
+@contextmanager
+def _opened(file: Path) -> "Iterator[Image.Image]":
+    """The picture in a file, whose errors, of whatever kind, are `BadImage`."""
+    more = _MORE.get(file.suffix.lower())
+    formats = _FORMATS if more is None or more in _FORMATS else (*_FORMATS, more)
+    try:
+        with open_picture(file, formats, most_pixels=MOST_PIXELS) as image:
+            yield image
+    except (BadPicture, UnreadableFile) as error:
+        raise _bad(file, error) from error
+
+
+def _flat(image: "Image.Image", mode: str, white: int = WHITE) -> "Image.Image":
     """An upright image in `mode` L or RGB: 16 bits scaled to 8, transparent parts laid on white."""
     from PIL import Image
 
     if image.mode in _SIXTEEN_BIT:
-        deep = np.asarray(image).astype(np.float64).clip(0, 65535)
-        return Image.fromarray((deep / 257).round().astype(np.uint8)).convert(mode)
+        deep = np.asarray(image).astype(np.float64).clip(0, white)
+        return Image.fromarray((deep * (255 / white)).round().astype(np.uint8)).convert(mode)
+    if image.mode == "F":
+        raise ValueError("its values are floats, whose range nobody knows: save it with 8 or 16 bits")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -183,16 +210,17 @@ def _grey_palette(image: "Image.Image") -> bool:
     return bool((colours[:, :1] == colours[:, :3]).all())
 
 
-def _open_errors() -> tuple[type[Exception], ...]:
-    from PIL import Image
+def _is_cut(image: "Image.Image") -> bool:
+    """Whether a picture of more than one channel has 16 bits, of which Pillow hands out the upper eight."""
+    return image.mode in ("RGB", "RGBA", "LA") and any("16" in str(tile[3]) for tile in image.tile)
 
-    return (*_DECODE_ERRORS, Image.DecompressionBombError)
 
-
-def _bad(file: Path, error: Exception) -> BadImage:
+def _bad(file: Path, error: BadPicture | UnreadableFile) -> BadImage:
     from PIL import UnidentifiedImageError
 
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if isinstance(error, UnidentifiedImageError):
+    reason = error.reason
+    if isinstance(error.__cause__, UnidentifiedImageError):
         reason = "not an image, or damaged"
-    return BadImage(f"cannot read image {file} ({reason}): mend or remove it, or pass --skip-bad-images")
+    return BadImage(
+        f"cannot read image {showable(file)} ({showable(reason)}): mend or remove it, or pass --skip-bad-images"
+    )

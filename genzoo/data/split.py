@@ -154,14 +154,22 @@ class BinarisedSplit(Split):
 
 @final
 class FolderSplit(Split):
-    """Images of a folder, in memory or streaming; `paths[i]` is the file of image i."""
+    """Images of a folder, in memory or streaming; `paths[i]` is the file of image i.
+
+    `content` is a digest of the files, by which the images are known.
+    """
 
     def __init__(
-        self, images: Tensor | LazyImages, labels: Tensor | None = None, paths: Sequence[Path] = ()
+        self,
+        images: Tensor | LazyImages,
+        labels: Tensor | None = None,
+        paths: Sequence[Path] = (),
+        content: str = "",
     ) -> None:
         self._images = images
         self._labels = _checked_labels(labels, len(images))
         self.paths = tuple(paths)
+        self.content = content
 
     @property
     def images(self) -> Tensor | LazyImages:

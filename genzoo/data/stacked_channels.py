@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
+from genzoo.data.identity import extended
 from genzoo.data.image_data import ImageData, conditional_spec, protocol
 from genzoo.data.split import Split, TensorSplit
 
@@ -78,4 +79,4 @@ def _protocol(data: ImageData, name: str, splits: tuple[Split, Split, Split]) ->
         "triples_seeds": dict(STACK_SEEDS),
         "of": data.protocol,
     }
-    return protocol(name, splits, f"{test}{',' if '@' in test else '@'}{seed}", more)
+    return protocol(name, splits, extended(test, seed), more)

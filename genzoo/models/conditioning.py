@@ -20,6 +20,7 @@ from genzoo.core.errors import GenzooError
 from genzoo.core.files import write_atomically
 from genzoo.core.regular_files import sha256_of
 from genzoo.core.spec import DataSpec
+from genzoo.data.identity import images_digest
 from genzoo.data.image_data import ImageData
 from genzoo.data.split import LazyImages, Split
 from genzoo.data.vectors import VectorSplit
@@ -57,7 +58,7 @@ def encoded(data: ImageData, run: str | Path) -> ImageData:
     `GenzooError` where `run` holds no encoder, or one of other images.
     """
     encoder, run = load_encoder(run, data.spec), Path(run)
-    weights, space = sha256_of(run / WEIGHTS)[:16], space_of(encoder)
+    weights, space = encoder_hash(run), space_of(encoder)
     source = f"{weights}{space.mark}"
     splits = {
         name: VectorSplit(data.split(name), _cached_vectors(data, name, encoder, run, source))
@@ -65,10 +66,15 @@ def encoded(data: ImageData, run: str | Path) -> ImageData:
     }
     spec = DataSpec(data.spec.shape, data.spec.levels, "vector", space.width)
     about = {**data.protocol, "encoder": {"run": run.name, "weights": weights}}
-    about["test_id"] = (
-        f"{about['test_id']},encoder={source}"  # P(x | vector) is no figure to compare with P(x)
-    )
+    # P(x | vector) is no figure to compare with P(x)
+    for key in {"test_id", "former_test_id"} & about.keys():
+        about[key] = f"{about[key]},encoder={source}"
     return replace(data, **splits, spec=spec, protocol=about)
+
+
+def encoder_hash(run: Path) -> str:
+    """Of the file of an encoder's weights: copies elsewhere have the same."""
+    return sha256_of(run / WEIGHTS)[:16]
 
 
 def load_encoder(run: str | Path, spec: DataSpec | None = None) -> Encoder:
@@ -97,7 +103,7 @@ def condition_vectors(encoder: Encoder, images: Tensor) -> Tensor:
 def _cached_vectors(data: ImageData, name: str, encoder: Encoder, run: Path, source: str) -> Tensor:
     """The vectors of a split: read where those of the same `source` were computed before, else computed and kept."""
     split = data.split(name)
-    path = run / "vectors" / f"{_fingerprint(data, split, name)}-{source}.safetensors"
+    path = run / "vectors" / f"{_fingerprint(split)}-{source}.safetensors"
     try:
         return load(path.read_bytes())["vectors"]
     except (OSError, SafetensorError, KeyError):  # not there yet, or cut short
@@ -107,11 +113,9 @@ def _cached_vectors(data: ImageData, name: str, encoder: Encoder, run: Path, sou
         return vectors
 
 
-def _fingerprint(data: ImageData, split: Split, name: str) -> str:
-    """Of the images themselves; of images that stream, of what the protocol says of them."""
+def _fingerprint(split: Split) -> str:
+    """Of the images themselves; of images that stream, of what they are read from and how."""
     images = split.images
     if isinstance(images, LazyImages):
-        content = f"{data.protocol} {name} {tuple(images.shape)}".encode()
-    else:
-        content = images.contiguous().numpy().tobytes()
-    return hashlib.sha256(content).hexdigest()[:16]
+        return images_digest(split)
+    return hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()[:16]

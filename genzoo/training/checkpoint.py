@@ -22,6 +22,7 @@ from genzoo.core.errors import GenzooError
 from genzoo.core.files import write_atomically
 from genzoo.core.legacy import upgrade, upgrade_tensors
 from genzoo.core.trainable import Trainable
+from genzoo.data.identity import difference as data_difference
 
 FORMAT = 1
 
@@ -170,6 +171,8 @@ def check_same_run(path: Path, model: Trainable, facts: Mapping[str, Any]) -> No
     now = json.loads(json.dumps({**describe(model), **to_json(dict(facts))}))
     for key in [k for k in now if k != "budget"]:
         difference = first_difference(before.get(key), now[key], key)
+        if key == "data" and isinstance(before.get(key), dict):  # the same data may lie elsewhere by now
+            difference = data_difference(before[key], now[key])
         if difference:
             raise GenzooError(f"cannot resume {path}: {difference}; resume with what it was started with")
 

@@ -230,9 +230,9 @@ def test_a_missing_val_folder_is_cut_off_train(tmp_path):
 def test_half_named_splits_are_refused(tmp_path):
     fill(tmp_path / "train", 4)
     fill(tmp_path / "validation", 4, start=9)
+    fill(tmp_path / "extra", 2, start=20)
     assert "train and validation look like splits" in message(tmp_path)
     (tmp_path / "validation").rename(tmp_path / "test")
-    fill(tmp_path / "extra", 2, start=20)
     assert "'extra' lies beside them" in message(tmp_path)
     (tmp_path / "train").rename(tmp_path / "val")
     for file in (tmp_path / "extra").iterdir():
@@ -266,7 +266,7 @@ def test_test_id_tells_test_sets_apart(tmp_path):
     first = load_folder(fill(tmp_path / "a" / "pics", 10)).protocol["test_id"]
     other = load_folder(fill(tmp_path / "b" / "pics", 11)).protocol["test_id"]
     small = load_folder(tmp_path / "a" / "pics", image_size=3).protocol["test_id"]
-    assert first.startswith("folder:pics/test@seed=0") and len({first, other, small}) == 3
+    assert first.startswith("folder/test@images=") and len({first, other, small}) == 3
     assert str(tmp_path) not in first
 
 

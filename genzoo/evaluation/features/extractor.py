@@ -24,6 +24,7 @@ from genzoo.core.regular_files import is_regular, sha256_of
 from genzoo.core.spec import DataSpec
 from genzoo.data.augmentation_presets import ground_of
 from genzoo.data.augmentations import RandomCrop
+from genzoo.data.identity import images_digest, same_pictures
 from genzoo.data.image_data import ImageData
 from genzoo.evaluation.features.feature_space import (
     DIGITS,
@@ -53,7 +54,6 @@ SEED = 0
 CACHE_VARIABLE = "GENZOO_CACHE"
 SCALE_IMAGES = 2000  # training images whose features get unit variance
 BASIS_IMAGES = 5000  # training images that principal components are those of
-HASHED = 256  # images that stand for a split that streams from disk
 ENCODER = "encoder:"
 OWN = "own encoder"
 _PROJECTION = ProjectionConfig(256, 128)
@@ -173,12 +173,11 @@ def cache_folder() -> Path:
 
 
 def train_hash(data: ImageData) -> str:
-    """Of the training images; of those that stream from disk an evenly spaced sample and their number stand for all."""
+    """Of the training images; of those that stream, of the files that they are read from and how."""
     images = data.train.images
-    count = len(images)
     if not isinstance(images, torch.Tensor):
-        images = images[torch.linspace(0, count - 1, min(count, HASHED)).long()]
-    return weights_hash({"images": images}, f"{count}")
+        return images_digest(data.train)
+    return weights_hash({"images": images}, f"{len(images)}")
 
 
 def _cached_encoder(folder: Path) -> Encoder | None:
@@ -248,8 +247,9 @@ def training_remark(trained_on: Mapping[str, Any], data: ImageData, split: str) 
     if "test_id" not in trained_on:
         return "what the feature extractor was trained on is unknown: the evaluated images may be among it"
     test_set = _test_set(str(trained_on["test_id"]))
-    same = test_set == _test_set(data.protocol.get("test_id", ""))
-    if same:
+    ids = [data.protocol.get(key, "") for key in ("test_id", "former_test_id")]
+    # None: one of them is of a version that did not know the content of data
+    if same_pictures(trained_on, data.protocol) is not False and test_set in map(_test_set, ids):
         return "the feature extractor was trained on these images" if split == "train" else None
     if trained_on.get("name") == data.protocol.get("name", data.name):
         raise GenzooError(

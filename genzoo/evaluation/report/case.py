@@ -10,6 +10,7 @@ import torch
 from genzoo.core.errors import GenzooError, NoLikelihood
 from genzoo.core.progress_bar import progress_bar
 from genzoo.core.random import seeded
+from genzoo.data.identity import split_id
 from genzoo.evaluation.likelihood import LikelihoodReport, evaluate_likelihood
 from genzoo.evaluation.report.evaluated_samples import EvaluatedSamples, Inquiry, evaluate_samples
 from genzoo.objectives.likelihood.decoder import Annealing
@@ -99,7 +100,7 @@ class Case:
 
 def set_id(data: "ImageData", split: str) -> str:
     """What names a set of images in reports: figures can be compared where it is the same."""
-    return data.protocol.get("test_id", f"{data.name}/test") if split == "test" else f"{data.name}/{split}"
+    return split_id(data.protocol, data.name, split)
 
 
 def measure(
