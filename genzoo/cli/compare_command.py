@@ -18,6 +18,7 @@ import tyro
 from genzoo.cli import parsing
 from genzoo.cli.imports import Imports, imported
 from genzoo.cli.shared import guarded
+from genzoo.core.attempts import Attempts
 from genzoo.models.names import encoder_rows, model_rows
 from genzoo.models.run_data import DataArguments
 
@@ -240,23 +241,26 @@ def _draw_reference(terms: "Terms", contest: "BakeOff") -> None:
 
 
 def _show(comparison: "Comparison", flags: CompareFlags, path: Path) -> None:
+    from genzoo.core.errors import GenzooError
     from genzoo.evaluation.comparison.overview import remarks
     from genzoo.evaluation.comparison.page import record, write_page
     from genzoo.evaluation.comparison.text_table import WIDTH, overview_text
 
-    write_page(comparison, path)
+    attempts = Attempts()
+    attempts("page", lambda: write_page(comparison, path))
     if flags.json:
         print(json.dumps(record(comparison), indent=2))
-        print(f"page: {path}", file=sys.stderr)
-        return
-    if comparison.entries:
-        wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
-        print(overview_text(comparison.entries, comparison.data, wide))
-    for line in remarks(comparison.entries):
-        print(f"note: {line}")
-    for failure in comparison.failures:
-        print(f"failed: {failure.name} in {failure.stage}: {failure.message}")
-    print(f"page: {path}")
+    else:
+        if comparison.entries:
+            wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+            print(overview_text(comparison.entries, comparison.data, wide))
+        for line in remarks(comparison.entries):
+            print(f"note: {line}")
+        for failure in comparison.failures:
+            print(f"failed: {failure.name} in {failure.stage}: {failure.message}")
+    if attempts.missing:
+        raise GenzooError(f"there is no page: {attempts.missing['page']}")
+    print(f"page: {path}", file=sys.stderr if flags.json else sys.stdout)
 
 
 def _keep_record(comparison: "Comparison", path: Path) -> None:

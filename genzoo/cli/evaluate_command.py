@@ -125,17 +125,19 @@ def _refuse(flags: EvaluateFlags, names: Sequence[str], reason: str) -> None:
 
 def _show(report: "Report", run: Path, data: str) -> None:
     """Prints the report, writes it and tells where things are."""
+    from genzoo.core.errors import GenzooError
     from genzoo.evaluation.report.rendering import other_tables_of, report_pictures, report_rows
     from genzoo.evaluation.report.report_file import write_report
 
     print_table(f"{run} on {data}", report_rows(report))
     for title, rows in other_tables_of(report).items():
         print_table(title, rows)
-    if any(report.parts()):
-        print(f"report: {write_report(report, run)}")
     pictures = report_pictures(report)
     if pictures:
         print(f"pictures: {', '.join(pictures)}")
+    if not any(report.parts()):
+        raise GenzooError(f"nothing could be measured of {run}, for the reasons above: no report is written")
+    print(f"report: {write_report(report, run)}")
 
 
 def load_for(model: "Trainable", flags: EvaluateFlags) -> "ImageData":

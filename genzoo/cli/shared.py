@@ -14,6 +14,7 @@ from genzoo.cli.parsing import fail
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from genzoo.core.attempts import Attempts
     from genzoo.core.spec import DataSpec
 
 
@@ -71,6 +72,11 @@ def class_condition(text: str, n: int, spec: "DataSpec") -> "Tensor":
         if not 0 <= number < spec.cond_size:
             raise GenzooError(f"--cond {number} is no class of this model: choose 0 .. {spec.cond_size - 1}")
     return torch.tensor(classes)[torch.arange(n) * len(classes) // max(n, 1)]
+
+
+def none_rows(attempts: "Attempts") -> dict[str, str]:
+    """The rows of what failed, each with the reason."""
+    return {name: f"none: {reason}" for name, reason in attempts.missing.items()}
 
 
 def print_table(title: str, rows: Mapping[str, str]) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 from genzoo.cli import parsing
 from genzoo.cli.imports import Imports, imported
 from genzoo.cli.preset_help import print_preset_help
-from genzoo.cli.shared import fresh_folder, guarded, is_main_process, print_table
-from genzoo.evaluation.sample_grids import draw_grid, draw_pairs, draw_variations
+from genzoo.cli.shared import fresh_folder, guarded, is_main_process, none_rows, print_table
+from genzoo.core.attempts import Attempts
+from genzoo.evaluation.sample_grids import WrittenGrid, draw_grid, draw_pairs, draw_variations
 from genzoo.models.names import DEFAULT_PRESET, PresetRow, encoder_rows, model_rows
 from genzoo.models.run_data import DataArguments, data_of_run
 
@@ -296,22 +297,29 @@ def _trainer(model: "Trainable", plan: Plan) -> "Trainer":
 
 def _show(model: "GenerativeModel", plan: Plan, trainer: "Trainer") -> None:
     """The samples and figures a person waits for."""
-    from genzoo.data.pairs import PairedSplit
-
     rows = {"run": str(plan.out), "steps": str(trainer.step)}
     if model.spec.levels is not None:
-        path, seed = plan.out / "samples" / "final.png", plan.flags.seed
-        if isinstance(plan.data.val, PairedSplit):
-            drawn = draw_pairs(model, plan.data.val, path, n=min(PAIRS, len(plan.data.val)), seed=seed)
-        elif model.spec.cond == "vector" and not plan.flags.prior:
-            drawn = draw_variations(model, plan.data.val, path, seed=seed)
-        else:
-            drawn = draw_grid(model, path, seed=seed)
-        rows["sampling"] = f"{drawn.images_per_second:.0f} images/s"
-        print(f"samples: {drawn.path}")
+        attempts = Attempts()
+        drawn = attempts("samples", lambda: _drawn(model, plan))
+        if drawn is not None:
+            rows["sampling"] = f"{drawn.images_per_second:.0f} images/s"
+            print(f"samples: {drawn.path}")
+        rows |= none_rows(attempts)
     print_table(
         f"{plan.preset} on {plan.arguments.name}", rows | _test_rows(model, plan) | _other_rows(model, plan)
     )
+
+
+def _drawn(model: "GenerativeModel", plan: Plan) -> WrittenGrid:
+    """The grid of samples that suits the model."""
+    from genzoo.data.pairs import PairedSplit
+
+    path, seed = plan.out / "samples" / "final.png", plan.flags.seed
+    if isinstance(plan.data.val, PairedSplit):
+        return draw_pairs(model, plan.data.val, path, n=min(PAIRS, len(plan.data.val)), seed=seed)
+    if model.spec.cond == "vector" and not plan.flags.prior:
+        return draw_variations(model, plan.data.val, path, seed=seed)
+    return draw_grid(model, path, seed=seed)
 
 
 def _show_encoder(model: "Encoder", plan: Plan, trainer: "Trainer") -> None:
@@ -348,17 +356,14 @@ def _reported_rows(out: Path, case: "Case | EncoderCase", sections: Sequence["Se
 
     report = measured(case, sections)
     report = replace(report, about=None)
+    attempts = Attempts()
     if any(report.parts()):
-        write_report(report, out)
-    return report_rows(report, sections)
+        attempts("report", lambda: write_report(report, out))
+    return report_rows(report, sections) | none_rows(attempts)
 
 
 def _test_rows(model: "GenerativeModel", plan: Plan) -> dict[str, str]:
     """The test likelihood, which joins the run's report; the reason where the family has none."""
-    from genzoo.core.errors import GenzooError
     from genzoo.evaluation.report.likelihood_section import LikelihoodSection
 
-    try:
-        return _reported_rows(plan.out, _case(model, plan), [LikelihoodSection(gap=False)])
-    except GenzooError as reason:  # a solver that did not converge: the run is no less done
-        return {"likelihood": f"none: {reason}"}
+    return _reported_rows(plan.out, _case(model, plan), [LikelihoodSection(gap=False)])

@@ -142,6 +142,8 @@ class Observation:
 class Monitor(ABC):
     """Looks at a model at each validation of a run, in the main process alone."""
 
+    what: str = "monitor"
+    """What it shows, for messages."""
     optional: bool = False
     """Whether it is left out where it would take much of a budget in minutes."""
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from genzoo.core.attempts import Attempts, reason_of, show_traceback
+from genzoo.core.bounds import MOST_SECONDS, Range, check_number, check_seed
 from genzoo.core.errors import GenzooError, NoLikelihood
 from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import DataSpec
@@ -29,6 +31,11 @@ from genzoo.models.base import Encoder, GenerativeModel
 
 Features = str | FeatureSpace | Extractor | None
 """Whose features samples are seen in: by name ("pixels", "encoder:RUN" ...), a space, or what makes one."""
+
+
+_LIMITS = {
+    "max_images": Range(1, 2**31), "max_seconds": Range(0, MOST_SECONDS, low_open=True), "samples": Range(0, 10**7),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,12 @@ class Evaluation:
     def __post_init__(self) -> None:
         if self.split not in ("test", "val", "train"):
             raise GenzooError(f"a split is test, val or train, got {self.split!r}")
-        if self.max_seconds is not None and self.max_seconds <= 0:
-            raise GenzooError(f"--max-seconds must be above 0, got {self.max_seconds:g}")
-        if self.samples is not None and (self.samples < 0 or self.samples == 1):
+        check_seed(self.seed)
+        for name, allowed in _LIMITS.items():
+            value = getattr(self, name)
+            if value is not None:
+                check_number(f"--{name.replace('_', '-')}", value, allowed, whole=name != "max_seconds")
+        if self.samples == 1:
             raise GenzooError(f"--samples must be 0 (none) or at least 2, got {self.samples}")
         if self.samples == 0 and self.samples_only:
             raise GenzooError(
@@ -181,29 +191,28 @@ def _of_case(case: Case, how: Evaluation) -> Report:
     if case.inquiry is not None:
         try:
             _ = case.samples
-        except GenzooError as reason:
-            if how.wants_samples:
+        except Exception as error:
+            if how.wants_samples and isinstance(error, GenzooError):
                 raise
-            case, missing = replace(case, inquiry=None), {"quality": str(reason)}
+            show_traceback(error)
+            case, missing = replace(case, inquiry=None), {"quality": reason_of(error)}
     sections = [s for s in SECTIONS if s.of_samples] if how.samples_only else SECTIONS
     report = measured(case, sections)
     return replace(report, missing={**report.missing, **missing})
 
 
 def measured(case: Case | EncoderCase, sections: Sequence[Section] = SECTIONS) -> Report:
-    """The answers to those of the questions that concern the case; why there is none where a likelihood lacks."""
-    parts: dict[str, Any] = {}
-    missing: dict[str, str] = {}
-    for section in sections:
-        if not section.applies(case):
-            continue
-        try:
-            parts[section.name] = section.measure(case)
-        except NoLikelihood as reason:
-            if section.name != "likelihood":
-                raise
-            missing["likelihood"] = str(reason)
-    return Report(case.name, facts_of(case), **parts, missing=missing)
+    """The answers to those of the questions that concern the case; in `missing` why there is no answer to others.
+
+    Whatever goes wrong in one of them costs that one alone.
+    """
+    attempts = Attempts()
+    parts = {section.name: attempts(section.name, lambda s=section: _answer(s, case)) for section in sections}
+    return Report(case.name, facts_of(case), **parts, missing=attempts.missing)
+
+
+def _answer(section: Section, case: Case | EncoderCase) -> Any:
+    return section.measure(case) if section.applies(case) else None
 
 
 def facts_of(case: Case | EncoderCase) -> ModelFacts:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,15 @@ def modes_content(found: Coverage) -> dict[str, Any]:
 class ModeCounter(Monitor):
     """Counts the modes that samples hit, of families whose losses say nothing of what is left out."""
 
+    what = "modes"
+
     def __init__(self, run: RunContext) -> None:
-        self.modes, self.seed = Modes.of(run.train, seed=run.seed), run.seed
+        self.train, self.seed = run.train, run.seed
+
+    @cached_property
+    def modes(self) -> Modes:
+        """Of the training images."""
+        return Modes.of(self.train, seed=self.seed)
 
     @override
     def at_validation(self, model: Trainable, step: int) -> Observation:
@@ -64,7 +72,7 @@ class Gallery(Monitor):
     data there is none.
     """
 
-    optional = True
+    what, optional = "sample grid", True
 
     def __init__(self, run: RunContext) -> None:
         self.folder, self.seed = run.samples, run.seed

@@ -18,6 +18,7 @@ from genzoo.training.progress import Meter, Reporter, clock_text
 from genzoo.training.run_folder import RunFolder, TrainingState
 from genzoo.training.step import Stepper, StepResult
 from genzoo.training.validation import Validator
+from genzoo.training.watching import watchers
 
 MOST_SKIPPED = 10  # non-finite steps in a row that stop a run
 LOG_ROWS = 500  # training rows of metrics.jsonl over a whole run
@@ -58,7 +59,7 @@ class Run:
         self.reporter = Reporter(show=plan.progress and processes.is_main)
         self.meter = Meter(self.model.watched)
         context = RunContext(train, val, self.seed, self.folder.samples)
-        self.monitors = self.model.monitors(context) if processes.is_main else []
+        self.monitors = watchers(self.model, context) if processes.is_main else []
         self.step_seconds, self.rate, self.marks, self.rows = 0.0, 0.0, 0, 0
         self.validation_seconds, self.picture_seconds, self.save_seconds = 0.0, 0.0, 0.0
         self.began, self.opened = 0.0, 0.0

@@ -67,15 +67,24 @@ class Case:
         return seeded(self.model.device, purpose, self.seed)
 
     @cached_property
-    def measured(self) -> LikelihoodReport | NoLikelihood:
-        """The likelihood of the images, measured once; where the family has none, the reason."""
+    def _outcome(self) -> LikelihoodReport | Exception:
         try:
             return measure(
                 self.model, self.data, self.split, seed=self.seed, max_images=self.max_images,
                 max_seconds=self.max_seconds,
             )  # fmt: skip
-        except NoLikelihood as reason:
+        except Exception as reason:
             return reason
+
+    @property
+    def measured(self) -> LikelihoodReport | NoLikelihood:
+        """The likelihood of the images, measured once; where the family has none, the reason.
+
+        What goes wrong is raised each time that it is asked for, and not tried again.
+        """
+        if isinstance(self._outcome, Exception) and not isinstance(self._outcome, NoLikelihood):
+            raise self._outcome
+        return self._outcome
 
     @cached_property
     def samples(self) -> EvaluatedSamples:

@@ -12,7 +12,10 @@ NONE_ROWS = {"quality": "sample quality"}
 
 def report_rows(report: Report, sections: Sequence[Section] = SECTIONS) -> dict[str, str]:
     """The rows of the main table; first, for what there is no answer to, the reason."""
-    rows = {NONE_ROWS.get(name, name): f"none: {reason}" for name, reason in report.missing.items()}
+    rows = {
+        NONE_ROWS.get(name, name.replace("_", " ")): f"none: {reason}"
+        for name, reason in report.missing.items()
+    }
     return rows | _rows(report, [section for section in sections if not section.table])
 
 
