@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -82,7 +82,7 @@ SHARED = ("import_", "names", "html", "json", "evaluate", "evaluate_images", "da
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns the exit code, 130 where a bake-off was stopped."""
+    """Runs the command; returns the exit code, 128 and the signal's number where it was stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     flags = parsing.parse(CompareFlags, imported(arguments), PROG)
     code = [0]
@@ -98,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _compare(flags: CompareFlags) -> int:
     from genzoo.core.errors import GenzooError
+    from genzoo.core.files import check_product
     from genzoo.evaluation.comparison.comparing import compare
 
     given = [f.name for f in fields(flags) if f.name not in SHARED and getattr(flags, f.name) != f.default]
@@ -106,6 +107,7 @@ def _compare(flags: CompareFlags) -> int:
     if not flags.names:
         raise GenzooError(f"{PROG} takes run folders, or --data and presets; name what to compare")
     _refuse_presets(flags.names)
+    check_product(flags.html or Path(PAGE))
     runs = [Path(name) for name in flags.names]
     comparison = compare(runs)
     if flags.evaluate:
@@ -146,7 +148,9 @@ def _measure(entry: "Entry", images: int | None) -> None:
 
 
 def _bake_off(flags: CompareFlags, argv: Sequence[str]) -> int:
-    from genzoo.evaluation.comparison.bake_off import BakeOff, Stopped
+    from genzoo.core.errors import Interrupted
+    from genzoo.core.files import check_product
+    from genzoo.evaluation.comparison.bake_off import BakeOff
 
     terms = _terms(flags)
     presets = _entrants(flags.names)
@@ -155,11 +159,12 @@ def _bake_off(flags: CompareFlags, argv: Sequence[str]) -> int:
     contest = BakeOff(out, terms, flags.evaluate_images, lambda text: print(text, file=stream, flush=True))
     try:
         contest.check(presets)
-        _draw_reference(terms, contest)
-        comparison = contest.run(presets)
-    except Stopped:
+        if flags.html is not None:
+            check_product(flags.html)
+        comparison = contest.run(presets, _reference(terms, contest))
+    except Interrupted as stop:
         print(f"stopped; go on with: {PROG} {shlex.join(argv)}", file=sys.stderr)
-        return 130
+        return stop.exit_code
     _show(comparison, flags, flags.html or out / PAGE)
     _keep_record(comparison, out / RECORD)
     return _exit_code(comparison)
@@ -221,8 +226,11 @@ def _entrants(names: Sequence[str]) -> list[str]:
     return list(names)
 
 
-def _draw_reference(terms: "Terms", contest: "BakeOff") -> None:
-    """Real test images for the page; raises `GenzooError` where the data cannot be had, before anything is trained."""
+def _reference(terms: "Terms", contest: "BakeOff") -> Callable[[], None]:
+    """What writes real test images for the page.
+
+    Raises `GenzooError` where the data cannot be had, before anything is trained or written.
+    """
     import torch
 
     from genzoo.core.random import seeded
@@ -234,7 +242,8 @@ def _draw_reference(terms: "Terms", contest: "BakeOff") -> None:
     ).load()
     chosen = subset(len(data.test), PICTURED, seeded("cpu", "reference", terms.seed))
     with torch.no_grad():
-        save_grid(data.test.batch(chosen).images, data.spec, contest.reference)
+        images = data.test.batch(chosen).images
+    return lambda: save_grid(images, data.spec, contest.reference, inside=contest.out)
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------
@@ -267,4 +276,4 @@ def _keep_record(comparison: "Comparison", path: Path) -> None:
     from genzoo.core.files import write_atomically
     from genzoo.evaluation.comparison.page import record
 
-    write_atomically(path, (json.dumps(record(comparison), indent=2) + "\n").encode())
+    write_atomically(path, (json.dumps(record(comparison), indent=2) + "\n").encode(), inside=path.parent)

@@ -60,8 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _sample(flags: SampleFlags) -> None:
     from genzoo.core.errors import GenzooError
+    from genzoo.core.files import check_product
     from genzoo.models.registry import load_generative
 
+    if flags.out is not None:
+        check_product(flags.out)
     if flags.n < 1:
         raise GenzooError(f"--n must be at least 1, got {flags.n}")
     if sum(condition is not None for condition in (flags.cond, flags.like, flags.text)) > 1:
@@ -70,12 +73,13 @@ def _sample(flags: SampleFlags) -> None:
 
     model = load_generative(flags.run)
     _change_sampling(model.generator if isinstance(model, WithPrior) else model, flags)
-    model, out = model.to(flags.device), flags.out or _default_out(flags)
+    model = model.to(flags.device)
+    out, inside = (_default_out(flags), flags.run) if flags.out is None else (flags.out, None)
     cond = _condition(model, flags)
     if cond is not None or model.spec.cond != "vector" or isinstance(model, WithPrior):
-        drawn = draw_grid(model, out, n=flags.n, cond=cond, seed=flags.seed)
+        drawn = draw_grid(model, out, n=flags.n, cond=cond, seed=flags.seed, inside=inside)
     else:
-        drawn = draw_pairs(model, _test_pairs(flags), out, n=flags.n, seed=flags.seed)
+        drawn = draw_pairs(model, _test_pairs(flags), out, n=flags.n, seed=flags.seed, inside=inside)
     print(f"{flags.n} images, {drawn.images_per_second:.1f} images/s: {drawn.path}")
 
 

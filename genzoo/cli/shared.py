@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 
 
 def guarded(work: Callable[[], None]) -> int:
-    """Runs `work` and returns the exit code: a `GenzooError` becomes one line on stderr and 2."""
-    from genzoo.core.errors import GenzooError
+    """Runs `work` and returns the exit code: a `GenzooError` becomes one line on stderr and 2.
+
+    One that was interrupted ends with 128 and the signal's number.
+    """
+    from genzoo.core.errors import GenzooError, Interrupted
 
     try:
         work()
     except GenzooError as error:
         fail(" ".join(str(error).split()))
+    except Interrupted as stop:
+        print(f"genzoo: {stop}", file=sys.stderr)
+        return stop.exit_code
     except KeyboardInterrupt:
         print("genzoo: interrupted", file=sys.stderr)
         return 130

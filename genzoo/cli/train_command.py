@@ -3,6 +3,8 @@
 Of a generative model these are samples and the test likelihood, of an encoder what its vectors are good for.
 """
 
+import contextlib
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -254,6 +256,7 @@ def _check_free(out: Path) -> None:
 
 def _train(argv: Sequence[str]) -> None:
     plan = make_plan(argv)
+    from genzoo.core.errors import Interrupted
     from genzoo.models.base import Encoder, GenerativeModel
     from genzoo.models.preset import build
     from genzoo.training.processes import leave_processes
@@ -265,12 +268,17 @@ def _train(argv: Sequence[str]) -> None:
             f"{plan.preset} ({parameters:.2f} M parameters) on {plan.arguments.name}, writing to {plan.out}"
         )
     trainer = _trainer(model, plan)
-    trainer.fit(plan.data.train, plan.data.val)
+    try:
+        trainer.fit(plan.data.train, plan.data.val)
+    except Interrupted:
+        if is_main_process():
+            with contextlib.suppress(OSError):  # a terminal that has hung up
+                out = shlex.quote(str(plan.out))
+                print(f"saved at step {trainer.step}; continue with: {PROG} --resume --out {out}", flush=True)
+        leave_processes()
+        raise
     leave_processes()  # the figures are the first one's business
     if not is_main_process():
-        return
-    if trainer.stopped_by:
-        print(f"saved at step {trainer.step}; continue with: {PROG} --resume --out {plan.out}")
         return
     if isinstance(model, GenerativeModel):
         _show(model, plan, trainer)
@@ -314,12 +322,13 @@ def _drawn(model: "GenerativeModel", plan: Plan) -> WrittenGrid:
     """The grid of samples that suits the model."""
     from genzoo.data.pairs import PairedSplit
 
-    path, seed = plan.out / "samples" / "final.png", plan.flags.seed
+    path, seed, out = plan.out / "samples" / "final.png", plan.flags.seed, plan.out
     if isinstance(plan.data.val, PairedSplit):
-        return draw_pairs(model, plan.data.val, path, n=min(PAIRS, len(plan.data.val)), seed=seed)
+        n = min(PAIRS, len(plan.data.val))
+        return draw_pairs(model, plan.data.val, path, n=n, seed=seed, inside=out)
     if model.spec.cond == "vector" and not plan.flags.prior:
-        return draw_variations(model, plan.data.val, path, seed=seed)
-    return draw_grid(model, path, seed=seed)
+        return draw_variations(model, plan.data.val, path, seed=seed, inside=out)
+    return draw_grid(model, path, seed=seed, inside=out)
 
 
 def _show_encoder(model: "Encoder", plan: Plan, trainer: "Trainer") -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genzoo.core.files import write_atomically
+from genzoo.core.files import MADE_BY, write_product
 from genzoo.core.spec import DataSpec
 
 TILE = 64  # small images are enlarged to about this many pixels
@@ -34,20 +34,30 @@ def image_grid(images: Tensor, levels: int, columns: int | None = None) -> Tenso
     return grid.permute(1, 2, 0).contiguous()
 
 
-def save_grid(images: Tensor, spec: DataSpec, path: str | Path, columns: int | None = None) -> None:
+def save_grid(
+    images: Tensor,
+    spec: DataSpec,
+    path: str | Path,
+    columns: int | None = None,
+    *,
+    inside: Path | None = None,
+) -> None:
     """Writes `image_grid` of integer images `[n, c, h, w]` as PNG; does nothing for real-valued data.
 
-    Raises `GenzooError` where the file cannot be written.
+    `inside` is as in `write_product`. Raises `GenzooError` where the file cannot be written, or is somebody else's.
     """
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     if spec.levels is None:
         return
-    buffer = io.BytesIO()
-    Image.fromarray(image_grid(images, spec.levels, columns).numpy()).save(buffer, format="PNG")
-    write_atomically(Path(path), buffer.getvalue())
+    buffer, about = io.BytesIO(), PngInfo()
+    about.add_text("Software", MADE_BY)
+    picture = Image.fromarray(image_grid(images, spec.levels, columns).numpy())
+    picture.save(buffer, format="PNG", pnginfo=about)
+    write_product(path, buffer.getvalue(), inside=inside)
 
 
-def save_triples(triples: Tensor, spec: DataSpec, path: str | Path) -> None:
+def save_triples(triples: Tensor, spec: DataSpec, path: str | Path, *, inside: Path | None = None) -> None:
     """Writes input, prediction and truth of integer images `[n, 3, c, h, w]` as PNG, four threes in a row."""
-    save_grid(triples.flatten(0, 1), spec, path, columns=3 * min(4, len(triples)))
+    save_grid(triples.flatten(0, 1), spec, path, columns=3 * min(4, len(triples)), inside=inside)

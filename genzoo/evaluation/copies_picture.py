@@ -37,9 +37,9 @@ def neighbours_picture(
     return torch.stack([drawn, train_images[found.train[:pairs]].cpu().to(drawn.dtype)], 1)
 
 
-def save_neighbours(picture: Tensor, spec: DataSpec, path: str | Path) -> None:
+def save_neighbours(picture: Tensor, spec: DataSpec, path: str | Path, *, inside: Path | None = None) -> None:
     """Writes pairs of integer images `[n, 2, c, h, w]` as PNG, row after row of four pairs.
 
     Raises `GenzooError` where the file cannot be written.
     """
-    save_grid(picture.flatten(0, 1), spec, path, columns=2 * min(PAIRS_A_ROW, len(picture)))
+    save_grid(picture.flatten(0, 1), spec, path, columns=2 * min(PAIRS_A_ROW, len(picture)), inside=inside)

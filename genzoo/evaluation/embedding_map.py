@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.files import write_atomically
+from genzoo.core.files import MADE_BY, write_product
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,6 +46,7 @@ def save_embedding_map(
     *,
     title: str = "embeddings",
     generator: torch.Generator | None = None,
+    inside: Path | None = None,
 ) -> None:
     """Writes a PNG of at most 2,000 of the vectors `[n, d]`, chosen by `generator` (on the CPU).
 
@@ -67,8 +68,8 @@ def save_embedding_map(
         if len(labels.unique()) <= MOST_NAMED:
             figure.legend(title="class", loc="outside right upper", markerscale=2)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    write_atomically(path, buffer.getvalue())
+    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": MADE_BY})
+    write_product(path, buffer.getvalue(), inside=inside)
 
 
 def _draw_classes(axes: "Axes", points: Tensor, labels: Tensor) -> None:

@@ -91,7 +91,7 @@ def illustrate(
         if picture is not None:
             rows, spec = picture
             written.append(folder / name)
-            save_grid(rows.flatten(0, 1), spec, written[-1], columns=rows.shape[1])
+            save_grid(rows.flatten(0, 1), spec, written[-1], columns=rows.shape[1], inside=folder)
     return written
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from genzoo.core.files import write_atomically
+from genzoo.core.files import MADE_BY, write_product
 from genzoo.core.spec import DataSpec
 from genzoo.data.image_grid import save_grid
 from genzoo.evaluation.likelihood import LikelihoodReport
@@ -88,11 +88,11 @@ def draw_latents(
     images, cond = first_images(model.spec, split, MOST_IMAGES)
     picture = model.latent_picture(images, cond, generator=generator)
     paths = [folder / "latents.png"]
-    save_grid(picture.flatten(0, 1), model.spec, paths[0], columns=picture.shape[1])
+    save_grid(picture.flatten(0, 1), model.spec, paths[0], columns=picture.shape[1], inside=folder)
     means = _latent_vectors(model, images, cond)
     if means is not None and 2 <= means.shape[1] <= MAPPED:
         paths.append(folder / "latent_map.png")
-        save_map(means, split.labels, paths[1])
+        save_map(means, split.labels, paths[1], inside=folder)
     return paths
 
 
@@ -105,7 +105,7 @@ def _latent_vectors(model: PicturedLatents, images: Tensor, cond: Tensor | None)
     return encoded.mean.cpu() if isinstance(encoded, DiagonalGaussian) else None
 
 
-def save_map(means: Tensor, labels: Tensor | None, path: Path) -> None:
+def save_map(means: Tensor, labels: Tensor | None, path: Path, *, inside: Path | None = None) -> None:
     """A PNG of posterior means `[n, d]` in the plane of the two most active latents.
 
     The points are coloured by `labels` (the first n of them) where these are classes.
@@ -123,8 +123,8 @@ def save_map(means: Tensor, labels: Tensor | None, path: Path) -> None:
     if classes is not None:
         figure.legend(title="class", loc="outside right upper", markerscale=2)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    write_atomically(path, buffer.getvalue())
+    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": MADE_BY})
+    write_product(path, buffer.getvalue(), inside=inside)
 
 
 def first_images(spec: DataSpec, split: "Split", at_most: int) -> tuple[Tensor, Tensor | None]:

@@ -21,9 +21,15 @@ class WrittenGrid:
 
 
 def draw_grid(
-    model: "GenerativeModel", path: Path, *, n: int = 64, cond: "Tensor | None" = None, seed: int = 0
+    model: "GenerativeModel",
+    path: Path,
+    *,
+    n: int = 64,
+    cond: "Tensor | None" = None,
+    seed: int = 0,
+    inside: Path | None = None,
 ) -> WrittenGrid:
-    """Draws `n` images and writes them to `path` as one PNG.
+    """Draws `n` images and writes them to `path` as one PNG; `inside` is as in `core.files.write_product`.
 
     Raises `GenzooError` for real-valued data, which have no picture, or where `path` cannot be written.
     """
@@ -36,12 +42,18 @@ def draw_grid(
     start = time.perf_counter()
     images = model.sample(n, cond, generator=seeded(model.device, "sample", seed))
     seconds = time.perf_counter() - start
-    save_grid(images, model.spec, path)
+    save_grid(images, model.spec, path, inside=inside)
     return WrittenGrid(path, n / seconds)
 
 
 def draw_pairs(
-    model: "GenerativeModel", split: "Split", path: Path, *, n: int = 32, seed: int = 0
+    model: "GenerativeModel",
+    split: "Split",
+    path: Path,
+    *,
+    n: int = 32,
+    seed: int = 0,
+    inside: Path | None = None,
 ) -> WrittenGrid:
     """Writes input, prediction and truth of `n` images of `split`, chosen by `seed`, to `path` as one PNG.
 
@@ -60,11 +72,13 @@ def draw_pairs(
     start = time.perf_counter()
     triples = translation_picture(model, split, chosen, generator=seeded(model.device, "sample", seed))
     seconds = time.perf_counter() - start
-    save_triples(triples, model.spec, path)
+    save_triples(triples, model.spec, path, inside=inside)
     return WrittenGrid(path, n / seconds)
 
 
-def draw_variations(model: "GenerativeModel", split: "Split", path: Path, *, seed: int = 0) -> WrittenGrid:
+def draw_variations(
+    model: "GenerativeModel", split: "Split", path: Path, *, seed: int = 0, inside: Path | None = None
+) -> WrittenGrid:
     """Writes eight images of `split`, each with seven samples under its vector beside it, to `path` as one PNG."""
     import torch
 
@@ -78,5 +92,5 @@ def draw_variations(model: "GenerativeModel", split: "Split", path: Path, *, see
     drawn = model.sample(len(vectors), vectors, generator=seeded(model.device, "sample", seed)).cpu()
     seconds = time.perf_counter() - start
     rows = torch.cat([images[:, None].to(drawn), drawn.unflatten(0, (len(images), 7))], 1)
-    save_grid(rows.flatten(0, 1), model.spec, path, columns=8)
+    save_grid(rows.flatten(0, 1), model.spec, path, columns=8, inside=inside)
     return WrittenGrid(path, len(vectors) / seconds)

@@ -109,7 +109,7 @@ def _cached_vectors(data: ImageData, name: str, encoder: Encoder, run: Path, sou
     except (OSError, SafetensorError, KeyError):  # not there yet, or cut short
         order = torch.arange(len(split)).split(_CHUNK)
         vectors = torch.cat([condition_vectors(encoder, split.batch(part).images) for part in order])
-        write_atomically(path, save({"vectors": vectors}))
+        write_atomically(path, save({"vectors": vectors}), inside=run)
         return vectors
 
 

@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.files import explained_errors
+from genzoo.core.files import write_folder
 from genzoo.core.spec import DataSpec
 from genzoo.models.diffusion.denoising_model import Diffusion, DiffusionConfig
 from genzoo.models.registry import build_model
@@ -183,15 +183,14 @@ def to_diffusers(model: Diffusion, path: str | Path) -> None:
 
     Linear paths get a flow scheduler; `DDPMPipeline` runs it too, and says that it expected another. Images come out
     of the pipeline in 0 .. 1, a pixel k as (k + 1/2) / levels. Raises `GenzooError` for conditional models, data that
-    are no images, other paths and folders that cannot be written.
+    are no images, other paths and folders that hold anything else or cannot be written.
     """
     path = Path(path)
     _check_exportable(model, path)
     convention = _Convention.of(model.path, model.target)
     unet = _plain_unet(model, convention) or DiffusersDenoiser.of(model)
     pipeline = DDPMPipeline(unet=unet, scheduler=convention.scheduler(model.path))  # pyright: ignore[reportArgumentType]
-    with explained_errors(path):
-        pipeline.save_pretrained(path)
+    write_folder(path, pipeline.save_pretrained, "model_index.json")
 
 
 def _check_exportable(model: Diffusion, path: Path) -> None:

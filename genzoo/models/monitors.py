@@ -96,11 +96,12 @@ class Gallery(Monitor):
     def _draw(self, model: DrawsImages, path: Path) -> None:
         generator = seeded(model.device, "pictures", self.seed)
         if isinstance(self.split, PairedSplit):
-            save_triples(translation_picture(model, self.split, generator=generator), model.spec, path)
+            picture = translation_picture(model, self.split, generator=generator)
+            save_triples(picture, model.spec, path, inside=path.parents[1])
             return
         cond = self._vectors(model)
         n = PICTURES if cond is None else len(cond)
-        save_grid(model.sample(n, cond, generator=generator), model.spec, path)
+        save_grid(model.sample(n, cond, generator=generator), model.spec, path, inside=path.parents[1])
 
     def _vectors(self, model: DrawsImages) -> Tensor | None:
         """The first vectors of the data for a model conditioned on vectors, which cannot draw its own."""

@@ -6,6 +6,7 @@ built from a list of known types, and the training state is read with `weights_o
 
 import io
 import json
+import os
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 
 from genzoo.core.config import to_json
 from genzoo.core.errors import GenzooError
-from genzoo.core.files import write_atomically
+from genzoo.core.files import explained_errors, is_ours, make_folder, write_atomically
+from genzoo.core.folder_lock import LOCK
 from genzoo.core.legacy import upgrade, upgrade_tensors
 from genzoo.core.trainable import Trainable
 from genzoo.data.identity import difference as data_difference
@@ -27,6 +29,8 @@ from genzoo.data.identity import difference as data_difference
 FORMAT = 1
 
 CONFIG, WEIGHTS, STATE = "config.json", "model.safetensors", "state/state.pt"
+METRICS, CURVE, SAMPLES = "metrics.jsonl", "loss.png", "samples"
+_BEGUN = {LOCK, METRICS, WEIGHTS, "state"}
 
 
 def save_model(
@@ -40,9 +44,15 @@ def save_model(
 
     The weights that the model holds are stored as "ema.*", `raw` (the last weights without averaging) as
     "raw.*". `facts` are JSON-able and join `config.json` (seed, budget, data protocol ...).
-    Raises `GenzooError` where the folder cannot be written.
+    A saved model or a run that lies there is replaced. Raises `GenzooError` where the folder holds anything else, or
+    cannot be written.
     """
     path = Path(path)
+    _check_name(path)
+    if not is_ours(path):
+        _refuse_others(path)
+    with explained_errors(path):
+        make_folder(path)
     save_weights(model.state_dict(), path, raw=raw)
     save_config(model, path, facts)
 
@@ -55,13 +65,13 @@ def save_weights(
     tensors |= {f"raw.{k}": v for k, v in (raw or {}).items()}
     # clones, because safetensors refuses tensors that share memory (tied weights)
     plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-    write_atomically(path / WEIGHTS, safetensors_bytes(plain, metadata={"format": "pt"}))
+    write_atomically(path / WEIGHTS, safetensors_bytes(plain, metadata={"format": "pt"}), inside=path)
 
 
 def save_config(model: Trainable, path: Path, facts: Mapping[str, Any] | None = None) -> None:
     """Writes `config.json` only."""
     content = {**describe(model), **to_json(dict(facts or {}))}
-    write_atomically(path / CONFIG, json.dumps(content, indent=2).encode())
+    write_atomically(path / CONFIG, json.dumps(content, indent=2).encode(), inside=path)
 
 
 def describe(model: Trainable) -> dict[str, Any]:
@@ -131,9 +141,9 @@ def _misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Iterator
 
 def save_state(state: Mapping[str, Any], path: str | Path) -> None:
     """Writes `state` (tensors, numbers, strings, dicts, lists) to `state/state.pt` of the run folder."""
-    buffer = io.BytesIO()
+    buffer, path = io.BytesIO(), Path(path)
     torch.save(dict(state), buffer)
-    write_atomically(Path(path) / STATE, buffer.getbuffer())
+    write_atomically(path / STATE, buffer.getbuffer(), inside=path)
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
@@ -155,11 +165,37 @@ def load_state(path: str | Path) -> dict[str, Any]:
 
 
 def claim_folder(path: Path) -> None:
-    """Checks that a new run may be written to `path`. Raises `GenzooError` where it holds another one."""
-    if path.exists() and not path.is_dir():
-        raise GenzooError(f"{path} is a file; choose another --out")
-    if (path / CONFIG).exists():
+    """Checks that a new run may be written to `path`: to a new folder, an empty one, or one where a run had only begun.
+
+    Raises `GenzooError` where it holds another run or anything else, and for a path that names no folder of its own.
+    """
+    _check_name(path)
+    if is_ours(path):
         raise GenzooError(f"{path} holds another run; choose another --out or pass --resume")
+    _refuse_others(path)
+
+
+def _check_name(path: Path) -> None:
+    if not path.name.strip() or path.name == "..":
+        raise GenzooError(f"'{path}' names no folder of its own; name a new one with --out")
+
+
+def _refuse_others(path: Path) -> None:
+    """Raises `GenzooError` where `path` holds what is no part of a run that had only begun."""
+    if not os.path.lexists(path):
+        return
+    with explained_errors(path):
+        if not path.is_dir():
+            raise GenzooError(f"{path} is a file; choose another --out")
+        found = {entry.name for entry in os.scandir(path)}
+    begun = LOCK in found and all(map(_may_be_ours, found))
+    if found and not begun:
+        raise GenzooError(f"{path} holds other files, such as {min(found)}; choose another --out")
+
+
+def _may_be_ours(name: str) -> bool:
+    """Whether a run that was killed before it had its `config.json` may have left a file of this name."""
+    return name in _BEGUN or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def check_same_run(path: Path, model: Trainable, facts: Mapping[str, Any]) -> None:

@@ -103,8 +103,11 @@ class Run:
             self.folder.load(self.state)
             self._take_up_clocks()
             if self._finished_before():
+                self._end_after_kill()
                 self._install()
                 return
+            if self.state.meter is not None:
+                self.meter.restore(self.state.meter, self.processes.device)
         try:
             with self.stepper.training():
                 self._open()
@@ -132,8 +135,17 @@ class Run:
             self.reporter.say(
                 f"{self.plan.out} used up its budget at step {self.state.step}; a larger one continues it"
             )
-        self.state.done = {}
+        if not finished:
+            self.state.done = {}
         return finished
+
+    def _end_after_kill(self) -> None:
+        """What a kill after the last checkpoint left out."""
+        (lacks,) = self.processes.sum([float(self.folder.lacks_end(self.state))])
+        if lacks:
+            self.folder.log.start(self.state.step, self.state.rows)
+            self._write_bill()
+            self.folder.close()
 
     def _open(self) -> None:
         self.reporter.start()
@@ -157,8 +169,12 @@ class Run:
             self._account(result)
             self._milestone_if_due()
             if self.folder.save_due(self.state, self.options.save_every):
-                self.folder.save(self.state)
+                self._save()
             self._tick(signals)
+
+    def _save(self) -> None:
+        self.state.meter = self.meter.dump(self.processes)
+        self.folder.save(self.state)
 
     def _tick(self, signals: StopSignals | None = None) -> None:
         """Reads the main process's clock and learns of signals in any process, so that all decide alike."""
@@ -213,7 +229,7 @@ class Run:
         state = self.state
         state.skipped, state.skipped_in_row = state.skipped + 1, state.skipped_in_row + 1
         copy_buffers(state.average.model, self.model)  # those of the last good step
-        self.folder.log.write({"step": state.step, "skipped_step": culprit, "skipped": state.skipped})
+        self.folder.write_row({"step": state.step, "skipped_step": culprit, "skipped": state.skipped})
         if state.skipped_in_row >= MOST_SKIPPED:
             raise GenzooError(
                 f"stopped at step {state.step}: {culprit} was not finite in {MOST_SKIPPED} steps in a row; "
@@ -311,7 +327,7 @@ class Run:
         self._write({**row, "processes": self.processes.count, "machine": machine(self.processes.device)})
 
     def _write(self, row: dict[str, Any]) -> None:
-        self.folder.log.write(row)
+        self.folder.write_row(row)
         if self.processes.accelerator.trackers:
             flat = {k: v for k, v in row.items() if not isinstance(v, dict)}
             for name in ("parts", "val_parts"):
@@ -333,8 +349,8 @@ class Run:
         if self.stopped_by is None:
             self._milestone(last=True)
             self.state.done = {self.budget.kind: self.budget.amount}
-        self._log_row()
-        self.folder.save(self.state)
+            self._log_row()  # else a resumed run ends the row that it belongs to
+        self._save()
         self.folder.close()
         self._write_bill()
         how = f"stopped by {self.stopped_by}" if self.stopped_by else "trained"

@@ -26,7 +26,7 @@ def save_curve(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         axes.set_ylim(*_limits([y for line in axes.lines for y in line.get_ydata()]))  # pyright: ignore
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
-    write_atomically(Path(path), buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), inside=Path(path).parent)
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:

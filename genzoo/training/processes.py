@@ -23,6 +23,9 @@ from genzoo.core.random import seeded
 from genzoo.core.trainable import Trainable
 from genzoo.data.split import LazyImages, Split
 
+STOPPING = tuple(getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n))
+"""The signals by which people and systems stop a program; Windows has no SIGHUP."""
+
 
 class BatchOrder:
     """Which images each step sees: whole batches of a permutation seeded by (seed, epoch).
@@ -111,10 +114,10 @@ class Feed:
 
 
 class StopSignals:
-    """Within it SIGINT and SIGTERM only set `name`, so that a step can be finished and saved.
+    """Within it SIGINT, SIGTERM and SIGHUP only set `name`, so that a step can be finished and saved.
 
-    A second SIGINT interrupts at once. Outside the main thread, where Python allows no handlers, it does
-    nothing. The former handlers come back at the end.
+    A second SIGINT interrupts at once. SIGHUP stays ignored where it was, as under nohup. Outside the main thread,
+    where Python allows no handlers, it does nothing. The former handlers come back at the end.
     """
 
     def __init__(self) -> None:
@@ -123,8 +126,9 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._former[number] = signal.signal(number, self._handle)
+            for number in STOPPING:
+                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._former[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

@@ -4,13 +4,14 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from genzoo.core.files import explained_errors, write_atomically
+from genzoo.core.files import append_text, write_atomically
 from genzoo.training.processes import Processes
 from genzoo.training.step import StepResult
 
@@ -93,21 +94,30 @@ class MetricsLog:
     """Appends rows to a file of JSON lines; with `path` None it keeps nothing."""
 
     def __init__(self, path: Path | None) -> None:
-        self.path = path
+        self.path, self.count = path, 0
 
-    def start(self, step: int = 0) -> None:
-        """Forgets whatever an earlier run wrote after `step`, broken last lines included."""
+    def start(self, step: int = 0, rows: int | None = None) -> None:
+        """Forgets whatever an earlier run wrote after its checkpoint at `step`, broken last lines included.
+
+        The checkpoint counted `rows`; only the bill of an earlier end may follow them. Without such a count (None)
+        the steps of rows decide.
+        """
         if self.path is None:
             return
-        kept = [row for row in self.rows() if row.get("step", math.inf) <= step] if step else []
-        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        found = self.rows() if step else []
+        kept = [row for row in found if row.get("step", math.inf) <= step]
+        if rows is not None:
+            kept = [*kept[:rows], *(row for row in kept[rows:] if is_bill(row))]
+        self.count = len(kept)
+        content = "".join(json.dumps(row) + "\n" for row in kept).encode()
+        write_atomically(self.path, content, inside=self.path.parent)
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends one row; numbers that JSON cannot hold become null."""
         if self.path is None:
             return
-        with explained_errors(self.path), open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(row)) + "\n")
+        self.count += 1
+        append_text(self.path, json.dumps(_finite(row)) + "\n", inside=self.path.parent)
 
     def rows(self) -> list[dict[str, Any]]:
         """All whole rows."""
@@ -120,6 +130,11 @@ class MetricsLog:
             except ValueError:  # a line that a kill cut short
                 continue
         return [row for row in found if isinstance(row, dict)]
+
+
+def is_bill(row: Mapping[str, Any]) -> bool:
+    """Whether a row of metrics is the last one of a run or a part of it: what it cost, and on what machine."""
+    return "machine" in row
 
 
 def _finite(value: Any) -> Any:
@@ -142,12 +157,12 @@ class Meter:
     def clear(self, last_speed: float = 0.0) -> None:
         """Begins new sums; what is shown goes on."""
         self.last_speed = last_speed
-        self.steps, self.seconds, self.norm, self.loss_sum = 0, 0.0, 0.0, 0.0
+        self.steps, self.timed, self.seconds, self.norm, self.loss_sum = 0, 0, 0.0, 0.0, 0.0
         self.parts: dict[str, Tensor] = {}
 
     def add(self, result: StepResult, seconds: float) -> None:
         """One good step that took `seconds`."""
-        self.steps, self.seconds = self.steps + 1, self.seconds + seconds
+        self.steps, self.timed, self.seconds = self.steps + 1, self.timed + 1, self.seconds + seconds
         self.loss_sum, self.norm = self.loss_sum + result.loss, self.norm + result.norm
         # what is shown moves slowly, because the losses of single batches jump about
         self.loss = _slowly(self.loss, result.loss)
@@ -157,9 +172,29 @@ class Meter:
         for name, value in result.parts.items():
             self.parts[name] = self.parts.get(name, 0.0) + value
 
+    def dump(self, processes: Processes) -> dict[str, Any]:
+        """The sums so far, for a checkpoint, as each of the processes may take them up; every process must call it.
+
+        Clocks are left out: a speed is that of the steps since.
+        """
+        parts = self.parts
+        if processes.count > 1:
+            names = list(parts)
+            sums = processes.sum([self.loss_sum, *(float(parts[k]) for k in names)])
+            loss_sum, *means = (value / processes.count for value in sums)
+            parts = {k: torch.tensor(v) for k, v in zip(names, means, strict=True)}
+        else:
+            loss_sum = self.loss_sum
+        return {"steps": self.steps, "norm": self.norm, "loss_sum": loss_sum, "parts": dict(parts)}
+
+    def restore(self, sums: Mapping[str, Any], device: torch.device) -> None:
+        """The inverse of `dump`."""
+        self.steps, self.norm, self.loss_sum = sums["steps"], sums["norm"], sums["loss_sum"]
+        self.parts = {k: v.to(device) for k, v in sums["parts"].items()}
+
     def speed(self, batch_size: int) -> float:
         """Images per second in training steps."""
-        return self.steps * batch_size / self.seconds if self.seconds > 0 else self.last_speed
+        return self.timed * batch_size / self.seconds if self.seconds > 0 else self.last_speed
 
     def means(self, processes: Processes) -> dict[str, float]:
         """Means per step and over the processes: "loss" and every part."""

@@ -1,5 +1,6 @@
 """The run folder while a run goes: who owns it, what is saved when, and how a run is taken up again."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from genzoo.core.errors import GenzooError
+from genzoo.core.files import explained_errors, make_folder, remove_leftovers
 from genzoo.core.trainable import Trainable
 from genzoo.training import checkpoint
 from genzoo.training.loss_curve import save_curve
 from genzoo.training.optim import WeightAverage
-from genzoo.training.progress import MetricsLog
+from genzoo.training.progress import MetricsLog, is_bill
 from genzoo.training.step import Stepper
 from genzoo.training.validation import Best, Validator
 
@@ -21,7 +23,8 @@ SAVE_SECONDS = 60.0
 class TrainingState:
     """Everything that an exact resume needs. The rest is derived from the seed and the step.
 
-    `step` counts steps, the skipped ones among them `skipped`; `seconds` is the time used.
+    `step` counts steps, the skipped ones among them `skipped`; `seconds` is the time used, `rows` counts those of
+    `metrics.jsonl`, `meter` holds what the next one will be made of (None for both: an earlier version did not say).
     """
 
     def __init__(
@@ -32,6 +35,8 @@ class TrainingState:
         self.step, self.skipped, self.skipped_in_row = 0, 0, 0
         self.seconds = 0.0
         self.done: dict[str, float] = {}
+        self.rows: int | None = None
+        self.meter: dict[str, Any] | None = None
 
     def chosen(self) -> Mapping[str, Tensor]:
         """The weights that the model shall hold in the end: the best on validation, else the average."""
@@ -45,6 +50,8 @@ class TrainingState:
             "skipped_in_row": self.skipped_in_row,
             "seconds": self.seconds,
             "done": self.done,
+            "rows": self.rows,
+            "meter": self.meter,
             "val_images": None if self.validator is None else self.validator.images,
             "model": self.model.state_dict(),
             "average": self.average.model.state_dict(),
@@ -57,7 +64,7 @@ class TrainingState:
         try:
             self.step, self.seconds = int(state["step"]), float(state["seconds"])
             self.skipped, self.skipped_in_row = state["skipped"], state["skipped_in_row"]
-            self.done = dict(state["done"])
+            self.done, self.rows, self.meter = dict(state["done"]), state.get("rows"), state.get("meter")
             checkpoint.fit_weights(self.model, state["model"], source)
             checkpoint.fit_weights(self.average.model, state["average"], source)
             self.best.restore(state["best"])
@@ -91,13 +98,14 @@ class RunFolder:
             checkpoint.claim_folder(path)
         self.source, self.path = path, path if writes else None
         self.model, self.facts, self.resumes = model, facts, resume
-        self.log = MetricsLog(None if self.path is None else self.path / "metrics.jsonl")
+        self.log = MetricsLog(None if self.path is None else self.path / checkpoint.METRICS)
         self.saved_at = 0.0
+        self._identity: os.stat_result | None = None
 
     @property
     def samples(self) -> Path | None:
         """Where sample grids go."""
-        return None if self.path is None else self.path / "samples"
+        return None if self.path is None else self.path / checkpoint.SAMPLES
 
     def load(self, state: TrainingState) -> None:
         """Takes up what was saved last."""
@@ -113,14 +121,52 @@ class RunFolder:
         if self.path is None:
             return
         former = checkpoint.read_config(self.path) if self.resumes else {}
+        with explained_errors(self.path):
+            make_folder(self.path)
+            self._identity = self.path.stat()
+        self._tidy()
+        self.log.start(state.step, state.rows)
         self.save(state)
         checkpoint.save_config(self.model, self.path, {**former, **self.facts})
-        self.log.start(state.step)
+
+    def _tidy(self) -> None:
+        """Removes files that a kill left half-written."""
+        assert self.path is not None
+        for place in (
+            checkpoint.CONFIG,
+            checkpoint.WEIGHTS,
+            checkpoint.STATE,
+            checkpoint.METRICS,
+            checkpoint.CURVE,
+        ):
+            file = self.path / place
+            if not file.parent.is_symlink():
+                remove_leftovers(file.parent, [file.name])
+
+    def check_there(self) -> None:
+        """Raises `GenzooError` where the folder of this run was moved or deleted since `open`."""
+        if self.path is None or self._identity is None:
+            return
+        try:
+            same = os.path.samestat(self.path.stat(), self._identity)
+        except OSError:
+            same = False
+        if not same:
+            raise GenzooError(
+                f"{self.path} was moved or deleted during training; it stopped and wrote nothing there. "
+                "If it was moved, continue with --resume --out and its new place"
+            )
+
+    def write_row(self, row: dict[str, Any]) -> None:
+        """One row of `metrics.jsonl`."""
+        self.check_there()
+        self.log.write(row)
 
     def save(self, state: TrainingState) -> None:
         """State and weights, each atomically."""
-        self.saved_at = state.seconds
+        self.saved_at, state.rows = state.seconds, self.log.count
         if self.path is not None:
+            self.check_there()
             checkpoint.save_state(state.dump(), self.path)
             checkpoint.save_weights(state.chosen(), self.path, raw=state.model.state_dict())
 
@@ -133,4 +179,13 @@ class RunFolder:
     def close(self) -> None:
         """The loss curve."""
         if self.path is not None:
-            save_curve(self.log.rows(), self.path / "loss.png")
+            self.check_there()
+            save_curve(self.log.rows(), self.path / checkpoint.CURVE)
+
+    def lacks_end(self, state: TrainingState) -> bool:
+        """Whether a kill left a finished run without its last row or its loss curve."""
+        if self.path is None:
+            return False
+        rows = self.log.rows()
+        billed = state.rows is None or any(map(is_bill, rows[state.rows :]))
+        return not billed or not (self.path / checkpoint.CURVE).is_file()

@@ -7,16 +7,20 @@ global batch is the same then, and each process takes its share of it.
 import importlib.util
 import os
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from genzoo.core.bounds import check_seed
-from genzoo.core.errors import GenzooError
+from genzoo.core.errors import GenzooError, Interrupted
+from genzoo.core.folder_lock import only_writer
 from genzoo.core.random import private_rng
 from genzoo.core.trainable import Trainable
 from genzoo.data.split import Split, as_split, validate
+from genzoo.training.checkpoint import claim_folder, read_config
 from genzoo.training.loop import Run, Start
 from genzoo.training.optim import Budget, keep_freed_memory
 from genzoo.training.options import RunOptions, RunPlan
@@ -57,11 +61,12 @@ class Trainer:
         data: Split | Tensor | tuple[Tensor, Tensor],
         val: Split | Tensor | tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """Trains until the budget is used up or SIGINT or SIGTERM arrives.
+        """Trains until the budget is used up.
 
         The model is in evaluation mode then and holds the averaged weights: of a model with one turn and
         with `val` those that did best on it, else the last ones. Raises `GenzooError` for data that does not
-        fit the model, for a run folder that cannot be used, and after ten non-finite steps in a row.
+        fit the model, for a run folder that cannot be used or that another process trains in, and after ten non-finite
+        steps in a row. Raises `Interrupted` where SIGINT, SIGTERM or SIGHUP ended it early, when it has saved.
         """
         start = Start(time.monotonic(), time.process_time())
         train = as_split(data)
@@ -73,13 +78,26 @@ class Trainer:
         if processes.device.type == "cpu":
             keep_freed_memory()
         self.model.to(processes.device)
-        with private_rng(processes.device), StopSignals() as signals:
+        with private_rng(processes.device), StopSignals() as signals, self._alone(processes):
             plan = RunPlan(self.model, self.budget, self.seed, self.out, self.progress, self.options)
             run = Run(plan, train, held_out, processes, start)
             try:
                 run.train(signals)
             finally:
                 self.stopped_by, self.step, self.best_loss = run.stopped_by, run.state.step, run.best_loss
+        if self.stopped_by is not None:
+            raise Interrupted(self.stopped_by)
+
+    def _alone(self, processes: Processes) -> AbstractContextManager[Any]:
+        """The lock of the run folder; the main process holds it for all that train together."""
+        if self.out is None or not processes.is_main:
+            return nullcontext()
+        if self.options.resume:
+            read_config(self.out)  # a run that is not there is not to be made
+        else:
+            claim_folder(self.out)
+        busy = f"another process trains in {self.out}; wait for it, or choose another --out"
+        return only_writer(self.out, busy)
 
     def _processes(self) -> Processes:
         from accelerate import Accelerator, DistributedDataParallelKwargs  # late: slow to import

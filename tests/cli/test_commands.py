@@ -172,7 +172,7 @@ def test_a_resumed_run_stays_what_it_was(trained, capsys, argv, words):
 
 
 def test_interrupted_run_continues(tmp_path):
-    """Ctrl-C saves, says how to go on and is no failure; --resume alone finds preset, data and configuration."""
+    """Ctrl-C saves, says how to go on and ends with 130, so that `&&` stops; --resume alone finds the rest."""
     command = [sys.executable, "-u", "-m", "genzoo.train", "--size", "tiny", "--minutes", "5", "--out", "r"]
     command += ["--cond", "class", "--save-every", "2", *QUICK]
     process = subprocess.Popen(command, cwd=tmp_path, env=alone(), stdout=subprocess.PIPE, text=True)
@@ -181,7 +181,7 @@ def test_interrupted_run_continues(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=120)[0]
-    assert process.returncode == 0, rest
+    assert process.returncode == 130, rest
     assert "continue with: genzoo train --resume --out r" in rest
     assert "test set" not in rest and not (tmp_path / "r" / "report.json").exists()
     step = max(json.loads(row)["step"] for row in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines())

@@ -313,3 +313,81 @@ def test_no_field_of_a_preset_hides_a_flag():
     for preset in every_preset().values():
         for config in preset.sizes.values():
             assert not set(flags_of(type(config))) & set(flags_of(TrainFlags))
+
+
+# --- who writes --------------------------------------------------------------------------------------------------
+
+WRITERS = {"core/files.py", "core/folder_lock.py", "core/regular_files.py"}
+"""Where files are opened by the system's own call, made, moved or removed; all others call these."""
+
+_WRITING = {
+    "write_text", "write_bytes", "mkdir", "makedirs", "touch", "rename", "unlink", "rmdir", "rmtree", "symlink_to",
+    "copyfile", "copy2", "copytree", "move", "imsave", "save_image", "save_file", "mkstemp", "mkdtemp", "fdopen",
+    "tofile", "savez", "save_pretrained",
+}  # fmt: skip
+"""Functions that write to disk, by their bare names."""
+_TAKING_FILES = {"save", "savefig", "dump"}
+"""Functions that write to whatever is passed, which is then to be in memory."""
+_IN_MEMORY = {"buffer", "stream", "file"}
+"""What such things are called."""
+
+
+def _is_a_librarys(function):
+    """Whether a method is none of ours, which write by the rules."""
+    owner = function.value if isinstance(function, ast.Attribute) else None
+    ours = isinstance(owner, ast.Name) and owner.id in ("self", "model", "encoder", "checkpoint")
+    return owner is not None and not ours and not isinstance(owner, ast.Attribute)
+
+
+def writes(tree):
+    """Lines of calls that write to disk."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        method = isinstance(node.func, ast.Attribute)
+        name = node.func.attr if method else getattr(node.func, "id", "")
+        owner = node.func.value.id if method and isinstance(node.func.value, ast.Name) else ""
+        words = [
+            a.value for a in (*node.args, *(k.value for k in node.keywords)) if isinstance(a, ast.Constant)
+        ]
+        given = {a.id for a in node.args if isinstance(a, ast.Name)}
+        modes = [
+            w for w in words if isinstance(w, str) and re.fullmatch("[rwaxbt+]+", w) and set(w) & set("wax+")
+        ]
+        if (
+            name in _WRITING
+            or (name == "open" and (modes or owner == "os"))
+            or (
+                name == "replace"
+                and (owner == "os" or (method and len(node.args) == 1 and not node.keywords))
+            )
+            or (name in _TAKING_FILES and node.args and not given & _IN_MEMORY and _is_a_librarys(node.func))
+        ):
+            yield node.lineno
+
+
+def test_one_module_writes():
+    found = [
+        f"{path.relative_to(PACKAGE)}:{line}"
+        for path, tree in trees().items()
+        if path.relative_to(PACKAGE).as_posix() not in WRITERS
+        for line in writes(tree)
+    ]
+    assert found == [], "write through genzoo.core.files"
+
+
+def test_the_rule_of_writers_can_fail():
+    for line in (
+        "open(p, 'w')", "path.open('ab')", "open(p, mode='x')", "path.write_text(t)", "torch.save(x, path)",
+        "os.replace(a, b)", "path.replace(b)", "os.open(p, 1)", "figure.savefig(path)", "path.mkdir()",
+        "json.dump(x, handle)", "picture.save(path)",
+    ):  # fmt: skip
+        assert list(writes(ast.parse(line))), line
+    for line in (
+        "open(p)",
+        "path.open('rb')",
+        "torch.save(x, buffer)",
+        "text.replace('a', 'b')",
+        "replace(x, a=1)",
+    ):
+        assert not list(writes(ast.parse(line))), line

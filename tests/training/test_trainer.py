@@ -13,7 +13,7 @@ from tiny_model import DuelConfig, TinyConfig, TinyModel, tiny_images
 from torch import nn
 
 from genzoo.core.config import TrainConfig
-from genzoo.core.errors import GenzooError
+from genzoo.core.errors import GenzooError, Interrupted
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.core.trainable import Loss
 from genzoo.data import as_split
@@ -318,13 +318,14 @@ def signalled(signals):
     return model
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_ends_the_run(tmp_path, number):
     from genzoo.training.checkpoint import load_state
 
     before = signal.getsignal(number)
-    trainer = fit(signalled({4: [number]}), Budget(steps=20), out=tmp_path)
-    assert trainer.stopped_by == signal.Signals(number).name and trainer.step == 4
+    with pytest.raises(Interrupted) as stop:
+        fit(signalled({4: [number]}), Budget(steps=20), out=tmp_path)
+    assert stop.value.name == signal.Signals(number).name and stop.value.exit_code == 128 + number
     assert load_state(tmp_path)["step"] == 4
     assert signal.getsignal(number) is before
     resumed = fit(make(), Budget(steps=20), out=tmp_path, options=RunOptions(device="cpu", resume=True))

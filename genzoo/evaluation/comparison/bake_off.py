@@ -5,7 +5,6 @@ crashes is shown as failed and the others go on. What has happened is told by th
 which is written anew after every stage; the same command goes on where it stopped.
 """
 
-import contextlib
 import json
 import os
 import shlex
@@ -13,28 +12,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
-from genzoo.core.errors import GenzooError
-from genzoo.core.files import explained_errors, write_atomically
+from genzoo.core.errors import GenzooError, Interrupted
+from genzoo.core.files import appending, write_atomically
+from genzoo.core.folder_lock import LOCK, only_writer
 from genzoo.evaluation.comparison.entries import read_entry
 from genzoo.evaluation.comparison.page import Comparison, Failure
 from genzoo.evaluation.comparison.page_pictures import CLASS_GRID, class_command
 from genzoo.training.checkpoint import CONFIG, first_difference, load_state
+from genzoo.training.processes import STOPPING
 
 STATE = "bakeoff.json"
 REFERENCE = "test-images.png"
 DONE, FAILED, WAITING = "done", "failed", "waiting"
 LAST_WORDS = 300
 LIKELIHOOD_SECONDS = 180.0  # that likelihoods are measured for where no number of images is given
-
-
-class Stopped(Exception):
-    """The person wants to stop."""
 
 
 @dataclass(frozen=True)
@@ -99,19 +97,27 @@ class BakeOff:
 
     def check(self, presets: Sequence[str]) -> None:
         """Raises `GenzooError` where `out` holds a bake-off on other terms, or something else than a bake-off."""
-        if self._stored() is None and any(self.out.glob("*")) and not (self.out / "lock").exists():
-            raise GenzooError(f"{self.out} holds something else; choose another --out")
+        if not self.out.name.strip() or self.out.name == "..":
+            raise GenzooError(f"'{self.out}' names no folder of its own; name a new one with --out")
+        if os.path.lexists(self.out) and not self.out.is_dir():
+            raise GenzooError(f"{self.out} is a file; choose another --out")
+        if self._stored() is None:
+            found = {path.name for path in self.out.glob("*")} | {path.name for path in self.out.glob(".*")}
+            if found and found != {LOCK}:
+                raise GenzooError(f"{self.out} holds something else; choose another --out")
         self._former(presets)
 
-    def run(self, presets: Sequence[str]) -> Comparison:
+    def run(self, presets: Sequence[str], begin: Callable[[], None] = lambda: None) -> Comparison:
         """Trains and evaluates what is not done yet, and returns the comparison of all entrants so far.
 
-        Raises `GenzooError` where `out` holds a bake-off on other terms or one is at work there, and `Stopped` after
-        SIGINT or SIGTERM, when the entrant at work has saved.
+        `begin` is called first, when the folder is the bake-off's own.
+        Raises `GenzooError` where `out` holds a bake-off on other terms or one is at work there, and `Interrupted`
+        after SIGINT, SIGTERM or SIGHUP, when the entrant at work has saved.
         """
         with _alone(self.out) as lock, Children(lock) as children:
             self.standings = self._former(presets)
             self._write()
+            begin()
             for preset in presets:
                 self._entrant(preset, children)
         return self.comparison()
@@ -168,7 +174,7 @@ class BakeOff:
         return self._stage(preset, "evaluation", class_command(entry)[1:], children)
 
     def _stage(self, preset: str, stage: str, words: Sequence[str], children: "Children") -> bool:
-        """Runs one command for an entrant; whether it went well. Raises `Stopped` when it was to stop."""
+        """Runs one command for an entrant; whether it went well. Raises `Interrupted` when it was to stop."""
         command = f"genzoo {shlex.join(words)}"
         self.say(f"{preset}: {command}")
         before = self.standings[preset]
@@ -179,7 +185,7 @@ class BakeOff:
         took = {"seconds": time.monotonic() - clock, "cpu_seconds": _children_cpu() - cpu}
         self._set(preset, **{key: getattr(before, key) + value for key, value in took.items()})
         if children.stopped:
-            raise Stopped
+            raise Interrupted(children.stopped)
         if code:
             self._set(preset, status=FAILED, message=_reason(code, last))
             self.say(f"{preset}: FAILED in {stage}: {self.standings[preset].message}")
@@ -223,7 +229,7 @@ class BakeOff:
             "terms": asdict(self.terms),
             "entrants": {name: asdict(standing) for name, standing in self.standings.items()},
         }
-        write_atomically(self.out / STATE, (json.dumps(content, indent=2) + "\n").encode())
+        write_atomically(self.out / STATE, (json.dumps(content, indent=2) + "\n").encode(), inside=self.out)
 
 
 def _standing(content: Mapping[str, Any]) -> Standing:
@@ -261,6 +267,8 @@ def _reason(code: int, last: str) -> str:
     if code < 0:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    if code - 128 in set(STOPPING):
+        return "it was stopped; run again to go on"
     return last.removeprefix("genzoo: error: ")[-LAST_WORDS:] or f"ended with exit code {code}"
 
 
@@ -274,19 +282,20 @@ def _children_cpu() -> float:
 
 
 class Children:
-    """Runs commands one after another; within it SIGINT and SIGTERM go to the one at work, and `stopped` is set.
+    """Runs commands one after another; within it signals that stop go to the one at work, and `stopped` names them.
 
     A child is no part of the terminal's group, so that Ctrl-C reaches it once: twice would not let it save. It
     inherits the file descriptor `lock`, so that whoever outlives the other holds the lock.
     """
 
     def __init__(self, lock: int | None = None) -> None:
-        self.stopped, self._lock = False, lock
+        self.stopped: str | None = None
+        self._lock = lock
         self._process: subprocess.Popen[str] | None = None
         self._former: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Children":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPPING:
             self._former[number] = signal.signal(number, self._stop)
         return self
 
@@ -295,9 +304,9 @@ class Children:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.stopped = True
+        self.stopped = signal.Signals(number).name
         if self._process is None or self._process.poll() is not None:
-            raise Stopped
+            raise Interrupted(self.stopped)
         if os.name != "nt":  # where the console tells the child itself
             self._process.send_signal(number)
 
@@ -305,7 +314,7 @@ class Children:
         """`genzoo WORDS`: its exit code and its last line. All lines go to `log` and `echo`."""
         last = ""
         locks = () if self._lock is None else (self._lock,)
-        with _appended(log) as file:
+        with appending(log) as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "genzoo", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace", start_new_session=True,
@@ -320,34 +329,12 @@ class Children:
             return self._process.wait(), last
 
 
-@contextlib.contextmanager
-def _appended(path: Path) -> Iterator[IO[str]]:
-    with explained_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a", encoding="utf-8")
-    with file:
-        yield file
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[int | None]:
-    """Holds the lock of the folder; None where the system has no such locks (Windows).
+def _alone(out: Path) -> AbstractContextManager[int | None]:
+    """Holds the lock of the folder; None where the system has no such locks.
 
     Raises `GenzooError` where another bake-off, or an entrant that outlived one, holds it.
     """
-    with explained_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        file = (out / "lock").open("w")
-    with file:
-        try:
-            import fcntl
-        except ImportError:
-            yield None
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise GenzooError(
-                f"a bake-off, or an entrant of one, is still at work in {out}; wait for it, or choose another --out"
-            ) from None
-        yield file.fileno()
+    busy = (
+        f"a bake-off, or an entrant of one, is still at work in {out}; wait for it, or choose another --out"
+    )
+    return only_writer(out, busy, keep=True)  # an entrant may go on holding it

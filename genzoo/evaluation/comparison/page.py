@@ -11,7 +11,7 @@ import msgspec
 import torch
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.files import write_atomically
+from genzoo.core.files import MADE_BY, write_product
 from genzoo.core.spec import DataSpec
 from genzoo.core.version import __version__
 from genzoo.evaluation.comparison import overview
@@ -123,8 +123,11 @@ def record(comparison: Comparison) -> dict[str, Any]:
 
 
 def write_page(comparison: Comparison, path: Path) -> None:
-    """Writes the page to `path`, whole or not at all. Raises `GenzooError` where it cannot be written."""
-    write_atomically(path, render(comparison).encode())
+    """Writes the page to `path`, whole or not at all.
+
+    Raises `GenzooError` where it cannot be written, or where there is a file that is no such page.
+    """
+    write_product(path, render(comparison).encode())
 
 
 def render(comparison: Comparison) -> str:
@@ -141,7 +144,7 @@ def render(comparison: Comparison) -> str:
 def _content(comparison: Comparison) -> dict[str, Any]:
     entries = list(comparison.entries)
     content: dict[str, Any] = {
-        "comparison": comparison, "entries": entries, "colours": COLOURS,
+        "comparison": comparison, "entries": entries, "colours": COLOURS, "maker": MADE_BY,
         "names": [e.name for e in entries], "own_likelihood": overview.with_likelihood(entries),
         "rows": table_rows, "display_name": display_name, "compact": compact,
         "ais": [e for e in entries if e.ais],

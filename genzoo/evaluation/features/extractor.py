@@ -20,6 +20,7 @@ import torch
 
 from genzoo.core.config import TrainConfig, to_json
 from genzoo.core.errors import GenzooError
+from genzoo.core.files import explained_errors, make_folder
 from genzoo.core.regular_files import is_regular, sha256_of
 from genzoo.core.spec import DataSpec
 from genzoo.data.augmentation_presets import ground_of
@@ -141,6 +142,8 @@ def default_extractor(
             encoder, Budget(steps=STEPS), seed=seed, progress=False, options=RunOptions(device="cpu")
         )
         trainer.fit(data.train)
+        with explained_errors(folder):
+            make_folder(folder)
         save_weights(encoder.state_dict(), folder)
         facts = {
             "data": data.protocol,

@@ -252,7 +252,9 @@ class MapSection(Section):
         assert case.out is not None
         labels, path = classes_of(case.evaluated), case.out / MAP
         chosen = None if labels is None else labels[case.chosen]
-        save_embedding_map(case.queries, chosen, path, title=case.name, generator=case.generator("map"))
+        save_embedding_map(
+            case.queries, chosen, path, title=case.name, generator=case.generator("map"), inside=case.out
+        )
         return MapResult(case.name, str(path))
 
     @override

@@ -50,7 +50,7 @@ class QualitySection(Section):
         asked, unasked = _class_figures(case)
         picture = _path(case, JUDGED)
         if picture is not None:
-            save_grid(samples.drawn.images[:SHOWN], case.model.spec, picture)
+            save_grid(samples.drawn.images[:SHOWN], case.model.spec, picture, inside=case.out)
         return QualityResult(
             case.name, **_about(case), figures={**figures, **asked}, missing={**missing, **unasked},
             references=len(samples.sets.real), seconds=samples.seconds + time.perf_counter() - start,
@@ -84,7 +84,7 @@ class MemorisationSection(Section):
         samples, picture = case.samples, _path(case, NEIGHBOURS)
         figures, missing = METRICS.figures(samples.sets, "memorisation")
         if picture is not None:
-            save_neighbours(_nearest_pairs(samples), case.model.spec, picture)
+            save_neighbours(_nearest_pairs(samples), case.model.spec, picture, inside=case.out)
         return MemorisationResult(
             case.name, **_about(case), figures=figures, missing=missing,
             training_images=len(samples.sets.train), picture=_text(picture),
@@ -126,7 +126,7 @@ class ClassesSection(Section):
         picture = _path(case, BY_CLASS)
         if picture is not None:
             shown = by_class(samples.drawn.images, shares.found, min(bank.classes, MOST_CLASSES), PER_CLASS)
-            save_grid(shown.flatten(0, 1), case.model.spec, picture, columns=PER_CLASS)
+            save_grid(shown.flatten(0, 1), case.model.spec, picture, columns=PER_CLASS, inside=case.out)
         named = shares.share_figures(_names(case, bank.classes))
         return ClassesResult(case.name, shares.shift, named, case.seed, _text(picture))
 
