@@ -76,6 +76,11 @@ class BoundProtocol(Protocol):
     def kind(self) -> LikelihoodKind:
         return LikelihoodKind.LOWER_BOUND
 
+    @override
+    def exponentiable(self, dims: int) -> bool:
+        """The noise of the diffusion term is in the exponent."""
+        return False
+
     def measure(
         self,
         denoise: Denoiser,

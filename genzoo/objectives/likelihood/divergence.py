@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from genzoo.core.bounds import Many, OptionalMany
 from genzoo.core.config import Configurable
@@ -23,7 +24,11 @@ class Divergence(Configurable, ABC):
     """div v = sum over directions e of e^T J e, one vector-Jacobian product each; J is the Jacobian of v."""
 
     exact: bool
-    """Whether the sum is the divergence itself, or only in expectation."""
+    """Whether the sum is the divergence itself for all data, or only in expectation."""
+
+    def exact_for(self, dims: int) -> bool:
+        """Whether it is so for data of `dims` dimensions."""
+        return self.exact
 
     @abstractmethod
     def directions(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -73,10 +78,14 @@ class ExactIfSmall(Divergence):
 
     exact = False
 
+    @override
+    def exact_for(self, dims: int) -> bool:
+        return dims <= self.most_dims
+
     def directions(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Those of the one that applies."""
-        small = x.shape[1:].numel() <= self.most_dims
-        chosen = ExactDivergence() if small else Hutchinson(self.probes)
+        exact = self.exact_for(x.shape[1:].numel())
+        chosen = ExactDivergence() if exact else Hutchinson(self.probes)
         return chosen.directions(x, generator)
 
 

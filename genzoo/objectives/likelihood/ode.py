@@ -220,6 +220,11 @@ class OdeProtocol(Protocol):
         return LikelihoodKind.ESTIMATE
 
     @override
+    def exponentiable(self, dims: int) -> bool:
+        """With the exact divergence: p(x) / q(x) of a dequantised image is P in expectation."""
+        return self.divergence.exact_for(dims)
+
+    @override
     def measure(
         self,
         denoise: Denoiser,

@@ -24,6 +24,14 @@ class Protocol(Configurable, ABC):
         """What its figures are."""
 
     @abstractmethod
+    def exponentiable(self, dims: int) -> bool:
+        """Whether exp of a figure of `dims` sub-pixels is at most P(x) in expectation.
+
+        Such figures may be averaged in probability. Where only the figure itself is unbiased, exp of its noise of s
+        nats would add some s^2 / 2.
+        """
+
+    @abstractmethod
     def measure(
         self,
         denoise: Denoiser,
@@ -40,7 +48,7 @@ def summed_over_classes(first: LogLikelihood, again: LogLikelihood, classes: int
 
     sum_y q(y) (log P(x|y) - log(C q(y))) with q(y) = softmax of `first`: a lower bound in expectation if `again`
     was drawn independently, however noisy both are; a plain log-mean-exp of noisy figures would lie above. With
-    `again` the same as `first` it is just that.
+    `again` the same as `first` it is just that. What all classes of `first` have of noise in common leaves q alone.
     """
     n = len(first.nats) // classes
     before, nats = first.nats.view(classes, n), again.nats.view(classes, n)
@@ -81,13 +89,26 @@ def measured(
     if cond is not None or model.spec.cond != "class":
         return _measured(model, protocol, images, cond, generator)
     classes = model.spec.cond_size
-    every = torch.arange(classes).repeat_interleave(len(images))
-    repeated = images.repeat(classes, *[1] * (images.ndim - 1))
-    first = _measured(model, protocol, repeated, every, generator)
-    fresh = protocol.kind is LikelihoodKind.LOWER_BOUND
-    again = _measured(model, protocol, repeated, every, generator) if fresh else first
+    first = again = _of_each_class(model, protocol, images, generator)
+    if not protocol.exponentiable(model.spec.dims):
+        every = torch.arange(classes).repeat_interleave(len(images))
+        repeated = images.repeat(classes, *[1] * (images.ndim - 1))
+        again = _measured(model, protocol, repeated, every, generator)
     total = summed_over_classes(first, again, classes)
     return replace(total, details={**total.details, "conditional": False})
+
+
+def _of_each_class(
+    model: DenoisingModel, protocol: Protocol, images: Tensor, generator: torch.Generator | None
+) -> LogLikelihood:
+    """log P(images | y) `[classes * n]` with the same noise for every class, so that it cancels between them."""
+    device = torch.device("cpu") if generator is None else generator.device
+    seed = int(torch.randint(2**62, (), generator=generator, device=device))
+    given = []
+    for y in range(model.spec.cond_size):
+        same = torch.Generator(device).manual_seed(seed)
+        given.append(_measured(model, protocol, images, torch.full((len(images),), y), same))
+    return LogLikelihood.cat(given)
 
 
 def _measured(
