@@ -204,15 +204,15 @@ def start_ours(images: Tensor, *, config: DiffusionConfig, batch_size: int | Non
     steps = count(1)
 
     def step() -> None:
-        number = next(steps)
-        generator = torch.Generator().manual_seed(number)
+        generator = torch.Generator().manual_seed(next(steps))
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             loss = model(batch, "model", generator).total.mean()
         loss.backward()
         clip_gradients(model.parameters(), config.training.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        average.update(model, number)
+        average.count(model)
+        average.update(model)
 
     return Started(model.train(), batch_size, "bf16" if bf16 else "fp32", step)
 

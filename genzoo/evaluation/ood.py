@@ -72,12 +72,30 @@ def ood_scores(
 ) -> OODScores:
     """The scores of integer `images` `[n, c, h, w]` under `model`, `chunk` at a time.
 
-    `entropy` is the model's mean bits/dim on images of the right kind (`evaluate_likelihood`'s figure on the
-    validation split, say), which typicality is measured from. With `background`, fitted on training images, there is
+    `entropy` is the mean of `likelihood_bits` over other images of the right kind (the validation split, say), given
+    the like of `cond`; typicality is measured from it. With `background`, fitted on training images, there is
     a ratio, too. Raises `NoLikelihood` where the family has none, `GenzooError` for real-valued data or images that
     do not fit the model.
     """
     code = code_bits(images, model.spec) / model.spec.dims
+    likelihood, kind = likelihood_bits(model, images, cond, chunk=chunk, generator=generator)
+    ratio = None if background is None else likelihood - _background_bits(background, images, chunk)
+    return OODScores(likelihood, likelihood - code, typicality(likelihood, entropy), kind, ratio)
+
+
+def likelihood_bits(
+    model: GenerativeModel,
+    images: Tensor,
+    cond: Tensor | None = None,
+    *,
+    chunk: int = 100,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, LikelihoodKind]:
+    """-log2 P(x) / D of integer `images` `[n, c, h, w]`, float64 `[n]`, `chunk` at a time, and what kind it is.
+
+    Its mean over images of the right kind is the entropy that `ood_scores` measures typicality from. Raises
+    `NoLikelihood` where the family has none.
+    """
     bits, kinds = [], [model.likelihood]
     with evaluating(model):
         for start in range(0, len(images), chunk):
@@ -86,9 +104,7 @@ def ood_scores(
             answer = model.log_likelihood(images[part].to(model.device), of_part, generator=generator)
             bits.append(answer.bits_per_dim.cpu())
             kinds.append(answer.kind)
-    likelihood = torch.cat(bits) if bits else torch.zeros(0, dtype=torch.float64)
-    ratio = None if background is None else likelihood - _background_bits(background, images, chunk)
-    return OODScores(likelihood, likelihood - code, typicality(likelihood, entropy), min(kinds), ratio)
+    return torch.cat(bits) if bits else torch.zeros(0, dtype=torch.float64), min(kinds)
 
 
 def _background_bits(background: Background, images: Tensor, chunk: int) -> Tensor:

@@ -21,8 +21,20 @@ from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
 from genzoo.objectives.denoising.paths import GaussianPath
 
-EDGE = 2.0**-25
-"""How near to the ends of (0, 1) uniform numbers may come: a rounding then never leads into the next bin."""
+FLOAT32_STEP = 2.0**-24
+"""The largest gap between float32 numbers in [-1, 1]."""
+
+
+def margin(levels: int) -> float:
+    """How far from a bin's ends, as a share of its width 2 / `levels`, x stays: rounded to float32 it is still inside.
+
+    Four times what the rounding of x needs, as others add 1 to it in float32; so little probability lies there that
+    q needs no correction.
+
+    >>> margin(256) == 2.0**-16
+    True
+    """
+    return levels * FLOAT32_STEP
 
 
 def bin_centres(images: Tensor, levels: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -36,7 +48,7 @@ def bin_centres(images: Tensor, levels: int, dtype: torch.dtype = torch.float64)
 
 def quantise(x: Tensor, levels: int) -> Tensor:
     """The level (long) whose bin `x` `[n, ...]` lies in, the first or last one outside of [-1, 1]."""
-    return ((x + 1) * (levels / 2)).floor().clamp(0, levels - 1).long()
+    return ((x.double() + 1) * (levels / 2)).floor().clamp(0, levels - 1).long()
 
 
 class Dequantisation(Configurable, ABC):
@@ -56,7 +68,7 @@ class UniformDequantisation(Dequantisation):
 
     def draw(self, images: Tensor, levels: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """log q is D log(levels / 2), whatever the draw."""
-        u = _uniform(images, generator)
+        u = _uniform(images, levels, generator)
         log_q = torch.full_like(u.flatten(1)[:, 0], images.shape[1:].numel() * math.log(levels / 2))
         return 2 * (images.to(u.dtype) + u) / levels - 1, log_q
 
@@ -87,15 +99,15 @@ class TruncatedNormalDequantisation(Dequantisation):
         """By inversion: eps = sqrt(2) erfinv((2u - 1) Z) with Z = erf(tau / sqrt(2)), the normal's mass in the bin."""
         tau = 1 / (levels * self.sigma)
         mass = math.erf(tau / math.sqrt(2))
-        u = _uniform(images, generator)
+        u, inside = _uniform(images, levels, generator), 1 - 2 * margin(levels)
         eps = math.sqrt(2) * torch.special.erfinv((2 * u - 1) * mass)
-        eps = eps.clamp(-tau * (1 - EDGE), tau * (1 - EDGE))
+        eps = eps.clamp(-tau * inside, tau * inside)
         log_q = -0.5 * eps**2 - 0.5 * math.log(2 * math.pi) - math.log(mass * self.sigma)
         return bin_centres(images, levels) + self.sigma * eps, log_q.flatten(1).sum(1)
 
 
-def _uniform(images: Tensor, generator: torch.Generator | None) -> Tensor:
+def _uniform(images: Tensor, levels: int, generator: torch.Generator | None) -> Tensor:
     """One number within (0, 1) per sub-pixel, float64, drawn on the generator's device."""
     device = images.device if generator is None else generator.device
     u = torch.rand(images.shape, generator=generator, dtype=torch.float64, device=device)
-    return u.clamp(EDGE, 1 - EDGE).to(images.device)
+    return u.clamp(margin(levels), 1 - margin(levels)).to(images.device)

@@ -136,54 +136,85 @@ def importance_weighted_stderr(log_weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ImportanceBound:
-    """The IWAE bound of `n` images and what it is made of, all float64 `[n]` in nats.
+    """The IWAE bound of `n` images and what it is made of, all float64 in nats.
 
-    `stderr` is the Monte-Carlo error of `nats`; `elbo` = -(`reconstruction` + `kl`), the latter two being the
-    means of -log P(x|z) and of log q(z|x) - log p(z) over the same draws.
+    `nats` and its Monte-Carlo error `stderr` `[n]`; of every draw -log P(x|z) and log q(z|x) - log p(z), `[K, n]`.
     """
 
     nats: Tensor
     stderr: Tensor
-    elbo: Tensor
-    reconstruction: Tensor
-    kl: Tensor
+    reconstruction_draws: Tensor
+    kl_draws: Tensor
 
     @classmethod
     def of(cls, log_prob: Tensor, log_ratio: Tensor) -> "ImportanceBound":
         """From log P(x|z_k) and log q(z_k|x) - log p(z_k), both `[K, n]`."""
         log_prob, log_ratio = log_prob.double(), log_ratio.double()
-        weights, reconstruction, kl = log_prob - log_ratio, -log_prob.mean(0), log_ratio.mean(0)
-        nats, stderr = importance_weighted_bound(weights), importance_weighted_stderr(weights)
-        return cls(nats, stderr, -(reconstruction + kl), reconstruction, kl)
+        weights = log_prob - log_ratio
+        return cls(
+            importance_weighted_bound(weights), importance_weighted_stderr(weights), -log_prob, log_ratio
+        )
+
+    @property
+    def reconstruction(self) -> Tensor:
+        """Mean of -log P(x|z) `[n]`."""
+        return self.reconstruction_draws.mean(0)
+
+    @property
+    def kl(self) -> Tensor:
+        """Mean of log q(z|x) - log p(z) `[n]`."""
+        return self.kl_draws.mean(0)
+
+    @property
+    def elbo(self) -> Tensor:
+        """-(`reconstruction` + `kl`) `[n]`."""
+        return -(self.reconstruction + self.kl)
 
     @classmethod
     def cat(cls, parts: Sequence["ImportanceBound"]) -> "ImportanceBound":
         """The bounds of all images of `parts`, in order."""
-        empty = torch.zeros(0, dtype=torch.float64)
-        return cls(*(torch.cat([empty, *(getattr(b, f.name) for b in parts)]) for f in fields(cls)))
+        if not parts:
+            return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in (0, 0, (1, 0), (1, 0))))
+        return cls(*(torch.cat([getattr(b, f.name) for b in parts], -1) for f in fields(cls)))
 
     @classmethod
     def over_classes(cls, each: Sequence["ImportanceBound"]) -> "ImportanceBound":
         """log 1/C sum_y P(x|y) from the bounds given each of C classes.
 
-        The ELBO is the one with the best q(y|x), softmax of the classes' ELBOs, whose KL to the uniform
-        classes is part of `kl`.
+        Importance weights are unbiased, so their log-mean is a bound whatever their noise. The ELBO is the one with
+        the q(y|x) of `class_shares`, whose KL to the uniform classes is part of `kl`.
         """
-        nats, stderr, elbo, reconstruction, kl = (
+        nats, stderr, reconstruction, kl = (
             torch.stack([getattr(b, f.name) for b in each]) for f in fields(cls)
         )
+        shares = class_shares(each)
         log_classes = math.log(len(each))
-        log_q = elbo.log_softmax(0)
-        q = log_q.exp()
-        reconstruction = (q * reconstruction).sum(0)
-        kl = (q * (kl + log_q + log_classes)).sum(0)
         spread = (nats.softmax(0) * stderr).square().sum(0).sqrt()
-        elbo = -(reconstruction + kl)
-        return cls(nats.logsumexp(0) - log_classes, spread, elbo, reconstruction, kl)
+        of_class = torch.special.xlogy(shares, shares) + shares * log_classes
+        return cls(
+            nats.logsumexp(0) - log_classes,
+            spread,
+            (shares * reconstruction).sum(0),
+            (shares * kl + of_class).sum(0),
+        )
 
     def means(self) -> dict[str, float]:
         """Means over the images of `elbo`, `reconstruction` and `kl`, to be reported beside the bound."""
         return {name: getattr(self, name).mean().item() for name in ("elbo", "reconstruction", "kl")}
+
+
+def class_shares(each: Sequence[ImportanceBound]) -> Tensor:
+    """q(y|x) `[C, K, n]` for every draw: softmax over the classes of the mean ELBO of other draws.
+
+    Draws are halved and each half's q comes from the other one, so that no noise is in its own exponent; with a single
+    draw it is, and the ELBO over classes comes out too large, though never above the IWAE bound's own expectation.
+    """
+    elbo = torch.stack([-(b.reconstruction_draws + b.kl_draws) for b in each])
+    half = elbo.shape[1] // 2
+    if half == 0:
+        return elbo.softmax(0)
+    first, second = (part.mean(1, keepdim=True).softmax(0) for part in (elbo[:, :half], elbo[:, half:]))
+    return torch.cat([second.expand(-1, half, -1), first.expand(-1, elbo.shape[1] - half, -1)], 1)
 
 
 ACTIVE = 0.01

@@ -124,6 +124,8 @@ class LogisticMixture(OutputDistribution):
     components: int = 10
     min_log_scale: float = -8.0
     """Smallest log s, in units where the image's range is 2: keeps gradients finite."""
+    max_log_scale: float = 7.0
+    """Largest log s, for the same reason: by then nearly all of the mass lies in the end bins."""
 
     @property
     def n_params(self) -> int:
@@ -169,7 +171,8 @@ class LogisticMixture(OutputDistribution):
         """
         logits, mean, log_scale = _at_least_float32(params).chunk(3, -1)
         tiles = (torch.arange(self.components, device=mean.device) + 0.5) * (2 / self.components) - 1
-        log_scale = (log_scale - math.log(2 * self.components)).clamp(min=self.min_log_scale)
+        log_scale = log_scale - math.log(2 * self.components)
+        log_scale = log_scale.clamp(self.min_log_scale, self.max_log_scale)
         return logits, mean + tiles.to(mean.dtype), torch.exp(-log_scale)
 
 

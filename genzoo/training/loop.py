@@ -204,6 +204,7 @@ class Run:
     def _one_step(self) -> StepResult:
         step, rank, device = self.state.step, self.processes.rank, self.processes.device
         self.model.progress = min(self._fraction(), 1.0)
+        self.state.average.count(self.model)
         self.rate = self.config.learning_rate * rate_factor(step, self.model.progress, self.config)
         torch.manual_seed(mix_seed("global", self.seed, step, rank))  # dropout; `private_rng` undoes it
         generator = seeded(device, "loss", self.seed, step, rank)
@@ -216,7 +217,7 @@ class Run:
         """Average, counters and log after a step. Raises `GenzooError` after too many skipped steps."""
         if result.culprit is None:
             self.state.skipped_in_row = 0
-            self.state.average.update(self.model, self.state.step)
+            self.state.average.update(self.model)
             self.meter.add(result, self.step_seconds)
         else:
             self._skip(result.culprit)

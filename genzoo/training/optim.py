@@ -216,21 +216,33 @@ def set_rate(optimizer: torch.optim.Optimizer | Optimizers, rate: float) -> None
 class WeightAverage:
     """A moving average of a model's parameters whose horizon grows with the run; buffers are copied.
 
-    After step t the decay is 1 - 1 / (1 + share * t), so the horizon is `share` of the steps so far: the
-    power-function average of Karras et al. 2024 (EDM2, section 3.1) up to a constant. `share` 0 follows
-    the weights exactly. `model` is a copy in evaluation mode that never needs gradients.
+    After t steps of its turn the decay of a parameter is 1 - 1 / (1 + share * t), so the horizon is `share` of the
+    steps so far: the power-function average of Karras et al. 2024 (EDM2, section 3.1) up to a constant. `share` 0
+    follows the weights exactly. `model` is a copy in evaluation mode that never needs gradients; `steps` counts each
+    turn's own.
     """
 
     def __init__(self, model: Trainable, share: float) -> None:
-        self.share = share
+        self.share, self.steps = share, dict.fromkeys(model.turns, 0)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        turn_of = {id(p): turn for turn in model.turns for p in model.parameters_of(turn)}
+        # what no turn trains (a momentum copy, say) goes with the last
+        self._turns = [turn_of.get(id(p), model.turns[-1]) for p in model.parameters()]
+
+    def count(self, model: Trainable) -> None:
+        """Counts a step of the turns that play at the model's `progress`."""
+        for turn in model.turns:
+            self.steps[turn] += model.progress_of(turn) is not None
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Takes in the weights that `model` has after its step number `step` (from 1)."""
-        weight = 1 / (1 + self.share * step)
-        now = [p.detach() for p in model.parameters()]
-        torch._foreach_lerp_(list(self.model.parameters()), now, weight)  # pyright: ignore
+    def update(self, model: nn.Module) -> None:
+        """Takes in the weights that `model` has after the steps counted; those of a turn yet to play are followed."""
+        now, averages = [p.detach() for p in model.parameters()], list(self.model.parameters())
+        for turn, steps in self.steps.items():
+            own = [i for i, of in enumerate(self._turns) if of == turn]
+            if own:
+                weight = 1 / (1 + self.share * steps)
+                torch._foreach_lerp_([averages[i] for i in own], [now[i] for i in own], weight)  # pyright: ignore
         copy_buffers(model, self.model)
 
 

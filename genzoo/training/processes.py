@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from genzoo.core.spec import Batch
@@ -74,6 +74,15 @@ class Processes:
         # float64 keeps seconds and sums exact; on devices without it accelerate would need float32
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         return self.accelerator.reduce(tensor, reduction="sum").tolist()  # pyright: ignore
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Gives `model` the buffers of the first process; every process must call it.
+
+        Statistics that each gathers over its own images (of a codebook, say) differ by then.
+        """
+        if self.count > 1:
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
 
 def leave_processes() -> None:

@@ -55,6 +55,7 @@ class TrainingState:
             "val_images": None if self.validator is None else self.validator.images,
             "model": self.model.state_dict(),
             "average": self.average.model.state_dict(),
+            "turn_steps": self.average.steps,
             "best": self.best.state(),
             "optimizers": {turn.name: turn.optimizer.state_dict() for turn in self.stepper.turns},
         }
@@ -67,6 +68,9 @@ class TrainingState:
             self.done, self.rows, self.meter = dict(state["done"]), state.get("rows"), state.get("meter")
             checkpoint.fit_weights(self.model, state["model"], source)
             checkpoint.fit_weights(self.average.model, state["average"], source)
+            # former runs counted all steps for every turn
+            turn_steps = state.get("turn_steps", {})
+            self.average.steps = {turn: int(turn_steps.get(turn, self.step)) for turn in self.average.steps}
             self.best.restore(state["best"])
             for turn in self.stepper.turns:
                 turn.optimizer.load_state_dict(state["optimizers"][turn.name])

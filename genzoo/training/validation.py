@@ -54,6 +54,7 @@ class Validator:
 
     def measure(self, model: Trainable, *, bf16: bool = False) -> Score:
         """The mean losses of `model` (in evaluation mode, on the processes' device)."""
+        self.processes.share_buffers(model)  # all must measure one and the same model
         start, sums, seen = time.monotonic(), {}, 0
         for indices in self.order[: self.images].split(self.batch_size):
             self._add(model, indices, seen, bf16, sums)

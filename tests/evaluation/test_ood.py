@@ -30,6 +30,8 @@ from genzoo.evaluation.report.case import Case, OODData
 from genzoo.evaluation.report.ood_section import OODSection
 from genzoo.metrics.roc import auroc, auroc_stderr
 from genzoo.models.base import GenerativeModel
+from genzoo.models.registry import create
+from genzoo.testing.probe import perturb
 
 
 def seeded(seed):
@@ -190,6 +192,22 @@ def test_a_report_measures_typicality_from_validation_images():
     assert found.auroc["typicality"].value == pytest.approx(auroc(inside, outside), abs=1e-12)
     moved = [(b - entropy - 0.05).abs() for b in bits[1:]]
     assert abs(auroc(*moved) - auroc(inside, outside)) > 0.005  # it would show
+
+
+def test_a_report_measures_typicality_without_classes_as_it_scores():
+    """The mean that typicality is measured from is one of P(x), not of P(x | label)."""
+    spec = DataSpec((1, 3, 3), 4, "class", 2)
+    torch.manual_seed(0)
+    model = perturb(create("pixelcnn", spec, "tiny"))
+    images = torch.randint(4, (60, 1, 3, 3), generator=seeded(2), dtype=torch.uint8)
+    splits = [TensorSplit(part, torch.arange(20) % 2) for part in images.split(20)]
+    own = ImageData("own", *splits, spec, protocol("own", tuple(splits), "own/test"))
+    other = ImageData("other", *splits, spec, protocol("other", tuple(splits), "other/test"))
+    found = OODSection().measure(Case(model, own, "test", ood=OODData("other", other)))
+    bits, given = (
+        model.log_likelihood(splits[1].images, cond).bits_per_dim.mean() for cond in (None, splits[1].labels)
+    )
+    assert found.entropy == pytest.approx(bits.item(), abs=1e-9) and abs(bits - given) > 1e-3
 
 
 def test_the_ratio_cancels_what_the_background_knows():

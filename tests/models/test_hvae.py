@@ -225,6 +225,17 @@ def test_latents_carry_information_on_digits():
     assert ll.details["elbo"] < ll.nats.mean() < ll.details["elbo"] + 5
 
 
+def test_the_kl_of_groups_adds_up_without_a_class_too():
+    """The class is a latent as well: the first of the groups, 0 where all classes explain an image alike."""
+    spec = DataSpec((1, 4, 4), 2, "class", 3)
+    model = built(TINY, spec)
+    model.samples = 400
+    details = model.log_likelihood(random_images(spec, 4), generator=seeded(0)).details
+    of_class, *groups = details["kl_per_group"]
+    assert len(groups) == model.groups and 0.05 < of_class < math.log(3) + 1e-6
+    assert of_class + sum(groups) == pytest.approx(details["kl"], rel=0.03)
+
+
 @pytest.mark.parametrize("kind", ["class", "vector"])
 def test_conditioning_is_learned(kind):
     """Class 0 is nearly white below, class 1 above: likelihood and samples tell them apart."""

@@ -148,12 +148,28 @@ def test_bound_over_classes_is_the_log_mean():
         for _ in range(3)
     ]
     together = ImportanceBound.over_classes(each)
-    for name in ("nats", "elbo"):
-        p = np.exp([getattr(b, name).numpy() for b in each]).mean(0)
-        np.testing.assert_allclose(getattr(together, name).numpy(), np.log(p), rtol=1e-12)
+    p = np.exp([b.nats.numpy() for b in each]).mean(0)
+    np.testing.assert_allclose(together.nats.numpy(), np.log(p), rtol=1e-12)
     p = np.exp([b.nats.numpy() for b in each])
     spread = np.sqrt(((p * [b.stderr.numpy() for b in each]) ** 2).sum(0)) / p.sum(0)
     np.testing.assert_allclose(together.stderr.numpy(), spread, rtol=1e-12)
+
+
+@pytest.mark.parametrize("draws", [2, 5])
+def test_the_elbo_over_classes_has_no_noise_of_its_own_in_an_exponent(draws):
+    """Its mean is at most log-mean-exp of the classes' ELBOs, which it equals without noise."""
+    n, elbos = 20_000, torch.tensor([-4.0, -4.5, -6.0], dtype=torch.float64)
+    noise = 2.0 * torch.randn(3, draws, n, generator=generator(), dtype=torch.float64)
+    limit = elbos.logsumexp(0) - math.log(3)
+    for scale in (0.0, 1.0):
+        each = [
+            ImportanceBound.of(torch.full((draws, n), e) + scale * z, torch.zeros(draws, n))
+            for e, z in zip(elbos, noise, strict=True)
+        ]
+        found = ImportanceBound.over_classes(each).elbo
+        if scale == 0:
+            torch.testing.assert_close(found, limit.expand(n))
+        assert found.mean() < limit + 4 * found.std() / n**0.5 + 1e-9
 
 
 @pytest.mark.parametrize(

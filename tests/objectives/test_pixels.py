@@ -146,6 +146,19 @@ def test_gradients_are_finite_at_the_edges(levels, distribution):
     assert params.grad.isfinite().all() and params.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("distribution", [LogisticMixture(), DiscretisedGaussian()], ids=repr)
+@pytest.mark.parametrize("extreme", [-1e4, -100.0, 60.0, 88.0, 200.0, 1e4])
+def test_gradients_are_finite_at_any_scale(distribution, extreme):
+    params = torch.zeros(3, distribution.n_params)
+    scales = 2 * params.shape[1] // 3 if isinstance(distribution, LogisticMixture) else 1
+    params[:, scales:] = extreme
+    params.requires_grad_()
+    log_prob = distribution.log_prob(params, torch.tensor([0, 128, 255]))
+    log_prob.sum().backward()
+    assert log_prob.isfinite().all() and params.grad.isfinite().all()
+    assert all_log_probs(distribution, params.detach()).double().logsumexp(-1).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize("distribution", ALL, ids=repr)
 def test_samples_follow_the_probabilities(distribution):
     """Chi-square of 20,000 draws at the 1e-4 level, levels with small expectation pooled."""

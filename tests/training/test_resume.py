@@ -12,15 +12,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from crashes import assert_same_runs
 from tiny_model import DuelConfig, TinyConfig, tiny_images
 
 from genzoo.core.config import TrainConfig
 from genzoo.core.spec import DataSpec
+from genzoo.data.split import as_split
 from genzoo.models.registry import load_model
 from genzoo.training.checkpoint import load_state
-from genzoo.training.processes import leave_processes
+from genzoo.training.processes import Feed, Processes, leave_processes
 from genzoo.training.trainer import Budget, RunOptions, Trainer
+from genzoo.training.validation import Validator
 
 SPEC = DataSpec((1, 3, 3), levels=4)
 TESTS = Path(__file__).parents[1]
@@ -127,6 +130,16 @@ def train_both(folder):
         trainer.fit(tiny_images(50, SPEC), tiny_images(33, SPEC, seed=1))
 
 
+def validate_apart(folder):
+    """A validation of a model whose buffer differs between the processes: what each has in it afterwards."""
+    model = TinyConfig().build(SPEC)
+    processes = Processes(Accelerator(cpu=True), torch.device("cpu"))
+    model.seen.fill_(7 + processes.rank)
+    feed = Feed(as_split(tiny_images(8, SPEC)), model, processes)
+    Validator(feed, 8, images=8, batch_size=4, seed=0).measure(model.eval())
+    (folder / f"buffer-{processes.rank}").write_text(str(int(model.seen)))
+
+
 def test_two_processes_give_the_gradients_of_one(tmp_path):
     # `accelerate launch --cpu --num_processes 2` starts one process unless it finds MPI (accelerate issue 2741)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -140,6 +153,8 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "pair" / "processes").read_text() == "2"
+    # both validate the model of the first process
+    assert [(tmp_path / "pair" / f"buffer-{rank}").read_text() for rank in (0, 1)] == ["7", "7"]
     train_both(tmp_path / "single")
     for name in ("one", "two"):
         single, pair = load_state(tmp_path / "single" / name), load_state(tmp_path / "pair" / name)
@@ -157,6 +172,7 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     train_both(target)
+    validate_apart(target)
     if torch.distributed.get_rank() == 0:
         (target / "processes").write_text(str(torch.distributed.get_world_size()))
     leave_processes()

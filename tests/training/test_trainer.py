@@ -9,7 +9,7 @@ import threading
 import pytest
 import torch
 from accelerate import Accelerator
-from tiny_model import DuelConfig, TinyConfig, TinyModel, tiny_images
+from tiny_model import Duel, DuelConfig, TinyConfig, TinyModel, tiny_images
 from torch import nn
 
 from genzoo.core.config import TrainConfig
@@ -96,7 +96,8 @@ def test_average_follows_the_recurrence_and_its_horizon():
         with torch.no_grad():
             model.gain.fill_(step)
         model.seen += 1
-        average.update(model, step)
+        average.count(model)
+        average.update(model)
         decay = 1 - 1 / (1 + 0.05 * step)
         expected = decay * expected + (1 - decay) * step
         if step <= 3:  # later an early mistake has faded
@@ -105,6 +106,31 @@ def test_average_follows_the_recurrence_and_its_horizon():
     # of weights that grow linearly the average lags by the share of the run s / (1 + s)
     assert average.model.gain[0].item() == pytest.approx(2000 / 1.05, rel=1e-3)
     assert average.model.seen == 2000
+
+
+def test_average_counts_the_steps_of_each_turn_alone():
+    """Of a player that starts late no more than of an early one is left of the weights it started with."""
+
+    class Late(Duel):
+        def span_of(self, turn):
+            return {"critic": (0.0, 0.5), "actor": (0.5, 1.0)}[turn]
+
+    model = Late(SPEC, DuelConfig())
+    average, expected = WeightAverage(model, 0.2), {"critic": 1.0, "actor": 2.0}
+    for step in range(40):
+        model.progress = step / 40
+        turn, own = ("critic", step + 1) if step < 20 else ("actor", step - 19)
+        with torch.no_grad():
+            getattr(model, turn).fill_(own)
+        average.count(model)
+        average.update(model)
+        weight = 1 / (1 + 0.2 * own)
+        expected[turn] += weight * (own - expected[turn])
+        if step >= 20:  # the critic's goes on towards the weights that it ended with
+            expected["critic"] += 1 / (1 + 0.2 * 20) * (20 - expected["critic"])
+    assert average.steps == {"critic": 20, "actor": 20}
+    for turn, value in expected.items():
+        assert getattr(average.model, turn).item() == pytest.approx(value, rel=1e-5)
 
 
 def test_average_of_share_zero_is_the_weights():

@@ -4,11 +4,12 @@ from typing import final
 
 from typing_extensions import override
 
+from genzoo.core.errors import GenzooError
 from genzoo.core.random import seeded
 from genzoo.evaluation.baselines import IndependentPixels
 from genzoo.evaluation.likelihood import subset
-from genzoo.evaluation.ood import ood_scores, separation, separation_stderr
-from genzoo.evaluation.report.case import Case, measure
+from genzoo.evaluation.ood import likelihood_bits, ood_scores, separation, separation_stderr
+from genzoo.evaluation.report.case import Case
 from genzoo.evaluation.report.encoder_case import EncoderCase
 from genzoo.evaluation.report.schema import OODResult
 from genzoo.evaluation.report.section import Section, with_error
@@ -20,7 +21,10 @@ BACKGROUND_IMAGES = 20_000  # training images, at most, that the background of a
 
 @final
 class OODSection(Section):
-    """Typicality is measured from the validation split's mean. Class-conditional models sum over their classes."""
+    """Typicality is measured from the validation split's mean.
+
+    Class-conditional models sum over their classes, there as elsewhere: strangers have no class.
+    """
 
     name = "ood"
 
@@ -32,7 +36,7 @@ class OODSection(Section):
     def measure(self, case: Case) -> OODResult:
         assert case.ood is not None
         most = case.max_images or OOD_IMAGES
-        entropy = measure(case.model, case.data, "val", seed=case.seed, max_images=most).bits_per_dim
+        entropy = self._entropy(case, most)
         generator, scores = case.generator("outliers"), []
         background = independent_pixels(case)
         for images in (case.data.split(case.split), case.ood.data.split(case.split)):
@@ -48,6 +52,14 @@ class OODSection(Section):
         }
         kind = scores[0].kind.name
         return OODResult(case.name, case.ood.name, auroc, entropy, (own, others), kind)
+
+    def _entropy(self, case: Case, most: int) -> float:
+        """Mean bits/dim of `most` validation images."""
+        val = case.data.split("val")
+        if len(val) == 0:
+            raise GenzooError("typicality needs validation images, and the data have none")
+        chosen = val.batch(subset(len(val), most, seeded("cpu", "entropy", case.seed))).images
+        return likelihood_bits(case.model, chosen, generator=case.generator("entropy"))[0].mean().item()
 
     @override
     def rows(self, result: OODResult) -> dict[str, str]:

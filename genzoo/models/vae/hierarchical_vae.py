@@ -11,6 +11,8 @@ the groups apart, so free bits and balancing act on each. P(x|z) is an output di
 and vectors enter every residual block of encoder, prior and decoder.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -39,6 +41,7 @@ from genzoo.objectives.elbo import (
     ImportanceBound,
     KLWeighting,
     activity,
+    class_shares,
     gaussian_kl,
     kl_to_mixture,
     normal_noise,
@@ -212,7 +215,8 @@ class HVAE(GenerativeModel):
         """The IWAE bound with K = `samples` latents, in nats, and its standard error by the delta method.
 
         Without `cond` a class-conditional model averages over its classes. `details` hold K and the means over
-        the images of the ELBO, of its two terms, elbo = -(reconstruction + kl), and of the KL of each group.
+        the images of the ELBO, of its two terms, elbo = -(reconstruction + kl), and of the KL of each group; without
+        `cond` the class counts as the first group.
         """
         check_images(images, self.spec)
         with evaluating(self):
@@ -220,7 +224,7 @@ class HVAE(GenerativeModel):
                 classes = torch.arange(self.spec.cond_size)
                 each = [self._bound(images, c.expand(len(images)), generator) for c in classes]
                 bound = ImportanceBound.over_classes([b for b, _ in each])
-                kl = torch.stack([kl for _, kl in each]).mean(0)
+                kl = _kl_over_classes([b for b, _ in each], torch.stack([kl for _, kl in each]))
             else:
                 bound, kl = self._bound(images, cond, generator)
         details = {"conditional": cond is not None, "K": self.samples, **bound.means()}
@@ -306,6 +310,13 @@ class HVAE(GenerativeModel):
             self.reconstruct(images, cond, informed=g, generator=generator) for g in range(self.groups + 1)
         ]
         return torch.stack([*stages, images.to(stages[0])], 1)
+
+
+def _kl_over_classes(each: Sequence[ImportanceBound], kl: Tensor) -> Tensor:
+    """KL of q(y|x) to uniform classes and of the groups under q(y|x), `[n, 1 + G]`, from `kl` `[C, n, G]`."""
+    shares = class_shares(each)  # [C, K, n]
+    of_class = (torch.special.xlogy(shares, shares) + shares * math.log(len(each))).sum(0).mean(0)
+    return torch.cat([of_class[:, None], (shares.mean(1)[..., None] * kl).sum(0)], 1)
 
 
 def _kl(group: LatentGroup) -> Tensor:
