@@ -136,6 +136,30 @@ ROWS = (
         tests=("tests/objectives/test_diffusion_bound.py",),
         why="P(k | x_first) ~ exp(-(x_first - alpha x_k)^2 / (2 sigma^2))",
     ),
+    Mutant(
+        name="noisy figures of classes averaged in probability",
+        file="objectives/likelihood/protocol.py",
+        old="    if not protocol.exponentiable(model.spec.dims):",
+        new="    if protocol is None:",
+        tests=("tests/objectives/test_class_sums.py",),
+        why="exp of a figure with s nats of noise is too large by some s^2 / 2",
+    ),
+    Mutant(
+        name="classes' shares from noise that differs between the classes",
+        file="objectives/likelihood/protocol.py",
+        old="torch.Generator(device).manual_seed(seed)",
+        new="torch.Generator(device).manual_seed(seed + y)",
+        tests=("tests/objectives/test_class_sums.py",),
+        why="common noise leaves q(y) alone, so that the bound is tight",
+    ),
+    Mutant(
+        name="the ELBO over classes with its own noise in q(y|x)",
+        file="objectives/elbo.py",
+        old="    if half == 0:",
+        new="    if half >= 0:",
+        tests=("tests/objectives/test_elbo.py",),
+        why="log-mean-exp of noisy ELBOs lies above that of the ELBOs",
+    ),
     # --- baselines and codes
     Mutant(
         name="Laplace's rule without the number of levels",

@@ -6,10 +6,18 @@ ROWS = (
     Mutant(
         name="horizon of the weight average off by a step",
         file="training/optim.py",
-        old="weight = 1 / (1 + self.share * step)",
-        new="weight = 1 / (1 + self.share * (step - 1))",
+        old="weight = 1 / (1 + self.share * steps)",
+        new="weight = 1 / (1 + self.share * (steps - 1))",
         tests=("tests/training/test_optim.py", "tests/training/test_trainer.py"),
         why="decay 1 - 1 / (1 + share t) after step t (Karras et al. 2024, section 3.1)",
+    ),
+    Mutant(
+        name="horizon of the weight average by the steps of all turns",
+        file="training/optim.py",
+        old="self.steps[turn] += model.progress_of(turn) is not None",
+        new="self.steps[turn] += 1",
+        tests=("tests/training/test_trainer.py",),
+        why="a player that starts late keeps no more of its first weights than an early one",
     ),
     Mutant(
         name="Muon's step by the short side",

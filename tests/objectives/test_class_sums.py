@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
+from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import DataSpec
 from genzoo.objectives.denoising.paths import Linear, Prediction, append_dims
 from genzoo.objectives.likelihood.diffusion_bound import BoundProtocol
 from genzoo.objectives.likelihood.divergence import ExactDivergence, ExactIfSmall, Hutchinson
 from genzoo.objectives.likelihood.ode import OdeProtocol, RungeKutta4
-from genzoo.objectives.likelihood.protocol import measured
+from genzoo.objectives.likelihood.protocol import Protocol, measured
 
 CLASSES, F64 = 5, torch.float64
 
@@ -92,6 +93,8 @@ def test_noisy_figures_of_classes_do_not_inflate_their_sum(name, dims):
     )
     assert of_class.std() > 2  # nats of noise; a plain log-mean-exp would be lifted by more
     assert abs(error.mean()) < 3 * error.std() / len(x) ** 0.5
+    if name == "the same for all classes":  # equal shares, so the figure is the mean of five with noise of their own
+        assert error.std() < 0.7 * of_class.std()
 
 
 def test_exact_figures_are_summed_as_they_are():
@@ -100,6 +103,44 @@ def test_exact_figures_are_summed_as_they_are():
     for divergence in (ExactDivergence(), ExactIfSmall(most_dims=6)):
         nats = measured(flow, protocol(divergence), x, None, seeded(1)).nats
         torch.testing.assert_close(nats, flow.truth(x), atol=2e-3, rtol=0)
+
+
+class Signed(Protocol):
+    """Figures of two classes, true ones of -1 and -2 nats, whose noise has opposite signs: it does not cancel."""
+
+    kind = LikelihoodKind.ESTIMATE
+    true = torch.tensor([-1.0, -2.0], dtype=F64)
+
+    def __init__(self, exponentiable):
+        self.may = exponentiable
+
+    def exponentiable(self, dims):
+        return self.may
+
+    def measure(self, denoise, path, images, spec, generator=None):
+        y = denoise(None, None)
+        noise = 2 * torch.randn(len(images), generator=generator, dtype=F64)
+        return LogLikelihood(self.true[y] + torch.where(y == 0, noise, -noise), self.kind, spec)
+
+
+class TwoClasses:
+    spec, path, chunk, device = DataSpec((1,), None, "class", 2), Linear(), 512, torch.device("cpu")
+
+    def condition(self, cond, n):
+        return cond
+
+    def denoiser(self, y):
+        return lambda x_t, t: y
+
+
+@pytest.mark.parametrize("exponentiable", [True, False])
+def test_noise_that_does_not_cancel_is_kept_out_of_the_exponent(exponentiable):
+    images, truth = torch.zeros(4000, 1), Signed.true.logsumexp(0).item() - math.log(2)
+    nats = measured(TwoClasses(), Signed(exponentiable), images, None, seeded()).nats
+    stderr = nats.std().item() / len(nats) ** 0.5
+    inflated = nats.mean().item() > truth + 5 * stderr
+    assert inflated == exponentiable  # the plain log-mean-exp is for figures without such noise
+    assert nats.mean().item() > truth - math.log(2)
 
 
 def test_which_figures_may_be_averaged_in_probability():
