@@ -128,6 +128,8 @@ def _refuse_presets(names: Sequence[str]) -> None:
 
 def _measure(entry: "Entry", images: int | None) -> None:
     """What the report of a run lacks, and its class grid, by the commands that do so; tells what failed and goes on."""
+    from genzoo.core.errors import Interrupted
+    from genzoo.core.stop_signals import STOPPING
     from genzoo.evaluation.comparison.page_pictures import CLASS_GRID, class_command
 
     few = [] if images is None else ["--max-images", str(images)]
@@ -140,6 +142,9 @@ def _measure(entry: "Entry", images: int | None) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "genzoo", *words], stdin=subprocess.DEVNULL, stdout=sys.stderr
         )
+        stopped = [number for number in STOPPING if done.returncode == 128 + number]
+        if stopped:
+            raise Interrupted(stopped[0].name)
         if done.returncode:
             print(f"{entry.name}: that failed; what it lacks is shown as not measured", file=sys.stderr)
 

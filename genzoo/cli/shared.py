@@ -24,9 +24,11 @@ def guarded(work: Callable[[], None]) -> int:
     One that was interrupted ends with 128 and the signal's number.
     """
     from genzoo.core.errors import GenzooError, Interrupted
+    from genzoo.core.stop_signals import raising_interrupted
 
     try:
-        work()
+        with raising_interrupted():
+            work()
     except GenzooError as error:
         fail(" ".join(str(error).split()))
     except Interrupted as stop:
@@ -50,7 +52,7 @@ def fresh_folder(preset: str, data: str, root: Path = Path("runs")) -> Path:
     words = "".join(c if c.isalnum() else " " for c in data.rstrip("/").rpartition("/")[2].lower()).split()
     name = "-".join([preset, *words])
     candidates = (root / (name if n == 1 else f"{name}-{n}") for n in range(1, 1_000_000))
-    return next(path for path in candidates if not path.exists())
+    return next(path for path in candidates if not os.path.lexists(path))
 
 
 def is_main_process() -> bool:

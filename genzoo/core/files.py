@@ -145,6 +145,18 @@ def make_folder(path: Path, *, inside: Path | None = None) -> None:
         folder.mkdir(exist_ok=True)
 
 
+def keep_aside(path: Path) -> Path:
+    """Gives the file `path` the first name like NAME-damaged.SUFFIX that is free; returns where it is now.
+
+    Raises `GenzooError` where that cannot be done.
+    """
+    names = (f"{path.stem}-damaged{n}{path.suffix}" for n in ("", *(f"-{k}" for k in range(2, 1000))))
+    aside = next(place for name in names if not os.path.lexists(place := path.with_name(name)))
+    with explained_errors(aside):
+        os.rename(path, aside)
+    return aside
+
+
 # --- whose a file is -------------------------------------------------------------------------------------------
 
 

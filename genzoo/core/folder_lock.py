@@ -37,7 +37,8 @@ def only_writer(
         yield handle
     finally:
         if handle is not None:
-            if not keep and (is_ours(folder) or _holds_only(folder, name)):
+            begun = name == LOCK and not is_ours(folder) and not _holds_only(folder, name)
+            if not keep and not begun:
                 _remove_own(folder / name, handle)
             os.close(handle)
         if made:  # and nothing came of it

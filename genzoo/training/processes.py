@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 from genzoo.core.random import seeded
+from genzoo.core.stop_signals import not_ignored
 from genzoo.core.trainable import Trainable
 from genzoo.data.split import LazyImages, Split
-
-STOPPING = tuple(getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n))
-"""The signals by which people and systems stop a program; Windows has no SIGHUP."""
 
 
 class BatchOrder:
@@ -135,9 +133,8 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in STOPPING:
-                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
-                    self._former[number] = signal.signal(number, self._handle)
+            for number in not_ignored():
+                self._former[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

@@ -1,6 +1,9 @@
 """Feature spaces and judges: what they compute, what they are called, what is kept, and what is refused."""
 
+import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +13,7 @@ from torch.nn import functional as F
 
 import genzoo
 import genzoo.evaluation.features.extractor
-from genzoo.core.errors import GenzooError
+from genzoo.core.errors import GenzooError, Interrupted
 from genzoo.data import TensorSplit
 from genzoo.evaluation.features.extractor import (
     cache_folder,
@@ -308,3 +311,41 @@ def test_judges_that_hold_no_fitting_encoder_are_refused(tmp_path, digits, encod
         run_extractor(tmp_path, digits)
     with pytest.raises(GenzooError, match="takes images"):
         run_extractor(encoder_run, genzoo.load_data("stacked-digits"))
+
+
+@pytest.mark.parametrize("other", ["steps", "seed", "data", "configuration", "network"])
+def test_a_cached_extractor_of_another_recipe_is_not_taken(cache, digits, other):
+    """It lies in the right place, whole and with its own hash."""
+    first, _ = lines_of(digits)
+    folder = next(cache.rglob("config.json")).parent
+    content = json.loads((folder / "config.json").read_text())
+    if other == "network":
+        shutil.rmtree(folder)
+        genzoo.create_encoder("simclr", digits.spec, "tiny").save(folder)
+    else:
+        change = {
+            "steps": {"budget": {"steps": 1}},
+            "seed": {"seed": 7},
+            "data": {"train_hash": "0" * 16},
+            "configuration": {"config": {**content["config"], "objective": None}},
+        }[other]
+        (folder / "config.json").write_text(json.dumps({**content, **change}))
+    again, said = lines_of(digits)
+    assert len(said) == 1 and again.identity == first.identity
+    assert lines_of(digits)[1] == []
+
+
+def test_an_interrupted_extractor_is_not_kept(cache, digits, monkeypatch):
+    """SIGTERM in its last step, when its network looks finished."""
+    from genzoo.models.encoders.views import ViewsEncoder
+
+    real = ViewsEncoder.loss
+
+    def stopped(self, *args, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(ViewsEncoder, "loss", stopped)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        lines_of(digits)
+    assert not [path for path in cache.rglob("*") if path.is_file()]

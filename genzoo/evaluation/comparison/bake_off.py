@@ -22,11 +22,11 @@ from typing import Any
 from genzoo.core.errors import GenzooError, Interrupted
 from genzoo.core.files import appending, write_atomically
 from genzoo.core.folder_lock import LOCK, only_writer
+from genzoo.core.stop_signals import STOPPING, not_ignored
 from genzoo.evaluation.comparison.entries import read_entry
 from genzoo.evaluation.comparison.page import Comparison, Failure
 from genzoo.evaluation.comparison.page_pictures import CLASS_GRID, class_command
 from genzoo.training.checkpoint import CONFIG, first_difference, load_state
-from genzoo.training.processes import STOPPING
 
 STATE = "bakeoff.json"
 REFERENCE = "test-images.png"
@@ -295,7 +295,7 @@ class Children:
         self._former: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Children":
-        for number in STOPPING:
+        for number in not_ignored():
             self._former[number] = signal.signal(number, self._stop)
         return self
 

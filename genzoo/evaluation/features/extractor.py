@@ -20,7 +20,7 @@ import torch
 
 from genzoo.core.config import TrainConfig, to_json
 from genzoo.core.errors import GenzooError
-from genzoo.core.files import explained_errors, make_folder
+from genzoo.core.folder_lock import only_writer
 from genzoo.core.regular_files import is_regular, sha256_of
 from genzoo.core.spec import DataSpec
 from genzoo.data.augmentation_presets import ground_of
@@ -46,7 +46,7 @@ from genzoo.models.registry import load_model
 from genzoo.models.run_data import data_of_run
 from genzoo.nn.backbones import ProjectionConfig, ResNetConfig
 from genzoo.objectives.contrastive import NTXent
-from genzoo.training.checkpoint import CONFIG, WEIGHTS, read_config, save_config, save_weights
+from genzoo.training.checkpoint import WEIGHTS, read_config, save_config, save_weights
 from genzoo.training.trainer import Budget, RunOptions, Trainer
 
 STEPS = 400
@@ -131,29 +131,33 @@ def default_extractor(
     cache cannot be written.
     """
     spec = DataSpec(data.spec.shape, data.spec.levels)
-    config = extractor_config(spec)
-    content = json.dumps([to_json(config), STEPS, seed, train_hash(data)])
+    config, images = extractor_config(spec), train_hash(data)
+    content = json.dumps([to_json(config), STEPS, seed, images])
     folder = cache_folder() / "extractors" / bytes_hash(content.encode())
-    encoder = _cached_encoder(folder)
+    recipe = {"train_hash": images, "budget": {"steps": STEPS}, "seed": seed}
+    encoder = _cached_encoder(folder, config, spec, recipe)
     if encoder is None:
-        say(f"training the feature extractor of these images, once ({STEPS} steps); it is kept in {folder}")
-        encoder = build(config, spec, seed=seed)
-        trainer = Trainer(
-            encoder, Budget(steps=STEPS), seed=seed, progress=False, options=RunOptions(device="cpu")
-        )
-        trainer.fit(data.train)
-        with explained_errors(folder):
-            make_folder(folder)
-        save_weights(encoder.state_dict(), folder)
-        facts = {
-            "data": data.protocol,
-            "budget": {"steps": STEPS},
-            "seed": seed,
-            "weights": file_hash(folder),
-        }
-        save_config(encoder, folder, facts)
-    assert isinstance(encoder, Encoder)
+        with only_writer(folder, f"{folder} is being written to", wait=True):
+            # another process may just have trained it
+            encoder = _cached_encoder(folder, config, spec, recipe)
+            if encoder is None:
+                say(
+                    f"training the feature extractor of these images, once ({STEPS} steps); it is kept in {folder}"
+                )
+                encoder = _trained(config, spec, data, seed)
+                save_weights(encoder.state_dict(), folder)
+                facts = {"data": data.protocol, **recipe, "weights": file_hash(folder)}
+                save_config(encoder, folder, facts)
     return _scaled(encoder_space(encoder, OWN, file_hash(folder)), data)
+
+
+def _trained(config: ViewsConfig, spec: DataSpec, data: ImageData, seed: int) -> Encoder:
+    """The extractor, trained to the end: one that is interrupted raises, so that nothing of it is kept."""
+    encoder = build(config, spec, seed=seed)
+    assert isinstance(encoder, Encoder)
+    options = RunOptions(device="cpu")
+    Trainer(encoder, Budget(steps=STEPS), seed=seed, progress=False, options=options).fit(data.train)
+    return encoder
 
 
 def extractor_config(spec: DataSpec) -> ViewsConfig:
@@ -183,13 +187,19 @@ def train_hash(data: ImageData) -> str:
     return weights_hash({"images": images}, f"{len(images)}")
 
 
-def _cached_encoder(folder: Path) -> Encoder | None:
-    """The extractor that the cache holds; None where there is none, or one that is damaged."""
+def _cached_encoder(
+    folder: Path, config: ViewsConfig, spec: DataSpec, recipe: Mapping[str, Any]
+) -> Encoder | None:
+    """The extractor that the cache holds; None where there is none, one that is damaged, or one of another recipe."""
+    wanted = json.loads(json.dumps({"config": to_json(config), "spec": to_json(spec), **recipe}))
     try:
-        if not (folder / CONFIG).is_file() or read_config(folder).get("weights") != file_hash(folder):
+        stored = read_config(folder)
+        if any(stored.get(key) != value for key, value in wanted.items()):
+            return None
+        if stored.get("weights") != file_hash(folder):
             return None
         encoder = load_model(folder)
-    except (GenzooError, OSError):  # cut short, or written by another version
+    except (GenzooError, OSError):  # not there, cut short, or written by another version
         return None
     return encoder if isinstance(encoder, Encoder) else None
 

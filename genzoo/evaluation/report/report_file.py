@@ -8,6 +8,8 @@ written by another version: what does not fit a part's type costs that part, and
 
 import json
 import math
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,9 @@ from typing import Any, final
 import msgspec
 
 from genzoo.core.errors import GenzooError
-from genzoo.core.files import write_atomically
+from genzoo.core.files import keep_aside, write_atomically
+from genzoo.core.folder_lock import only_writer
+from genzoo.core.regular_files import is_regular, read_regular
 from genzoo.evaluation.report.legacy_report import upgrade
 from genzoo.evaluation.report.plain_json import finite, top_level_parts
 from genzoo.evaluation.report.schema import FORMAT, PARTS, Report
@@ -177,19 +181,40 @@ def _whole_parts(text: str, name: str, error: Exception) -> tuple[dict[str, Any]
 def write_report(report: Report, path: str | Path) -> Path:
     """Sets the parts of `report` in the run folder (or file) `path`, keeping what other commands wrote there.
 
-    Raises `GenzooError` where the file cannot be written.
+    Writers take turns. A file that is no sound JSON is kept under another name, of which a line on stderr tells. Raises
+    `GenzooError` where the folder is not there, or the file cannot be written.
     """
     path = Path(path)
-    file = path if path.suffix == ".json" and not path.is_dir() else path / REPORT
-    content = _kept_content(file)
+    is_file = path.suffix == ".json" and not path.is_dir()
+    folder, file = (path.parent, path) if is_file else (path, path / REPORT)
+    if not folder.is_dir():
+        raise GenzooError(f"{folder} is not there; the report was not written")
+    with only_writer(folder, f"{folder} is being written to", name=f"{file.name}.lock", wait=True):
+        _write(report, file, folder)
+    return file
+
+
+def _write(report: Report, file: Path, folder: Path) -> None:
+    content = _kept_content(file) if is_regular(file) else {}
+    if _is_damaged(file):
+        print(f"genzoo: {file} was damaged; it is kept as {keep_aside(file)}", file=sys.stderr)
     for name, part in report.parts():
         before = content.get(name)
         key = _key(report, name)
         plain = finite(msgspec.to_builtins(part, enc_hook=str))
         content[name] = {**(before if isinstance(before, dict) else {}), key: plain}
     text = json.dumps({"format": FORMAT, **content}, indent=2, allow_nan=False)
-    write_atomically(file, (text + "\n").encode())
-    return file
+    write_atomically(file, (text + "\n").encode(), inside=folder)
+
+
+def _is_damaged(file: Path) -> bool:
+    """Whether there is a file that is no JSON object, so that a part of it may be lost when it is written anew."""
+    if not os.path.lexists(file):
+        return False
+    try:
+        return not isinstance(json.loads(read_regular(file)), dict)
+    except (GenzooError, ValueError, RecursionError):
+        return True
 
 
 def _key(report: Report, name: str) -> str:
