@@ -15,7 +15,7 @@ import tyro
 
 from genzoo.cli import parsing
 from genzoo.cli.imports import Imports, imported
-from genzoo.cli.shared import guarded, print_table
+from genzoo.cli.shared import guarded, print_table, tell
 from genzoo.models.run_data import DataArguments, data_of_run
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ class EvaluateFlags:
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
     data: str | None = None
-    """Other data than the run's own (digits, mnist, folder:PATH ...)."""
+    """Other data than the run's own (digits, mnist, folder:PATH ...), or where its own are now."""
+    cond: str | None = None
+    """Where the encoder (encoder:RUN) or the inputs (folder:INPUTS) of the run's --cond are now."""
     data_root: str | None = None
     """Where data sets lie; else where the run found them, or $GENZOO_DATA."""
     image_size: int | None = None
@@ -140,6 +142,15 @@ def _show(report: "Report", run: Path, data: str) -> None:
     print(f"report: {write_report(report, run)}")
 
 
+def _tell_change(run: Path, data: "ImageData") -> None:
+    """Says where what lies at the place of the run's data is not what it was trained on."""
+    from genzoo.models.run_data import change_since
+
+    change = change_since(run, data)
+    if change is not None:
+        tell([f"these are not the data that {run} was trained on: {change}; figures are kept apart"])
+
+
 def load_for(model: "Trainable", flags: EvaluateFlags) -> "ImageData":
     """The data to be evaluated: the run's own unless the flags name others.
 
@@ -147,18 +158,29 @@ def load_for(model: "Trainable", flags: EvaluateFlags) -> "ImageData":
     """
     from genzoo.core.errors import GenzooError
     from genzoo.evaluation.evaluator import check_fits
+    from genzoo.models.run_data import FOLDER
 
     own = data_of_run(flags.run)
     if flags.data is None and own is None:
         raise GenzooError(f"{flags.run} does not say what it was trained on; name the data with --data")
-    arguments = own if flags.data is None else None
+    names = [flags.data or "", "" if own is None else own.name]
+    # a folder is read as the run's own was
+    same_kind = own is not None and (flags.data is None or all(name.startswith(FOLDER) for name in names))
+    arguments = own if same_kind else None
     arguments = arguments or DataArguments(flags.data or "", flags.data_root)
+    if own is not None and flags.cond is not None:
+        own = own.moved(cond=flags.cond)
     changes: dict[str, Any] = {
+        "name": flags.data or arguments.name,
         "root": flags.data_root or arguments.root,
         "image_size": flags.image_size or arguments.image_size,
         "skip_bad_images": flags.skip_bad_images or arguments.skip_bad_images,
         "cond": own.cond if own is not None else "class" if model.spec.cond == "class" else None,
     }
-    data = replace(arguments, **changes).load()
+    arguments = replace(arguments, **changes)
+    data = arguments.load() if own is None else arguments.load_for(flags.run)
+    tell(data.remarks)
+    if own is not None and flags.data is None:
+        _tell_change(flags.run, data)
     check_fits(model, data)
     return data

@@ -1,5 +1,6 @@
 """`python -m genzoo.sample RUN [flags]`: draws images from a trained model and writes them as one PNG."""
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +13,19 @@ from genzoo.cli import parsing
 from genzoo.cli.imports import Imports, imported
 from genzoo.cli.shared import class_condition, guarded
 from genzoo.evaluation.sample_grids import draw_grid, draw_pairs
-from genzoo.models.run_data import data_of_run
+from genzoo.models.run_data import (
+    DataArguments,
+    check_encoder,
+    class_names_of_run,
+    data_of_run,
+    is_place,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from genzoo.data.split import Split
-    from genzoo.models.base import GenerativeModel
+    from genzoo.models.base import Encoder, GenerativeModel
 
 PROG = "genzoo sample"
 
@@ -32,7 +39,10 @@ class SampleFlags:
     n: int = 64
     """How many images; of a model with input images, each with an input of the test set and the true image."""
     cond: str | None = None
-    """A class such as 3, or several such as 0,1,2, of a model that was trained with --cond class."""
+    """A class by its name or number, such as cats or 3, or several such as cats,dogs, of a model trained with --cond
+    class; or encoder:RUN or folder:INPUTS: where what the model was trained with is now."""
+    data: str | None = None
+    """Of a model with input images: where their folder is now (folder:PATH)."""
     like: Path | None = None
     """Draw variations of this picture, with a model trained with --cond encoder:RUN."""
     text: str | None = None
@@ -67,7 +77,8 @@ def _sample(flags: SampleFlags) -> None:
         check_product(flags.out)
     if flags.n < 1:
         raise GenzooError(f"--n must be at least 1, got {flags.n}")
-    if sum(condition is not None for condition in (flags.cond, flags.like, flags.text)) > 1:
+    chosen = None if is_place(flags.cond) else flags.cond
+    if sum(condition is not None for condition in (chosen, flags.like, flags.text)) > 1:
         raise GenzooError("--cond, --like and --text each say what is drawn: give one of them")
     from genzoo.models.prior.with_prior import WithPrior
 
@@ -77,7 +88,8 @@ def _sample(flags: SampleFlags) -> None:
     out, inside = (_default_out(flags), flags.run) if flags.out is None else (flags.out, None)
     cond = _condition(model, flags)
     if cond is not None or model.spec.cond != "vector" or isinstance(model, WithPrior):
-        drawn = draw_grid(model, out, n=flags.n, cond=cond, seed=flags.seed, inside=inside)
+        names = class_names_of_run(flags.run) if model.spec.cond == "class" else ()
+        drawn = draw_grid(model, out, n=flags.n, cond=cond, seed=flags.seed, names=names, inside=inside)
     else:
         drawn = draw_pairs(model, _test_pairs(flags), out, n=flags.n, seed=flags.seed, inside=inside)
     print(f"{flags.n} images, {drawn.images_per_second:.1f} images/s: {drawn.path}")
@@ -89,7 +101,26 @@ def _condition(model: "GenerativeModel", flags: SampleFlags) -> "Tensor | None":
         return _for_text(model, flags.text, flags)
     if flags.like is not None:
         return _like(flags)
-    return None if flags.cond is None else class_condition(flags.cond, flags.n, model.spec)
+    if flags.cond is None or (is_place(flags.cond) and model.spec.cond == "vector"):
+        return None
+    return class_condition(flags.cond, flags.n, model.spec, class_names_of_run(flags.run))
+
+
+def _arguments(flags: SampleFlags) -> DataArguments | None:
+    """What the run was trained on, and where that is now; None where it does not say."""
+    own = data_of_run(flags.run)
+    return None if own is None else own.moved(flags.data, flags.cond if is_place(flags.cond) else None)
+
+
+def _encoder(flags: SampleFlags) -> "Encoder | None":
+    """The encoder that the run was trained under; None for other runs. Raises `GenzooError` for another encoder."""
+    from genzoo.models.conditioning import load_encoder
+
+    arguments = _arguments(flags)
+    if arguments is None or arguments.encoder is None:
+        return None
+    check_encoder(flags.run, arguments.encoder)
+    return load_encoder(arguments.encoder)
 
 
 def _for_text(model: "GenerativeModel", text: str, flags: SampleFlags) -> "Tensor":
@@ -99,20 +130,18 @@ def _for_text(model: "GenerativeModel", text: str, flags: SampleFlags) -> "Tenso
     """
     from genzoo.core.errors import GenzooError
     from genzoo.core.random import seeded
-    from genzoo.models.conditioning import load_encoder
     from genzoo.models.encoders.clip import ClipEncoder
     from genzoo.models.prior.text_prior import vectors_for_text
     from genzoo.models.prior.with_prior import WithPrior
 
-    arguments = data_of_run(flags.run)
-    run = None if arguments is None else arguments.encoder
-    encoder = None if run is None else load_encoder(run)
+    arguments, encoder = _arguments(flags), _encoder(flags)
     if not isinstance(encoder, ClipEncoder):
         raise GenzooError(
             "--text is for models trained with --cond encoder:RUN --prior, where RUN is a run of clip"
         )
     if not isinstance(model, WithPrior):
-        raise GenzooError(f"--text needs a prior over the vectors: train with --cond encoder:{run} --prior")
+        named = arguments.cond if arguments is not None else "encoder:RUN"
+        raise GenzooError(f"--text needs a prior over the vectors: train with --cond {named} --prior")
     found = vectors_for_text(
         model, encoder, text, flags.n, generator=seeded(model.device, "text", flags.seed)
     )
@@ -127,12 +156,11 @@ def _like(flags: SampleFlags) -> "Tensor":
     """
     from genzoo.core.errors import GenzooError
     from genzoo.data.pictures import read_picture
-    from genzoo.models.conditioning import condition_vectors, load_encoder
+    from genzoo.models.conditioning import condition_vectors
 
-    arguments = data_of_run(flags.run)
-    if arguments is None or arguments.encoder is None or flags.like is None:
+    encoder = _encoder(flags)
+    if encoder is None or flags.like is None:
         raise GenzooError("--like is for models trained with --cond encoder:RUN; leave it out")
-    encoder = load_encoder(arguments.encoder)
     return condition_vectors(encoder, read_picture(flags.like, encoder.spec)[None]).expand(flags.n, -1)
 
 
@@ -143,12 +171,12 @@ def _test_pairs(flags: SampleFlags) -> "Split":
     """
     from genzoo.core.errors import GenzooError
 
-    arguments = data_of_run(flags.run)
+    arguments = _arguments(flags)
     if arguments is None or arguments.cond is None:
         raise GenzooError("this model draws for given vectors; use model.sample(n, cond=vectors) in Python")
     if arguments.encoder is not None:
         raise GenzooError("this model draws variations of a picture: name one with --like")
-    return arguments.load().test
+    return arguments.load_for(flags.run).test
 
 
 def _change_sampling(model: "GenerativeModel", flags: SampleFlags) -> None:
@@ -174,12 +202,24 @@ def _change_sampling(model: "GenerativeModel", flags: SampleFlags) -> None:
 
 def _default_out(flags: SampleFlags) -> Path:
     """A name that tells the flags, so that other flags do not overwrite it."""
-    options = "" if flags.cond is None else f"-cond{flags.cond.replace(',', '_')}"
+    options = "" if flags.cond is None or is_place(flags.cond) else f"-cond{_cond_slug(flags.cond)}"
     options += "" if flags.like is None else f"-like{flags.like.stem}"
     options += "" if flags.text is None else f"-text{_slug(flags.text)}"
     options += "" if flags.steps is None else f"-steps{flags.steps}"
     options += "" if flags.guidance is None else f"-guidance{flags.guidance:g}"
     return flags.run / "samples" / f"n{flags.n}{options}-seed{flags.seed}.png"
+
+
+def _cond_slug(cond: str) -> str:
+    """Classes for the name of a file, told apart where they are too odd to stand in one.
+
+    >>> _cond_slug("0,1,2"), _cond_slug("cats")
+    ('0_1_2', 'cats')
+    """
+    plain = "".join(c if c.isalnum() or c in "-+" else "_" for c in cond)[:48]
+    if plain == cond.replace(",", "_"):
+        return plain
+    return f"{plain}-{hashlib.sha256(cond.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
 
 
 def _slug(text: str) -> str:

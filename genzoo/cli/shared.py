@@ -5,7 +5,7 @@ Free of torch until something is computed, so that `--help` is quick.
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,26 +60,32 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def class_condition(text: str, n: int, spec: "DataSpec") -> "Tensor":
-    """Classes such as "3" or "0,1,2" as long `[n]`, in blocks of equal size.
+def class_condition(text: str, n: int, spec: "DataSpec", names: Sequence[str] = ()) -> "Tensor":
+    """Classes such as "3", "cats" or "0,1,2" as long `[n]`, in blocks of equal size; remarks go to stderr.
 
     Raises `GenzooError` where the model has no classes, or not these.
     """
     import torch
 
     from genzoo.core.errors import GenzooError
+    from genzoo.data.class_choice import choose_classes
+    from genzoo.evaluation.sample_grids import evenly
 
     if spec.cond != "class":
         what = "no classes" if spec.cond is None else "vectors instead of classes"
         raise GenzooError(f"this model was trained with {what}; leave --cond out, or train with --cond class")
-    try:
-        classes = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise GenzooError(f"--cond takes classes such as 3 or 0,1,2, got {text!r}") from None
-    for number in classes:
-        if not 0 <= number < spec.cond_size:
-            raise GenzooError(f"--cond {number} is no class of this model: choose 0 .. {spec.cond_size - 1}")
-    return torch.tensor(classes)[torch.arange(n) * len(classes) // max(n, 1)]
+    chosen = choose_classes(text, names, spec.cond_size)
+    tell(chosen.remarks)
+    return evenly(torch.tensor(chosen.numbers), n)
+
+
+def tell(remarks: Sequence[str]) -> None:
+    """Remarks, a line each, on stderr, by the first of several processes."""
+    from genzoo.core.showable import showable
+
+    if is_main_process():
+        for remark in remarks:
+            print(f"note: {showable(remark, 1000)}", file=sys.stderr, flush=True)
 
 
 def none_rows(attempts: "Attempts") -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from genzoo.cli import parsing
 from genzoo.cli.imports import Imports, imported
 from genzoo.cli.preset_help import print_preset_help
-from genzoo.cli.shared import fresh_folder, guarded, is_main_process, none_rows, print_table
+from genzoo.cli.shared import fresh_folder, guarded, is_main_process, none_rows, print_table, tell
 from genzoo.core.attempts import Attempts
 from genzoo.evaluation.sample_grids import WrittenGrid, draw_grid, draw_pairs, draw_variations
 from genzoo.models.names import DEFAULT_PRESET, PresetRow, encoder_rows, model_rows
@@ -217,10 +217,11 @@ def _resumed_plan(argv: Sequence[str], flags: TrainFlags, preset: str | None, re
     )  # fmt: skip
     flags, _ = parsing.parse_known(TrainFlags, argv, PROG, default=before)
     budget = _budget(flags) or Budget(**stored.get("budget", {}))
-    data = flags.data_arguments().load()
+    # data may have moved since: what they are is compared, and not where they lie
+    now = replace(flags.data_arguments(), rules=arguments.rules, classes=arguments.classes)
+    data = now.load_for(out)
     config, data = _parse_config(config_of(stored, out), rest).adapted(data)
-    arguments_now = replace(flags.data_arguments(), root=arguments.root)  # data may have moved since
-    return Plan(flags, preset or stored["preset"], config, budget, arguments_now, data, out)
+    return Plan(flags, preset or stored["preset"], config, budget, now, data, out)
 
 
 def _parse_config(default: "TrainableConfig", rest: Sequence[str]) -> "TrainableConfig":
@@ -257,6 +258,7 @@ def _check_free(out: Path) -> None:
 def _train(argv: Sequence[str]) -> None:
     plan = make_plan(argv)
     from genzoo.core.errors import Interrupted
+    from genzoo.data.class_choice import numbering
     from genzoo.models.base import Encoder, GenerativeModel
     from genzoo.models.preset import build
     from genzoo.training.processes import leave_processes
@@ -267,6 +269,9 @@ def _train(argv: Sequence[str]) -> None:
         print(
             f"{plan.preset} ({parameters:.2f} M parameters) on {plan.arguments.name}, writing to {plan.out}"
         )
+        if plan.data.spec.cond == "class":
+            print(f"classes: {numbering(plan.data.class_names, plan.data.spec.cond_size)}")
+    tell(plan.data.remarks)
     trainer = _trainer(model, plan)
     try:
         trainer.fit(plan.data.train, plan.data.val)
@@ -328,7 +333,7 @@ def _drawn(model: "GenerativeModel", plan: Plan) -> WrittenGrid:
         return draw_pairs(model, plan.data.val, path, n=n, seed=seed, inside=out)
     if model.spec.cond == "vector" and not plan.flags.prior:
         return draw_variations(model, plan.data.val, path, seed=seed, inside=out)
-    return draw_grid(model, path, seed=seed, inside=out)
+    return draw_grid(model, path, seed=seed, names=plan.data.class_names, inside=out)
 
 
 def _show_encoder(model: "Encoder", plan: Plan, trainer: "Trainer") -> None:

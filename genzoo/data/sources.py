@@ -52,6 +52,7 @@ TOYS: dict[str, Density] = {
 _VAL_IMAGES = 5000  # cut off the training set of the torchvision sources
 _TOY_SIZES = (20_000, 1_000, 2_000)
 _TOY_SEED = 0
+_MOST_RECORDED = 200  # names of classes that a run keeps of a named source
 _DIGIT_SHARES = (0.2, 0.1)  # of each class to test and to val
 _KNOWN = {
     "digits": "b031da4b3bae49b1", "mnist": "f72e2a709bf79f32", "mnist-binary": "6b60820f203a52ad",
@@ -143,7 +144,11 @@ def load_data(
         raise GenzooError(_unknown(name))
     if image_size is not None:
         raise GenzooError(f"--image-size goes with folder: only, {name} has a size of its own: leave it out")
-    return load(Request(name, Path(root or os.environ.get("GENZOO_DATA") or "data").expanduser(), cond))
+    found = load(Request(name, Path(root or os.environ.get("GENZOO_DATA") or "data").expanduser(), cond))
+    names = class_names_of(name)
+    if not names or len(names) > _MOST_RECORDED or "classes" in found.protocol:
+        return found
+    return replace(found, protocol={**found.protocol, "classes": list(names)})
 
 
 def register_data(

@@ -1,6 +1,7 @@
 """Grids of samples, written as PNG files."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
 
     from genzoo.data.split import Split
     from genzoo.models.base import GenerativeModel
+
+
+MOST_CLASSES = 40
+"""With more classes than these a grid does not show all of them unless it is asked to."""
 
 
 @dataclass(frozen=True)
@@ -27,23 +32,45 @@ def draw_grid(
     n: int = 64,
     cond: "Tensor | None" = None,
     seed: int = 0,
+    names: Sequence[str] = (),
     inside: Path | None = None,
 ) -> WrittenGrid:
     """Draws `n` images and writes them to `path` as one PNG; `inside` is as in `core.files.write_product`.
 
-    Raises `GenzooError` for real-valued data, which have no picture, or where `path` cannot be written.
+    Of a model of classes each row shows one class, whose name among `names` is written beside it; without `cond` all
+    classes are shown where there are not too many of them. Raises `GenzooError` for real-valued data, which have no
+    picture, or where `path` cannot be written.
     """
+    import torch
+
     from genzoo.core.errors import GenzooError
     from genzoo.core.random import seeded
+    from genzoo.data.class_rows import class_rows
     from genzoo.data.image_grid import save_grid
 
     if model.spec.levels is None:
         raise GenzooError("real-valued data have no picture; draw them with model.sample in Python")
+    if cond is None and model.spec.cond == "class" and model.spec.cond_size <= min(n, MOST_CLASSES):
+        cond = evenly(torch.arange(model.spec.cond_size), n)
+    of_class = cond is not None and model.spec.cond == "class"
     start = time.perf_counter()
     images = model.sample(n, cond, generator=seeded(model.device, "sample", seed))
     seconds = time.perf_counter() - start
-    save_grid(images, model.spec, path, inside=inside)
+    rows = class_rows(cond, names) if of_class else None
+    save_grid(images, model.spec, path, class_rows=rows, inside=inside)
     return WrittenGrid(path, n / seconds)
+
+
+def evenly(classes: "Tensor", n: int) -> "Tensor":
+    """`n` of the classes long `[k]` in blocks of nearly equal size.
+
+    >>> import torch
+    >>> evenly(torch.tensor([7, 2]), 5)
+    tensor([7, 7, 7, 2, 2])
+    """
+    import torch
+
+    return classes[torch.arange(n) * len(classes) // max(n, 1)]
 
 
 def draw_pairs(

@@ -84,6 +84,19 @@ class DataArguments:
             )
         return replace(found, cond=cond)
 
+    def load_for(self, run: Path) -> "ImageData":
+        """The data of the run in the folder `run`. Raises `GenzooError` that tells how to say where they are now."""
+        for text, flag in ((self.name, "--data"), (self.cond or "", "--cond")):
+            kind, _, place = text.partition(":")
+            if f"{kind}:" in (ENCODER, FOLDER) and not os.path.isdir(Path(place).expanduser()):
+                raise GenzooError(
+                    f"there is no folder {showable(place)}, which {showable(run)} was trained with: "
+                    f"say where it is now with {flag} {kind}:PATH"
+                )
+        if self.encoder is not None:
+            check_encoder(run, self.encoder)
+        return self.load()
+
 
 def data_of_run(run: Path) -> DataArguments | None:
     """What the run in `run` was trained on; None where it was saved without (by `model.save`).
@@ -134,6 +147,11 @@ def check_encoder(run: Path, encoder: Path) -> None:
             f"{showable(encoder)} holds another encoder than the one that {showable(run)} was trained under: name its "
             "place now with --cond encoder:RUN"
         )
+
+
+def is_place(cond: str | None) -> bool:
+    """Whether a condition names a folder: that of an encoder's run, or one of inputs."""
+    return _kind(cond) is not None
 
 
 def _names_in(stored: Mapping[str, Any]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import DataSpec
 from genzoo.core.trainable import Loss
 from genzoo.data import TensorSplit
+from genzoo.data.class_rows import STRIP
 from genzoo.evaluation.likelihood import evaluate_likelihood, subset
 from genzoo.evaluation.report.likelihood_section import likelihood_result
 from genzoo.models.base import GenerativeModel
@@ -201,7 +202,8 @@ def test_sample_writes_what_the_model_draws(trained, tmp_path, capsys):
     first = out.read_bytes()
     text = capsys.readouterr().out
     assert "5 images" in text and "images/s" in text and str(out) in text
-    assert Image.open(out).size == (3 * 65 + 1, 2 * 65 + 1)
+    # beside a row for each class its name
+    assert Image.open(out).size == (STRIP + 3 * 65 + 1, 2 * 65 + 1)
     for seed, same in ((1, True), (2, False)):
         assert run("sample", trained, "--n", 5, "--cond", "3,4", "--seed", seed, "--out", out) == 0
         assert (out.read_bytes() == first) == same
@@ -217,7 +219,7 @@ def test_sample_names_its_file(trained):
     [
         (["--cond", "10"], "choose 0 .. 9"),
         (["--cond", "-1"], "choose 0 .. 9"),
-        (["--cond", "three"], "'three'"),
+        (["--cond", "dozen"], "'dozen' is no class of this model: choose 0 .. 9 (0 zero, 1 one"),
         (["--n", "0"], "at least 1"),
         (["--sed", "1"], "did you mean --seed"),
     ],

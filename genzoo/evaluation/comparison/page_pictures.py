@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from genzoo.core.errors import GenzooError
 from genzoo.core.picture_files import open_picture
 from genzoo.core.regular_files import UnreadableFile, is_within
+from genzoo.data.class_choice import joined
+from genzoo.data.class_rows import strip_width
 from genzoo.data.image_grid import TILE
 from genzoo.evaluation.comparison.entries import Entry
 from genzoo.evaluation.illustrations import DENOISING, INTERPOLATIONS, RECONSTRUCTIONS
@@ -77,6 +79,9 @@ def tiles_of(path: Path, run: Path, shape: Sequence[int]) -> Tiles | None:
     factor = max(1, math.ceil(TILE / max(shape[1:])))
     side = (shape[2] * factor + 1, shape[1] * factor + 1)
     width, height = picture.width - 1, picture.height - 1
+    strip = strip_width(side[0])
+    if width % side[0] and width > strip:  # names of classes beside the images
+        picture, width = picture.crop((strip, 0, picture.width, picture.height)), width - strip
     if width % side[0] or height % side[1] or not width or not height:
         return None
     return Tiles(picture, side, width // side[0], height // side[1])
@@ -174,7 +179,10 @@ def class_command(entry: Entry) -> list[str]:
     """What draws the class grid of a run that takes classes."""
     assert entry.run is not None
     classes = range(min(entry.class_count, MOST_CLASSES))
-    asked = ["--cond", ",".join(map(str, classes)), "--n", str(len(classes) * PER_CLASS)]
+    names = class_names([entry])[: len(classes)]
+    # where names are numbers of their own, numbers would be taken for names
+    asked = joined(names) if any(name.strip().isdecimal() for name in names) else ",".join(map(str, classes))
+    asked = ["--cond", asked, "--n", str(len(classes) * PER_CLASS)]
     return ["genzoo", "sample", str(entry.run), *asked, "--out", str(entry.run / "samples" / CLASS_GRID)]
 
 
