@@ -139,7 +139,7 @@ def _show(report: "Report", run: Path, data: str) -> None:
         print(f"pictures: {', '.join(pictures)}")
     if not any(report.parts()):
         raise GenzooError(f"nothing could be measured of {run}, for the reasons above: no report is written")
-    print(f"report: {write_report(report, run)}")
+    print(f"report: {write_report(report, run, must_exist=True)}")
 
 
 def _tell_change(run: Path, data: "ImageData") -> None:

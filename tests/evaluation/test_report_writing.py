@@ -49,7 +49,7 @@ def test_a_pipe_in_its_place_does_not_hang(run):
 
 def test_a_run_that_is_gone_is_not_made_again(tmp_path):
     with pytest.raises(GenzooError, match="is not there"):
-        write_report(report(), tmp_path / "run")
+        write_report(report(), tmp_path / "run", must_exist=True)
     assert os.listdir(tmp_path) == []
 
 

@@ -93,7 +93,9 @@ def test_noisy_figures_of_classes_do_not_inflate_their_sum(name, dims):
     )
     assert of_class.std() > 2  # nats of noise; a plain log-mean-exp would be lifted by more
     assert abs(error.mean()) < 3 * error.std() / len(x) ** 0.5
-    if name == "the same for all classes":  # equal shares, so the figure is the mean of five with noise of their own
+    if (
+        name == "the same for all classes"
+    ):  # equal shares, so the figure is the mean of five with noise of their own
         assert error.std() < 0.7 * of_class.std()
 
 

@@ -1,4 +1,4 @@
-"""A run folder while a run goes: one writer, a folder that moves, interruptions at every write, whose files those are."""
+"""A run folder while a run goes: one writer, folders that move, kills before every write, files of others."""
 
 import json
 import os

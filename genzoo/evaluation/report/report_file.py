@@ -178,16 +178,17 @@ def _whole_parts(text: str, name: str, error: Exception) -> tuple[dict[str, Any]
 # --- writing ---------------------------------------------------------------------------------------------------
 
 
-def write_report(report: Report, path: str | Path) -> Path:
+def write_report(report: Report, path: str | Path, *, must_exist: bool = False) -> Path:
     """Sets the parts of `report` in the run folder (or file) `path`, keeping what other commands wrote there.
 
-    Writers take turns. A file that is no sound JSON is kept under another name, of which a line on stderr tells. Raises
-    `GenzooError` where the folder is not there, or the file cannot be written.
+    Writers take turns. A file that is no sound JSON is kept under another name, of which a line on stderr tells.
+    `must_exist` is for the folder of a run, which is not made anew where it was moved or deleted. Raises `GenzooError`
+    where it is not there, or the file cannot be written.
     """
     path = Path(path)
     is_file = path.suffix == ".json" and not path.is_dir()
     folder, file = (path.parent, path) if is_file else (path, path / REPORT)
-    if not folder.is_dir():
+    if must_exist and not folder.is_dir():
         raise GenzooError(f"{folder} is not there; the report was not written")
     with only_writer(folder, f"{folder} is being written to", name=f"{file.name}.lock", wait=True):
         _write(report, file, folder)
