@@ -17,8 +17,9 @@ import tyro
 
 from genzoo.cli import parsing
 from genzoo.cli.imports import Imports, imported
-from genzoo.cli.shared import guarded
+from genzoo.cli.shared import device_of, guarded
 from genzoo.core.attempts import Attempts
+from genzoo.core.bounds import Budgeted, Images, Many, Pixels, Seed
 from genzoo.models.names import encoder_rows, model_rows
 from genzoo.models.run_data import DataArguments
 
@@ -47,19 +48,19 @@ class CompareFlags:
     """Print everything as JSON in place of the table."""
     evaluate: bool = False
     """First measure what the runs' reports lack (genzoo evaluate)."""
-    evaluate_images: int | None = None
+    evaluate_images: Images | None = None
     """Measure on a random subset of this many images; else all, in a bake-off as many as three minutes allow."""
     data: str | None = None
     """A bake-off on these data: digits, mnist, fashion-mnist, cifar10, folder:PATH ..."""
-    minutes: float | None = None
+    minutes: Budgeted | None = None
     """Bake-off: the time that each entrant trains; 10 where no budget is given."""
-    steps: int | None = None
+    steps: Many | None = None
     """Bake-off: the steps of each entrant."""
-    epochs: float | None = None
+    epochs: Budgeted | None = None
     """Bake-off: the passes over the training images of each entrant."""
     out: Path | None = None
     """Bake-off: the folder of the runs and the page; else bakeoff."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Bake-off: the seed of each entrant; else 0."""
     size: Literal["tiny", "small", "base", "large"] | None = None
     """Bake-off: the size of each model; else small."""
@@ -67,7 +68,7 @@ class CompareFlags:
     """Bake-off: "class" for models that draw a given class; mask, edges ... for input images."""
     data_root: str | None = None
     """Bake-off: where data sets lie; else $GENZOO_DATA, else ./data."""
-    image_size: int | None = None
+    image_size: Pixels | None = None
     """Bake-off: images of a folder are resized and cropped to this many pixels."""
     skip_bad_images: bool = False
     """Bake-off: count and leave out images that cannot be read."""
@@ -84,13 +85,12 @@ SHARED = ("import_", "names", "html", "json", "evaluate", "evaluate_images", "da
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code, 128 and the signal's number where it was stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    flags = parsing.parse(CompareFlags, imported(arguments), PROG)
-    code = [0]
 
-    def work() -> None:
-        code[0] = _compare(flags) if flags.data is None else _bake_off(flags, arguments)
+    def work() -> int:
+        flags = parsing.parse(CompareFlags, imported(arguments), PROG)
+        return _compare(flags) if flags.data is None else _bake_off(flags, arguments)
 
-    return guarded(work) or code[0]
+    return guarded(work)
 
 
 # --- runs ------------------------------------------------------------------------------------------------------
@@ -194,12 +194,9 @@ def _terms(flags: CompareFlags) -> "Terms":
         for kind in ("minutes", "steps", "epochs")
         if (amount := getattr(flags, kind)) is not None
     }
+    device_of(flags.device)
     if len(budget) > 1:
         raise GenzooError(f"give one budget: --{' or --'.join(budget)}")
-    if any(amount <= 0 for amount in budget.values()):
-        raise GenzooError(f"--{next(iter(budget))} must be above 0")
-    if flags.evaluate_images is not None and flags.evaluate_images < 1:
-        raise GenzooError("--evaluate-images must be at least 1")
     if flags.evaluate:
         raise GenzooError("--evaluate is for runs, a bake-off evaluates anyway; leave it out")
     assert flags.data is not None

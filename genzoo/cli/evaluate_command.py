@@ -15,7 +15,8 @@ import tyro
 
 from genzoo.cli import parsing
 from genzoo.cli.imports import Imports, imported
-from genzoo.cli.shared import guarded, print_table, tell
+from genzoo.cli.shared import device_of, guarded, print_table, tell
+from genzoo.core.bounds import Images, Many, OptionalMany, Pixels, Seconds, Seed
 from genzoo.models.run_data import DataArguments, data_of_run
 
 if TYPE_CHECKING:
@@ -38,18 +39,18 @@ class EvaluateFlags:
     """Where the encoder (encoder:RUN) or the inputs (folder:INPUTS) of the run's --cond are now."""
     data_root: str | None = None
     """Where data sets lie; else where the run found them, or $GENZOO_DATA."""
-    image_size: int | None = None
+    image_size: Pixels | None = None
     """Images of a folder are resized and cropped to this many pixels."""
     skip_bad_images: bool = False
     """Count and leave out images that cannot be read."""
     split: Literal["test", "val", "train"] = "test"
     """Which images."""
-    max_images: int | None = None
+    max_images: Images | None = None
     """A random subset of this many images; else all."""
-    max_seconds: float | None = None
+    max_seconds: Seconds | None = None
     """End each measurement of likelihoods after this time, with the images, in random order, that were measured by
     then."""
-    samples: int | None = None
+    samples: OptionalMany | None = None
     """Samples to draw and evaluate, else 2,000 or as many as there are images to compare them with; 0: none. Drawing
     ends after five minutes with what there is by then."""
     samples_only: bool = False
@@ -59,14 +60,14 @@ class EvaluateFlags:
     that is trained on the training images once and cached in $GENZOO_CACHE or ~/.cache/genzoo."""
     ood: str | None = None
     """Out-of-distribution (OOD) detection: also the AUROC against these other data (mnist, folder:PATH ...)."""
-    ais: int | None = None
+    ais: Images | None = None
     """Of a model without likelihood: log-likelihood under its generator plus Gaussian observation noise, by annealed
     importance sampling (Wu et al. 2017) on this many images (slow)."""
-    ais_steps: int = 500
+    ais_steps: Many = 500
     """Temperatures of that estimate: more, and the bound is closer and slower."""
-    fine_tune: int | None = None
+    fine_tune: Many | None = None
     """Of an encoder: also how good a classifier it becomes when it is trained on for this many steps (slow)."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides the subset, and what is random in a likelihood that is a bound or an estimate, or in a probe."""
     device: str | None = None
     """Such as cpu or cuda; else the CPU."""
@@ -76,8 +77,8 @@ class EvaluateFlags:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
-    flags = parsing.parse(EvaluateFlags, imported(sys.argv[1:] if argv is None else argv), PROG)
-    return guarded(lambda: _evaluate(flags))
+    arguments = sys.argv[1:] if argv is None else argv
+    return guarded(lambda: _evaluate(parsing.parse(EvaluateFlags, imported(arguments), PROG)))
 
 
 def _evaluate(flags: EvaluateFlags) -> None:
@@ -93,7 +94,7 @@ def _evaluate(flags: EvaluateFlags) -> None:
         ais=None if flags.ais is None else AISOptions(flags.ais, Annealing(steps=flags.ais_steps)),
         fine_tuning=None if flags.fine_tune is None else FineTuning(flags.fine_tune),
     )  # fmt: skip
-    model = load_model(flags.run).to(flags.device)
+    model = load_model(flags.run).to(device_of(flags.device))
     _check_flags(model, flags)
     data = load_for(model, flags)
     if flags.ood is not None:

@@ -2,13 +2,17 @@
 
 import contextlib
 import dataclasses
-import difflib
 import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
+
+from genzoo.core.bounds import problems_of, shown
+from genzoo.core.suggestions import nearest
 
 T = TypeVar("T")
 
@@ -19,15 +23,6 @@ def fail(message: str) -> NoReturn:
     """Ends the program with "genzoo: error: ..." on stderr and exit code 2."""
     print(f"genzoo: error: {message}", file=sys.stderr)
     sys.exit(2)
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """The entry of `names` most like `name`.
-
-    >>> nearest("--chanels", ["--blocks", "--channels"])
-    '--channels'
-    """
-    return difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
 
 
 def parse(kind: type[T], argv: Sequence[str], prog: str, *, default: T | None = None) -> T:
@@ -43,17 +38,61 @@ def parse_known(
 ) -> tuple[T, list[str]]:
     """`argv` as a `kind`, and the arguments that `kind` does not know, in their order."""
     start: dict[str, Any] = {} if default is None else {"default": default}
+    check_words(argv)
     with _one_line_errors():
-        return tyro.cli(kind, args=list(argv), prog=prog, return_unknown_args=True, **start)
+        value, rest = tyro.cli(kind, args=list(argv), prog=prog, return_unknown_args=True, **start)
+    check_flags(value)
+    return value, rest
+
+
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""Bytes of a file's name and of a path, by the limits of the usual systems."""
+
+
+def check_words(argv: Sequence[str]) -> None:
+    """Ends the program over an argument that says nothing, or holds what no argument can hold."""
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        if not word.strip() or (flag.startswith("-") and equals and not value.strip()):
+            fail(f"{flag.strip() or 'an argument'} is empty: give it a value, or leave it out")
+        if "\0" in word:
+            fail(f"{shown(word)} holds a NUL character, which no argument can")
+
+
+def check_flags(flags: Any) -> None:
+    """Ends the program over the first flag whose value its type does not have, or that is no path where it is one."""
+    for name, problem, value in problems_of(flags):
+        wanted = problem.removesuffix(" or None")
+        fail(f"--{name.rstrip('_').replace('_', '-')} must be {wanted}, got {shown(value)}")
+    for field in dataclasses.fields(flags):
+        for path in _paths(getattr(flags, field.name), field.name):
+            if max(map(len, os.fsencode(path).split(b"/"))) > LONGEST_NAME or len(path) > LONGEST_PATH:
+                fail(
+                    f"--{field.name.replace('_', '-')} holds a name that is too long for a file: {shown(path)}"
+                )
+
+
+NAME_PATHS = ("out", "data", "data_root", "cond", "features", "ood")
+"""Flags of the type `str` that may hold paths."""
+
+
+def _paths(value: Any, name: str) -> list[str]:
+    if isinstance(value, tuple):
+        return [path for part in value for path in _paths(part, name)]
+    is_path = isinstance(value, Path) or (isinstance(value, str) and name in (*NAME_PATHS, "names"))
+    return [str(value)] if is_path else []
 
 
 def refuse(unknown: Sequence[str], prog: str, flags: Sequence[str]) -> NoReturn:
     """Ends the program over the first of the `unknown` arguments, naming the nearest of `flags`."""
     flag = next((argument for argument in unknown if argument.startswith("-")), None)
     if flag is None:
-        fail(f"unexpected argument {unknown[0]!r}; see {prog} --help")
+        fail(f"unexpected argument {shown(unknown[0])}; see {prog} --help")
     flag = flag.split("=")[0]
-    fail(f"unknown flag {flag}: did you mean {nearest(flag, flags)}? See {prog} --help")
+    near = nearest(flag, flags)
+    fail(
+        f"unknown flag {shown(flag)[1:-1]}{'' if near is None else f': did you mean {near}?'}; see {prog} --help"
+    )
 
 
 def flags_of(kind: type, prefix: str = "--") -> list[str]:

@@ -11,7 +11,8 @@ import tyro
 
 from genzoo.cli import parsing
 from genzoo.cli.imports import Imports, imported
-from genzoo.cli.shared import class_condition, guarded
+from genzoo.cli.shared import class_condition, device_of, guarded
+from genzoo.core.bounds import Many, Range, Seed
 from genzoo.evaluation.sample_grids import draw_grid, draw_pairs
 from genzoo.models.run_data import (
     DataArguments,
@@ -36,7 +37,7 @@ class SampleFlags:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
-    n: int = 64
+    n: Annotated[int, Range(1, 2**16)] = 64
     """How many images; of a model with input images, each with an input of the test set and the true image."""
     cond: str | None = None
     """A class by its name or number, such as cats or 3, or several such as cats,dogs, of a model trained with --cond
@@ -48,11 +49,11 @@ class SampleFlags:
     text: str | None = None
     """Draw what this text says, such as "a sneaker", with a model trained with --cond encoder:RUN --prior, where RUN
     is a run of clip."""
-    steps: int | None = None
+    steps: Many | None = None
     """Steps of a diffusion or flow model's sampler; else those of its configuration."""
     guidance: float | None = None
     """Classifier-free guidance scale of such a model; 1 turns guidance off. Else that of its configuration."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides the images."""
     out: Path | None = None
     """The PNG file; else one in RUN/samples."""
@@ -64,8 +65,8 @@ class SampleFlags:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
-    flags = parsing.parse(SampleFlags, imported(sys.argv[1:] if argv is None else argv), PROG)
-    return guarded(lambda: _sample(flags))
+    arguments = sys.argv[1:] if argv is None else argv
+    return guarded(lambda: _sample(parsing.parse(SampleFlags, imported(arguments), PROG)))
 
 
 def _sample(flags: SampleFlags) -> None:
@@ -75,8 +76,6 @@ def _sample(flags: SampleFlags) -> None:
 
     if flags.out is not None:
         check_product(flags.out)
-    if flags.n < 1:
-        raise GenzooError(f"--n must be at least 1, got {flags.n}")
     chosen = None if is_place(flags.cond) else flags.cond
     if sum(condition is not None for condition in (chosen, flags.like, flags.text)) > 1:
         raise GenzooError("--cond, --like and --text each say what is drawn: give one of them")
@@ -84,7 +83,7 @@ def _sample(flags: SampleFlags) -> None:
 
     model = load_generative(flags.run)
     _change_sampling(model.generator if isinstance(model, WithPrior) else model, flags)
-    model = model.to(flags.device)
+    model = model.to(device_of(flags.device))
     out, inside = (_default_out(flags), flags.run) if flags.out is None else (flags.out, None)
     cond = _condition(model, flags)
     if cond is not None or model.spec.cond != "vector" or isinstance(model, WithPrior):
@@ -185,8 +184,6 @@ def _change_sampling(model: "GenerativeModel", flags: SampleFlags) -> None:
     from genzoo.models.diffusion.samplers.sampling import Sampling
     from genzoo.models.diffusion.shortcut import Shortcut
 
-    if flags.steps is not None and flags.steps < 1:
-        raise GenzooError(f"--steps must be at least 1, got {flags.steps}")
     if isinstance(model, Shortcut) and flags.steps is not None:
         model.config = replace(model.config, calls=flags.steps)
         flags = replace(flags, steps=None)

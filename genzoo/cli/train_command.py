@@ -9,13 +9,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from genzoo.cli import parsing
 from genzoo.cli.imports import Imports, imported
 from genzoo.cli.preset_help import print_preset_help
-from genzoo.cli.shared import fresh_folder, guarded, is_main_process, none_rows, print_table, tell
+from genzoo.cli.shared import device_of, fresh_folder, guarded, is_main_process, none_rows, print_table, tell
 from genzoo.core.attempts import Attempts
+from genzoo.core.bounds import Budgeted, Many, Pixels, Range, Seed
 from genzoo.evaluation.sample_grids import WrittenGrid, draw_grid, draw_pairs, draw_variations
 from genzoo.models.names import DEFAULT_PRESET, PresetRow, encoder_rows, model_rows
 from genzoo.models.run_data import DataArguments, data_of_run
@@ -56,19 +57,19 @@ class TrainFlags:
     """Augmentation policy of an encoder: digits, small-digits, garments, photographs or none; else by the data."""
     size: Literal["tiny", "small", "base", "large"] = "small"
     """The size of the model; up to small suits two processor cores, large wants a GPU."""
-    image_size: int | None = None
+    image_size: Pixels | None = None
     """Images of a folder are resized and cropped to this many pixels."""
     skip_bad_images: bool = False
     """Count and leave out images that cannot be read."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides initial weights, data order and all randomness in training."""
-    minutes: float | None = None
+    minutes: Budgeted | None = None
     """Budget in minutes; 1.5 where no budget is given."""
-    steps: int | None = None
+    steps: Annotated[int, Range(1, 1e12)] | None = None
     """Budget in steps."""
-    epochs: float | None = None
+    epochs: Budgeted | None = None
     """Budget in passes over the training images."""
-    save_every: int | None = None
+    save_every: Many | None = None
     """Steps between checkpoints; else about every minute."""
     resume: bool = False
     """Continue the run in --out exactly where its last checkpoint stands."""
@@ -90,17 +91,23 @@ class TrainFlags:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
-    arguments = imported(sys.argv[1:] if argv is None else argv)
+    arguments = sys.argv[1:] if argv is None else argv
+    return guarded(lambda: _trained_or_helped(imported(arguments)))
+
+
+def _trained_or_helped(arguments: Sequence[str]) -> None:
+    parsing.check_words(arguments)
     if {"-h", "--help"}.isdisjoint(arguments):
-        return guarded(lambda: _train(arguments))
+        _train(arguments)
+        return
     names = [argument for argument in arguments if argument not in ("-h", "--help")]
     if names and not names[0].startswith("-"):
-        return guarded(lambda: _help_on(names[0]))
+        _help_on(names[0])
+        return
     default = f"default {DEFAULT_PRESET}; each has more flags: {PROG} PRESET --help"
     text = f"Trains a generative model, or an encoder, on images.\n\nPresets ({default}):\n{_listed(model_rows())}"
     text += f"\n\nEncoders, which turn images into vectors:\n{_listed(encoder_rows())}"
     parsing.print_help({"run": TrainFlags()}, f"{PROG} [PRESET]", text)
-    return 0
 
 
 def _listed(rows: Mapping[str, PresetRow]) -> str:
@@ -150,6 +157,7 @@ def make_plan(argv: Sequence[str]) -> Plan:
     if flags.resume:
         return _resumed_plan(argv, flags, preset, rest)
 
+    device_of(flags.device)
     name = preset or DEFAULT_PRESET
     _check_flags(name, flags, rest)
     budget = _budget(flags) or _default_budget()
@@ -198,6 +206,7 @@ def _resumed_plan(argv: Sequence[str], flags: TrainFlags, preset: str | None, re
     Differences that a run cannot bear are found by the trainer, which compares both.
     """
     from genzoo.core.errors import GenzooError
+    from genzoo.models.prior.with_prior import WithPriorConfig
     from genzoo.models.registry import config_of
     from genzoo.training.checkpoint import read_config
     from genzoo.training.trainer import Budget
@@ -220,7 +229,10 @@ def _resumed_plan(argv: Sequence[str], flags: TrainFlags, preset: str | None, re
     # data may have moved since: what they are is compared, and not where they lie
     now = replace(flags.data_arguments(), rules=arguments.rules, classes=arguments.classes)
     data = now.load_for(out)
-    config, data = _parse_config(config_of(stored, out), rest).adapted(data)
+    stored_config = config_of(stored, out)
+    if flags.prior and not isinstance(stored_config, WithPriorConfig):
+        raise GenzooError("--prior is for new runs: the run in --out was begun without; leave it out")
+    config, data = _parse_config(stored_config, rest).adapted(data)
     return Plan(flags, preset or stored["preset"], config, budget, now, data, out)
 
 

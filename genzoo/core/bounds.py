@@ -60,6 +60,16 @@ Share = Annotated[float, Range(0, 1)]
 """A share or a probability."""
 BelowOne = Annotated[float, Range(0, 1, high_open=True)]
 """A share that is not all."""
+Seed = Annotated[int, Range(0, 2**63 - 1)]
+"""What random generators take."""
+Pixels = Annotated[int, Range(1, 2**14)]
+"""The side of an image."""
+Seconds = Annotated[float, Range(0, 1e9, low_open=True)]
+"""A time, up to thirty years."""
+Budgeted = Annotated[float, Range(0, 1e12, low_open=True)]
+"""How much of something a run may take."""
+Images = Annotated[int, Range(1, 2**31)]
+"""A number of images."""
 Positive = Annotated[float, Range(0, 1e12, low_open=True)]
 """Above 0."""
 NotNegative = Annotated[float, Range(0, 1e12)]
@@ -73,8 +83,17 @@ SEEDS = Range(0, 2**63 - 1)
 
 def check_fields(value: Any) -> None:
     """Raises `InvalidValue` over the first field of a dataclass instance that its type has no such value of."""
+    for name, problem, given in problems_of(value):
+        raise InvalidValue(f"{name} of {type(value).__name__} must be {problem}, got {shown(given)}")
+
+
+def problems_of(value: Any) -> Iterator[tuple[str, str, Any]]:
+    """The fields of a dataclass instance that hold what their types have not: name, what it must be, what it is."""
     for field in dataclasses.fields(value):
-        check_field(type(value), field.name, getattr(value, field.name))
+        given = getattr(value, field.name)
+        problem = _problem(given, _hints(type(value)).get(field.name, Any))
+        if problem is not None:
+            yield field.name, problem, given
 
 
 def check_field(kind: type, name: str, value: Any) -> None:

@@ -5,12 +5,13 @@ mirrored. Strength is a matter of measurement on validation images (`benchmarks.
 proportions tell apart, bear turns and shears less well than digits do.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 
+from genzoo.core.bounds import shown
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
+from genzoo.core.suggestions import suggestion
 from genzoo.data.augmentations import (
     Augmentation,
     ColourJitter,
@@ -57,10 +58,7 @@ def augmentation_for(spec: DataSpec, kind: str | None = None) -> Augmentation:
         raise GenzooError(f"augmentations take images, these data have shape {spec.shape}: leave them out")
     kind = kind or _likely_kind(spec)
     if kind not in AUGMENTATIONS:
-        near = difflib.get_close_matches(kind, AUGMENTATIONS, n=1, cutoff=0)[0]
-        raise GenzooError(
-            f"unknown kind of data {kind!r}: did you mean {near!r}? (one of {', '.join(AUGMENTATIONS)})"
-        )
+        raise GenzooError(f"unknown kind of data {shown(kind)}: {suggestion(str(kind), AUGMENTATIONS)}")
     return on_ground(AUGMENTATIONS[kind], ground_of(spec))
 
 

@@ -1,6 +1,5 @@
 """`load_data`: every source of images by its name."""
 
-import difflib
 import inspect
 import io
 import os
@@ -15,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genzoo.core.bounds import shown
 from genzoo.core.errors import GenzooError
+from genzoo.core.suggestions import suggestion
 from genzoo.data.arrays import PARTS, from_images
 from genzoo.data.folder import load_folder
 from genzoo.data.identity import digest_of_parts, vouched
@@ -211,8 +212,7 @@ def _unknown(name: str) -> str:
         return "folder: needs a path: --data folder:PATH"
     if Path(name).is_dir():
         return f"unknown data {name!r}: to use this folder of images, write folder:{name}"
-    nearest = difflib.get_close_matches(name, source_names(), n=1, cutoff=0)[0]
-    return f"unknown data {name!r}: did you mean {nearest!r}? (there are {', '.join(source_names())})"
+    return f"unknown data {shown(name)}: {suggestion(name, source_names())}"
 
 
 def _load_digits(request: Request) -> ImageData:

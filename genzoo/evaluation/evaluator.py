@@ -25,6 +25,7 @@ from genzoo.evaluation.report.all_sections import SECTIONS
 from genzoo.evaluation.report.case import AISOptions, Case, OODData
 from genzoo.evaluation.report.encoder_case import EncoderCase
 from genzoo.evaluation.report.evaluated_samples import Inquiry
+from genzoo.evaluation.report.probe_sections import check_fine_tunes
 from genzoo.evaluation.report.schema import ModelFacts, Report
 from genzoo.evaluation.report.section import Section
 from genzoo.models.base import Encoder, GenerativeModel
@@ -182,6 +183,8 @@ def _of_encoder(encoder: Encoder, data: ImageData, how: Evaluation) -> Report:
     case = EncoderCase(
         encoder, data, how.split, how.seed, how.max_images, out=how.out, fine_tuning=how.fine_tuning
     )
+    if how.fine_tuning is not None:
+        check_fine_tunes(case)
     return measured(case)
 
 

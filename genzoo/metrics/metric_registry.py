@@ -11,6 +11,7 @@ from typing import Any, Literal, final
 
 from torch import Tensor
 
+from genzoo.core.attempts import Attempts
 from genzoo.core.errors import GenzooError
 from genzoo.metrics.diversity import sliced_wasserstein
 from genzoo.metrics.estimate import Estimate
@@ -197,12 +198,9 @@ def register(name: str, function: Callable[..., Any], *, higher_is_better: bool 
 def collected(
     makers: Mapping[str, Callable[[], dict[str, Estimate]]],
 ) -> tuple[dict[str, Estimate], dict[str, str]]:
-    """What the makers make, and the reasons of those that refuse."""
+    """What the makers make, and the reasons of those that refuse or fail."""
     figures: dict[str, Estimate] = {}
-    missing: dict[str, str] = {}
+    attempts = Attempts()
     for name, make in makers.items():
-        try:
-            figures |= make()
-        except GenzooError as reason:
-            missing[name] = str(reason)
-    return figures, missing
+        figures |= attempts(name, make) or {}
+    return figures, attempts.missing

@@ -1,6 +1,5 @@
 """What a preset is: a recipe, its sizes, and what follows the data."""
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -9,8 +8,10 @@ from typing import Any, TypeVar
 import torch
 from typing_extensions import override
 
+from genzoo.core.bounds import shown
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
+from genzoo.core.suggestions import suggestion
 from genzoo.core.trainable import Trainable, TrainableConfig
 from genzoo.models.base import ModelConfig
 
@@ -104,10 +105,11 @@ class FixedPreset(Recipe):
 
 def named(name: str, rows: Mapping[str, Row], kind: str) -> Row:
     """The row of that name; raises `GenzooError`, which says the nearest name of this `kind`, otherwise."""
+    if not isinstance(name, str):
+        raise GenzooError(f"the name of a {kind} is a text, got {shown(name)}")
     if name in rows:
         return rows[name]
-    near = difflib.get_close_matches(name, rows, n=1, cutoff=0)[0]
-    raise GenzooError(f"unknown {kind} {name!r}: did you mean {near!r}? (one of {', '.join(rows)})")
+    raise GenzooError(f"unknown {kind} {shown(name)}: {suggestion(name, rows)}")
 
 
 def overridden(name: str, config: Config, overrides: Mapping[str, Any]) -> Config:
@@ -115,8 +117,7 @@ def overridden(name: str, config: Config, overrides: Mapping[str, Any]) -> Confi
     known = [f.name for f in fields(config)]  # pyright: ignore[reportArgumentType]
     for key in overrides:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
-            raise GenzooError(f"{name} has no field {key!r}: did you mean {near!r}?")
+            raise GenzooError(f"{name} has no field {shown(key)}: {suggestion(key, known)}")
     return replace(config, **overrides)  # pyright: ignore[reportArgumentType]
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genzoo.core.bounds import Range, check_number
+from genzoo.core.devices import device_of
 from genzoo.core.errors import GenzooError
 from genzoo.core.trainable import Trainable
 from genzoo.training.optim import Budget
@@ -27,8 +29,9 @@ class RunOptions:
     """How the data came to be (source, split seed ...), JSON-able, written into config.json."""
 
     def __post_init__(self) -> None:
-        if self.save_every is not None and self.save_every < 1:
-            raise GenzooError(f"save_every must be at least 1 step, got {self.save_every}")
+        if self.save_every is not None:
+            check_number("save_every", self.save_every, Range(1, 2**53), whole=True)
+        device_of(self.device)
         if self.tracker not in (None, "tensorboard", "wandb"):
             raise GenzooError(f'tracker must be "tensorboard" or "wandb", got {self.tracker!r}')
 

@@ -5,7 +5,6 @@ global batch is the same then, and each process takes its share of it.
 """
 
 import importlib.util
-import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from genzoo.core.bounds import check_seed
 from genzoo.core.errors import GenzooError, Interrupted
 from genzoo.core.folder_lock import only_writer
+from genzoo.core.launch import world_size
 from genzoo.core.random import private_rng
 from genzoo.core.trainable import Trainable
 from genzoo.data.split import Split, as_split, validate
@@ -122,6 +122,6 @@ class Trainer:
 
     def _joins_on_cpu(self) -> bool:
         """Whether this is one of several processes without GPUs, which Accelerate must be told (gloo)."""
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if world_size() == 1:
             return False
         return self.options.device == "cpu" or not torch.accelerator.is_available()

@@ -31,7 +31,7 @@ def model():
         (lambda m, x: m.vary(x, 1.5, torch.zeros(2).long()), "strength of a variation"),
         (lambda m, x: m.impute(x, torch.zeros(3, 3), torch.zeros(2).long()), "missing must broadcast"),
         (lambda m, x: m.sample(2, torch.tensor([-1, 2])), "class -1 is out of range"),
-        (lambda m, x: create("flow", SPEC, t_min=1.0), "0 <= t_min < 1"),
+        (lambda m, x: create("flow", SPEC, t_min=1.0), "t_min of DiffusionConfig"),
         (lambda m, x: create("flow", SPEC, cond_dropout=1.0), "cond_dropout"),
         (lambda m, x: VPLinear(beta_max=-3.0), "betas of a path"),
         (lambda m, x: SubVP(beta_min=0.0), "betas of a path"),

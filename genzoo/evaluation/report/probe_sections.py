@@ -139,11 +139,8 @@ class FineTuningSection(Section):
     @override
     def measure(self, case: EncoderCase) -> FineTuningResult:
         encoder, how = case.encoder, case.fine_tuning
-        backbone = getattr(encoder, "backbone", None)
-        if how is None or not isinstance(backbone, nn.Module) or not case.labelled:
-            raise GenzooError(
-                "--fine-tune needs an encoder with a backbone and images with classes; leave it out"
-            )
+        assert how is not None
+        backbone = check_fine_tunes(case)
         model = fine_tune(
             backbone, encoder.width, case.data.train, encoder.spec, how, generator=case.generator("fine-tuning")
         )  # fmt: skip
@@ -155,6 +152,16 @@ class FineTuningSection(Section):
     @override
     def rows(self, result: FineTuningResult) -> dict[str, str]:
         return {f"fine-tuned, {result.steps} steps": percent(result.accuracy)}
+
+
+def check_fine_tunes(case: EncoderCase) -> nn.Module:
+    """What is trained on; raises `GenzooError` for an encoder without a backbone, and for images without classes."""
+    backbone = getattr(case.encoder, "backbone", None)
+    if not isinstance(backbone, nn.Module) or not case.labelled:
+        raise GenzooError(
+            "--fine-tune needs an encoder with a backbone and images with classes; leave it out"
+        )
+    return backbone
 
 
 # --- the space -------------------------------------------------------------------------------------------------
