@@ -6,6 +6,7 @@ genzoo or in a module that the user has named (`allow_types_of`), so a run folde
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -18,6 +19,7 @@ from genzoo.core.bounds import (
     Positive,
     Range,
     check_fields,
+    shown,
 )
 from genzoo.core.errors import GenzooError
 
@@ -152,11 +154,14 @@ def _from_json(value: Any, known: dict[str, type]) -> Any:
     fields = {k: _from_json(v, known) for k, v in value.items() if k != "type"}
     if "type" not in value:
         return fields
-    if value["type"] not in known:
+    if not isinstance(value["type"], str) or value["type"] not in known:
         raise ValueError(
-            f"unknown configuration type {value['type']!r}; if it is your own, name its module with --import MODULE"
+            f"unknown configuration type {shown(value['type'])}; "
+            "if it is your own, name its module with --import MODULE"
         )
     kind = known[value["type"]]
+    if not dataclasses.is_dataclass(kind) or inspect.isabstract(kind):
+        raise ValueError(f"{kind.__name__} is a kind of configuration and none itself")
     unknown = fields.keys() - {f.name for f in dataclasses.fields(kind)}
     if unknown:
         raise ValueError(f"{kind.__name__} has no field {sorted(unknown)[0]!r}")

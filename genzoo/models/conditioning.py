@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.files import write_atomically
-from genzoo.core.regular_files import sha256_of
+from genzoo.core.regular_files import UnreadableFile, read_regular, sha256_of
 from genzoo.core.spec import DataSpec
 from genzoo.data.identity import images_digest
 from genzoo.data.image_data import ImageData
@@ -30,6 +30,7 @@ from genzoo.training.checkpoint import WEIGHTS
 
 SPLITS = ("train", "val", "test")
 _CHUNK = 1000
+_MOST_HEADER = 2**16  # bytes before the numbers in a file of one tensor
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,24 @@ def _cached_vectors(data: ImageData, name: str, encoder: Encoder, run: Path, sou
     """The vectors of a split: read where those of the same `source` were computed before, else computed and kept."""
     split = data.split(name)
     path = run / "vectors" / f"{_fingerprint(split)}-{source}.safetensors"
+    kept = _kept_vectors(path, len(split), space_of(encoder).width)
+    if kept is not None:
+        return kept
+    order = torch.arange(len(split)).split(_CHUNK)
+    vectors = torch.cat([condition_vectors(encoder, split.batch(part).images) for part in order])
+    write_atomically(path, save({"vectors": vectors}), inside=run)
+    return vectors
+
+
+def _kept_vectors(path: Path, n: int, width: int) -> Tensor | None:
+    """Vectors `[n, width]` that lie in the file `path`; None where it is not there, cut short, or holds others."""
     try:
-        return load(path.read_bytes())["vectors"]
-    except (OSError, SafetensorError, KeyError):  # not there yet, or cut short
-        order = torch.arange(len(split)).split(_CHUNK)
-        vectors = torch.cat([condition_vectors(encoder, split.batch(part).images) for part in order])
-        write_atomically(path, save({"vectors": vectors}), inside=run)
-        return vectors
+        content = read_regular(path, n * width * 4 + _MOST_HEADER)
+        vectors = load(content)["vectors"]
+    except (UnreadableFile, SafetensorError, KeyError, ValueError):
+        return None
+    fits = vectors.shape == (n, width) and vectors.dtype == torch.float32 and bool(vectors.isfinite().all())
+    return vectors if fits else None
 
 
 def _fingerprint(split: Split) -> str:

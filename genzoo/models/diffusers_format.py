@@ -13,7 +13,7 @@ are half a grey level apart at most, and rounding leads back to the same k; like
 """
 
 import copy
-import json
+import os
 import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,8 +29,11 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from safetensors import SafetensorError
 from torch import Tensor
 
+from genzoo.core.bounded_build import BUILD_ERRORS, on_meta
+from genzoo.core.checked_json import read_json
 from genzoo.core.errors import GenzooError
 from genzoo.core.files import write_folder
+from genzoo.core.regular_files import open_regular
 from genzoo.core.spec import DataSpec
 from genzoo.models.diffusion.denoising_model import Diffusion, DiffusionConfig
 from genzoo.models.registry import build_model
@@ -261,7 +264,7 @@ def from_diffusers(path: str | Path) -> Diffusion:
     settings = _read_json(folder / "config.json")
     kind = settings.get("_class_name")
     if kind == DiffusersDenoiser.__name__:
-        return _opened(DiffusersDenoiser, folder).model.eval()
+        return _opened(DiffusersDenoiser, folder, settings).model.eval()
     if kind != UNet2DModel.__name__:
         raise GenzooError(
             f"{folder} holds a {kind or 'network of no name'}: only a UNet2DModel can be opened"
@@ -275,7 +278,7 @@ def from_diffusers(path: str | Path) -> Diffusion:
         raise GenzooError(
             f"{root} has settings of a wrong kind: {textwrap.shorten(str(error), 200)}"
         ) from error
-    return _model_of(recipe, spec, _opened(UNet2DModel, folder))
+    return _model_of(recipe, spec, _opened(UNet2DModel, folder, settings))
 
 
 def _model_of(recipe: DiffusionConfig, spec: DataSpec, unet: UNet2DModel) -> Diffusion:
@@ -287,12 +290,9 @@ def _model_of(recipe: DiffusionConfig, spec: DataSpec, unet: UNet2DModel) -> Dif
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
+    if not os.path.lexists(file):
         raise GenzooError(f"{file} is missing: give a folder that a diffusers pipeline was saved to")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise GenzooError(f"{file} cannot be read as JSON ({error})") from error
+    content = read_json(file, any_float=True)  # bounds of schedulers may be infinite
     if not isinstance(content, dict):
         raise GenzooError(f"{file} is no configuration of diffusers")
     return content
@@ -311,15 +311,16 @@ def _spec_of(settings: dict[str, Any], folder: Path) -> DataSpec:
     return DataSpec((channels, *sides), levels=256)
 
 
-def _opened(kind: Any, folder: Path) -> Any:
+def _opened(kind: Any, folder: Path, settings: dict[str, Any]) -> Any:
     """The network of `folder`, which is of the class `kind`, all of whose weights must be there."""
+    _check_size(kind, folder, settings)
     try:
         with torch.random.fork_rng():
             network, info = kind.from_pretrained(
                 folder, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False,
                 output_loading_info=True,
             )  # fmt: skip
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+    except (SafetensorError, OSError, *BUILD_ERRORS) as error:
         reason = textwrap.shorten(str(error), 300)
         raise GenzooError(
             f"{folder} cannot be opened, its weights must be safetensors and fit config.json: {reason}"
@@ -328,6 +329,20 @@ def _opened(kind: Any, folder: Path) -> Any:
     if wrong:
         raise GenzooError(f"{folder} cannot be opened: config.json and weights disagree about {wrong[0]}")
     return network
+
+
+def _check_size(kind: Any, folder: Path, settings: dict[str, Any]) -> None:
+    """Raises `GenzooError` where the network would be larger than its files, or they are no regular ones."""
+    size = 0
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".json", ".safetensors"):
+            with open_regular(file):
+                size += file.stat().st_size
+    network = on_meta(lambda: kind.from_config(settings))
+    if network is not None and sum(p.numel() for p in network.parameters()) > size:
+        raise GenzooError(
+            f"{folder} cannot be opened: its weights must be safetensors, and as many as config.json says"
+        )
 
 
 def _recipe_of(scheduler: dict[str, Any]) -> DiffusionConfig:

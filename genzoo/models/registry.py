@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from genzoo.core.bounded_build import BUILD_ERRORS, bounded, on_meta
 from genzoo.core.config import Configurable, allow_types_of, from_json, type_names
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
@@ -21,7 +22,7 @@ from genzoo.core.trainable import Trainable, TrainableConfig
 from genzoo.models.base import Encoder, EncoderConfig, GenerativeModel, ModelConfig
 from genzoo.models.names import PresetRow, add_encoder_row, add_model_row, encoder_rows, model_rows
 from genzoo.models.preset import FixedPreset, Recipe, build, named, overridden
-from genzoo.training.checkpoint import CONFIG, load_weights, read_config
+from genzoo.training.checkpoint import CONFIG, check_shapes, load_weights, read_config
 
 ROOMS = ("genzoo.core", "genzoo.data", "genzoo.nn", "genzoo.objectives")
 """Where configuration types are defined, beside the folders of the families."""
@@ -158,8 +159,12 @@ def load_model(path: str | Path, *, types: Iterable[type] = (), weights: str = "
     held) or "raw" (the last weights without averaging). Opens only `config.json` and `model.safetensors`.
     Raises `GenzooError` on anything that is missing, unreadable or does not fit.
     """
-    path = Path(path)
-    model = build_model(read_config(path), path, types)
+    path, types = Path(path), list(types)
+    content = read_config(path)
+    shapes = on_meta(lambda: build_model(content, path, types))
+    if shapes is not None:
+        check_shapes(shapes, path, weights)
+    model = build_model(content, path, types)
     load_weights(model, path, weights)
     return model.eval()
 
@@ -179,8 +184,10 @@ def build_model(content: Mapping[str, Any], path: Path, types: Iterable[type] = 
     """
     with _explained(path):
         spec = from_json(content["spec"], [DataSpec])
+        if not isinstance(spec, DataSpec):
+            raise ValueError("its spec is none")
     config = config_of(content, path, types)
-    with _explained(path), torch.random.fork_rng():
+    with _explained(path), torch.random.fork_rng(), bounded():
         return config.build(spec)
 
 
@@ -202,8 +209,14 @@ def config_of(content: Mapping[str, Any], path: Path, types: Iterable[type] = ()
 def _explained(path: Path) -> Iterator[None]:
     try:
         yield
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise GenzooError(f"{path / CONFIG} describes no model of this zoo: {error}") from error
+    except (*BUILD_ERRORS, GenzooError) as error:
+        raise GenzooError(f"{path / CONFIG} describes no model of this zoo: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """In one line of bounded length."""
+    text = " ".join(str(error).split())[:400]
+    return f"no {text}" if isinstance(error, KeyError) else text or type(error).__name__
 
 
 def _load_types(names: set[str], preset: Any) -> None:

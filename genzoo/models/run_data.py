@@ -4,9 +4,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from genzoo.core.errors import GenzooError
+from genzoo.core.bounds import Range, check_fields
+from genzoo.core.errors import GenzooError, InvalidValue
 from genzoo.core.showable import showable
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class DataArguments:
 
     name: str
     root: str | None = None
-    image_size: int | None = None
+    image_size: Annotated[int, Range(1, 2**14)] | None = None
     cond: str | None = None
     skip_bad_images: bool = False
     rules: int = 2
@@ -109,7 +110,12 @@ def data_of_run(run: Path) -> DataArguments | None:
         return None
     known = {field.name for field in fields(DataArguments)} - {"classes"}
     own = {"rules": FORMER_RULES, **{key: value for key, value in arguments.items() if key in known}}
-    return DataArguments(**own, classes=_names_in(stored))
+    found = DataArguments(**own, classes=_names_in(stored))
+    try:
+        check_fields(found)
+    except InvalidValue as error:
+        raise GenzooError(f"{showable(run)} does not say what it was trained on: {error}") from error
+    return found
 
 
 def recorded_data(run: Path) -> Mapping[str, Any]:

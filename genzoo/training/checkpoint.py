@@ -7,24 +7,28 @@ built from a list of known types, and the training state is read with `weights_o
 import io
 import json
 import os
-import pickle
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
+from genzoo.core.bounds import shown
+from genzoo.core.checked_json import read_json, short
 from genzoo.core.config import to_json
 from genzoo.core.errors import GenzooError
 from genzoo.core.files import explained_errors, is_ours, make_folder, write_atomically
 from genzoo.core.folder_lock import LOCK
 from genzoo.core.legacy import upgrade, upgrade_tensors
+from genzoo.core.regular_files import open_regular
 from genzoo.core.trainable import Trainable
 from genzoo.data.identity import difference as data_difference
+from genzoo.training.run_facts import check_facts
 
 FORMAT = 1
 
@@ -85,19 +89,17 @@ def read_config(path: Path) -> dict[str, Any]:
         raise GenzooError(f"no run folder at {path}; check the path")
     if not path.is_dir():
         raise GenzooError(f"{path} is a file, not a run folder; give the folder that training wrote (--out)")
-    if not (path / CONFIG).is_file():
+    if not os.path.lexists(path / CONFIG):
         raise GenzooError(f"{path} is not a run folder: it holds no {CONFIG}")
-    try:
-        content = upgrade(json.loads((path / CONFIG).read_text(encoding="utf-8")))
-    except (ValueError, OSError) as error:
-        raise GenzooError(f"{path / CONFIG} cannot be read as JSON ({error})") from error
+    content = upgrade(read_json(path / CONFIG, any_text=True))
     if not isinstance(content, dict) or not {"format", "spec", "config"} <= content.keys():
         raise GenzooError(f"{path / CONFIG} is not a genzoo configuration: format, spec or config is missing")
     if content["format"] != FORMAT:
         raise GenzooError(
-            f"{path / CONFIG} has format {content['format']!r}, this genzoo reads {FORMAT}; "
+            f"{path / CONFIG} has format {shown(content['format'])}, this genzoo reads {FORMAT}; "
             "use the version that wrote it"
         )
+    check_facts(content, path / CONFIG)
     return content
 
 
@@ -113,30 +115,87 @@ def load_weights(model: nn.Module, path: Path, weights: str = "ema") -> None:
     fit_weights(model, chosen, path / WEIGHTS)
 
 
+def check_shapes(model: nn.Module, path: Path, weights: str = "ema") -> None:
+    """As `load_weights`, by the head of the file alone: `model` may be on the meta device.
+
+    So nothing of the size of a network is made that is not on disk, too.
+    """
+    with _explained(path / WEIGHTS), safe_open(path / WEIGHTS, "pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    chosen = {
+        k.removeprefix(f"{weights}."): v
+        for k, v in upgrade_tensors(shapes).items()
+        if k.startswith(f"{weights}.")
+    }
+    if chosen:  # else `load_weights` says what there is
+        _refuse_misfit(
+            _misfits({k: tuple(v.shape) for k, v in model.state_dict().items()}, chosen), path / WEIGHTS
+        )
+
+
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise GenzooError(f"{path} is missing: the run has no checkpoint yet")
-    try:
+    with _explained(path):
         return upgrade_tensors(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise GenzooError(f"{path} is damaged or truncated ({error}); save the model again") from error
 
 
-def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Errors of reading weights, which are opened by their name, in one line."""
+    if not os.path.lexists(path):
+        raise GenzooError(f"{path} is missing: the run has no checkpoint yet")
+    with open_regular(path):
+        pass
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise GenzooError(f"{path} is damaged or truncated ({short(error)}); save the model again") from error
+
+
+def fit_weights(model: nn.Module, tensors: Any, source: Path) -> None:
     """`load_state_dict` whose one-line `GenzooError` names the first tensor that does not fit."""
-    own = model.state_dict()
-    problem = next(_misfits(own, tensors), None)
-    if problem:
-        raise GenzooError(f"{source} does not fit its {CONFIG}: {problem}")
+    check_tensors(model.state_dict(), tensors, source)
     model.load_state_dict(dict(tensors))
 
 
-def _misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Iterator[str]:
+def check_tensors(own: Mapping[str, Tensor], tensors: Any, source: Path) -> None:
+    """Raises `GenzooError` unless `tensors`, as read from `source`, have the names, shapes and kinds of `own`."""
+    if not isinstance(tensors, dict) or not all(is_plain_tensor(v) for v in tensors.values()):
+        raise GenzooError(f"{source} is damaged: it holds something else than the weights of a network")
+    shapes = ({k: tuple(v.shape) for k, v in part.items()} for part in (own, tensors))
+    _refuse_misfit(_misfits(*shapes), source)
+    kinds = (
+        f"{k} is {tensors[k].dtype}, the model needs {v.dtype}"
+        for k, v in own.items()
+        if not same_kind(tensors[k], v)
+    )
+    _refuse_misfit(kinds, source)
+
+
+def is_plain_tensor(value: Any) -> bool:
+    """Whether a value that was read is a tensor with all of its numbers in memory."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        return False
+    return not value.is_quantized and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
+def same_kind(given: Tensor, own: Tensor) -> bool:
+    """Whether `given` may be copied into `own`: of the same type, or both of real numbers in 16, 32 or 64 bits."""
+    real = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    return given.dtype == own.dtype or (given.dtype in real and own.dtype in real)
+
+
+def _refuse_misfit(problems: Iterator[str], source: Path) -> None:
+    problem = next(problems, None)
+    if problem:
+        raise GenzooError(f"{source} does not fit its {CONFIG}: {problem}")
+
+
+def _misfits(own: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
     yield from (f"{k} is missing" for k in own if k not in given)
-    yield from (f"{k} is unexpected" for k in given if k not in own)
-    for k, v in own.items():
-        if given[k].shape != v.shape:
-            yield f"{k} has the shape {tuple(given[k].shape)}, the model needs {tuple(v.shape)}"
+    yield from (f"{short(k)} is unexpected" for k in given if k not in own)
+    for k, shape in own.items():
+        if given[k] != shape:
+            yield f"{k} has the shape {given[k]}, the model needs {shape}"
 
 
 def save_state(state: Mapping[str, Any], path: str | Path) -> None:
@@ -152,16 +211,17 @@ def load_state(path: str | Path) -> dict[str, Any]:
     Raises `GenzooError` where it is missing or unreadable.
     """
     file = Path(path) / STATE
-    if not file.is_file():
+    if not os.path.lexists(file):
         raise GenzooError(f"{file} is missing: this run cannot be resumed; train anew with another --out")
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict):
-            raise ValueError("it holds no dictionary")
-        return upgrade_tensors(state)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).split("\n")[0]
-        raise GenzooError(f"{file} is damaged, this run cannot be resumed ({reason})") from error
+    with open_regular(file) as opened:
+        try:
+            state = torch.load(opened, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict):
+                raise ValueError("it holds no dictionary")
+            return upgrade_tensors(state)
+        except Exception as error:  # reading a damaged pickle raises nearly anything
+            reason = short(str(error).split("\n")[0]) or type(error).__name__
+            raise GenzooError(f"{file} is damaged, this run cannot be resumed ({reason})") from error
 
 
 def claim_folder(path: Path) -> None:

@@ -190,6 +190,10 @@ class Muon(torch.optim.Optimizer):
                 p.add_(orthogonal(matrix).view_as(p), alpha=-rate * scale)
 
 
+MOMENTS = {torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}, Muon: {"momentum"}}
+"""What each optimiser remembers of a parameter."""
+
+
 def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
     """U V^T, roughly, of a matrix U S V^T: singular values end up between about 0.7 and 1.2.
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genzoo.core.checked_json import parsed_json
 from genzoo.core.files import append_text, write_atomically
+from genzoo.core.regular_files import read_regular
 from genzoo.training.processes import Processes
 from genzoo.training.step import StepResult
+
+FIGURES = frozenset({
+    "step", "images", "seconds", "loss", "val_loss", "val_bits_per_dim", "cpu_seconds", "peak_memory_mib", "processes",
+    "images_per_second", "skipped", "lr", "grad_norm",
+})  # fmt: skip
+"""Of a row of `metrics.jsonl`: numbers, or null."""
+PARTS = ("parts", "val_parts", "machine")
+"""Of a row: objects."""
 
 LINE_SECONDS, LINE_SHARE, LINE_PATIENCE = 10.0, 0.1, 60.0
 
@@ -120,16 +131,27 @@ class MetricsLog:
         append_text(self.path, json.dumps(_finite(row)) + "\n", inside=self.path.parent)
 
     def rows(self) -> list[dict[str, Any]]:
-        """All whole rows."""
-        if self.path is None or not self.path.exists():
+        """All whole rows; what a kill cut short, or nobody could have written, is left out.
+
+        Raises `GenzooError` where the file is none that could be read.
+        """
+        if self.path is None or not os.path.lexists(self.path):
             return []
-        found = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:  # a line that a kill cut short
-                continue
-        return [row for row in found if isinstance(row, dict)]
+        lines = read_regular(self.path).splitlines()
+        return [row for row in map(_row, lines) if row is not None]
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A line of the file, where it is an object whose figures are numbers."""
+    try:
+        row = parsed_json(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("step", 0), int):
+        return None
+    figures = [row[name] for name in FIGURES & row.keys() if row[name] is not None]
+    numbers = all(isinstance(figure, (int, float)) and not isinstance(figure, bool) for figure in figures)
+    return row if numbers and all(isinstance(row.get(part, {}), dict) for part in PARTS) else None
 
 
 def is_bill(row: Mapping[str, Any]) -> bool:

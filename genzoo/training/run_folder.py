@@ -14,6 +14,7 @@ from genzoo.training import checkpoint
 from genzoo.training.loss_curve import save_curve
 from genzoo.training.optim import WeightAverage
 from genzoo.training.progress import MetricsLog, is_bill
+from genzoo.training.saved_state import check_state, load_moments
 from genzoo.training.step import Stepper
 from genzoo.training.validation import Best, Validator
 
@@ -63,7 +64,8 @@ class TrainingState:
     def restore(self, state: Mapping[str, Any], source: Path) -> None:
         """The inverse of `dump`. Raises `GenzooError` for a state that does not fit this model."""
         try:
-            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+            check_state(state, self.model, source)
+            self.step, self.seconds = state["step"], float(state["seconds"])
             self.skipped, self.skipped_in_row = state["skipped"], state["skipped_in_row"]
             self.done, self.rows, self.meter = dict(state["done"]), state.get("rows"), state.get("meter")
             checkpoint.fit_weights(self.model, state["model"], source)
@@ -73,7 +75,7 @@ class TrainingState:
             self.average.steps = {turn: int(turn_steps.get(turn, self.step)) for turn in self.average.steps}
             self.best.restore(state["best"])
             for turn in self.stepper.turns:
-                turn.optimizer.load_state_dict(state["optimizers"][turn.name])
+                load_moments(turn.optimizer, state["optimizers"][turn.name], source)
             if self.validator is not None:
                 self.validator.images = state["val_images"]
         except (KeyError, ValueError, TypeError, AttributeError) as error:

@@ -40,7 +40,7 @@ def edit(file, **changes):
         ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "zero_snr"),
         ("scheduler/scheduler_config.json", {"trained_betas": [0.1, 1.5]}, "betas"),
         ("scheduler/scheduler_config.json", {"num_train_timesteps": "many"}, "wrong kind"),
-        ("scheduler/scheduler_config.json", {"num_train_timesteps": 0}, "betas"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 0}, "steps"),
         ("unet/config.json", {"sample_size": [8, 0]}, "wrong kind"),
         ("unet/config.json", {"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
         ("unet/config.json", {"num_class_embeds": 10}, "class-conditional"),

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from genzoo.core.bounds import check_fields
+from genzoo.core.checked_json import read_json, short
 from genzoo.core.errors import GenzooError, Interrupted
 from genzoo.core.files import appending, write_atomically
 from genzoo.core.folder_lock import LOCK, only_writer
@@ -210,15 +212,17 @@ class BakeOff:
 
     def _stored(self) -> dict[str, Any] | None:
         path = self.out / STATE
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = read_json(path)
             if not isinstance(stored["terms"], dict) or not isinstance(stored["entrants"], dict):
                 raise ValueError("terms or entrants are missing")
+            for standing in stored["entrants"].values():
+                check_fields(_standing(standing))
             return stored
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise GenzooError(f"{path} cannot be read ({error}); choose another --out") from error
+        except (GenzooError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise GenzooError(f"{path} cannot be read ({short(error)}); choose another --out") from error
 
     def _set(self, preset: str, **changes: Any) -> None:
         self.standings[preset] = replace(self.standings[preset], **changes)

@@ -7,7 +7,6 @@ written by another version: what does not fit a part's type costs that part, and
 """
 
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any, final
 
 import msgspec
 
+from genzoo.core.checked_json import check_plain, short
 from genzoo.core.errors import GenzooError
 from genzoo.core.files import keep_aside, write_atomically
 from genzoo.core.folder_lock import only_writer
@@ -30,8 +30,8 @@ REPORT = "report.json"
 DEEPEST = 32
 """Levels of nesting below a part of a report."""
 
-LARGEST = 2**64
-"""Of whole numbers."""
+MOST_BYTES = 2**24
+"""Of a report: 16 MiB."""
 
 
 @final
@@ -62,12 +62,9 @@ def read_report(path: str | Path) -> StoredReports:
     """
     path = Path(path)
     file = path / REPORT if path.is_dir() else path
-    if not file.is_file():
+    if not os.path.lexists(file):
         return StoredReports()
-    try:
-        text = file.read_bytes().decode("utf-8", errors="replace")
-    except OSError as error:
-        raise GenzooError(f"{file} cannot be read ({error})") from error
+    text = read_regular(file, MOST_BYTES).decode("utf-8-sig", errors="replace")
     return parsed_report(text, str(file))
 
 
@@ -76,18 +73,18 @@ def parsed_report(text: str, name: str) -> StoredReports:
     raw, notes = _raw_parts(text, name)
     version = raw.pop("format", 1)
     if version not in (1, FORMAT) or isinstance(version, bool):
-        notes.append(f"{name} has format {_short(version)}, which this version of genzoo does not know")
+        notes.append(f"{name} has format {short(version)}, which this version of genzoo does not know")
     parts: dict[str, dict[str, Any]] = {}
     for old_name, by_set in raw.items():
         if not isinstance(by_set, dict):
-            notes.append(f"{name}: {_short(old_name)} is no part of a report")
+            notes.append(f"{name}: {short(old_name)} is no part of a report")
             continue
         for key, content in by_set.items():
             try:
                 section, own_key, part = _part(old_name, key, content, version)
                 parts.setdefault(section, {})[own_key] = part
             except _Unreadable as reason:
-                notes.append(f"{name}: {_short(old_name)} of {_short(key)} is left out: {reason}")
+                notes.append(f"{name}: {short(old_name)} of {short(key)} is left out: {reason}")
     return StoredReports(parts, tuple(notes))
 
 
@@ -97,7 +94,10 @@ class _Unreadable(Exception):
 
 def _part(name: str, key: str, content: Any, version: Any) -> tuple[str, str, Any]:
     """A part of a report as a typed object, with its name and the set of images."""
-    check_plain({key: content})
+    try:
+        check_plain({key: content}, DEEPEST)
+    except ValueError as error:
+        raise _Unreadable(str(error)) from error
     if version == 1:
         try:
             name, content = upgrade(name, key, content)
@@ -110,43 +110,6 @@ def _part(name: str, key: str, content: Any, version: Any) -> tuple[str, str, An
         return name, key, msgspec.convert(content, PARTS[name])
     except (msgspec.ValidationError, GenzooError, OverflowError, RecursionError) as error:
         raise _Unreadable(" ".join(str(error).split())) from error
-
-
-def check_plain(content: Any) -> None:
-    """Refuses what no report holds: numbers that are not finite or too large, texts that cannot be shown, deep nesting.
-
-    Raises `_Unreadable`, naming the field. Walks without recursion, so that depth cannot hurt.
-    """
-    todo: list[tuple[str, Any, int]] = [("", content, 0)]
-    while todo:
-        path, value, depth = todo.pop()
-        if depth > DEEPEST:
-            raise _Unreadable(f"{_short(path)} is nested too deeply")
-        if isinstance(value, Mapping):
-            todo += [(f"{path}.{key}".lstrip("."), inner, depth + 1) for key, inner in value.items()]
-            todo += [(path, key, depth) for key in value]
-        elif isinstance(value, (list, tuple)):
-            todo += [(f"{path}[{i}]", inner, depth + 1) for i, inner in enumerate(value)]
-        elif isinstance(value, str) and not _can_be_shown(value):
-            raise _Unreadable(f"{_short(path)} holds characters that are none")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise _Unreadable(f"{_short(path)} is no finite number")
-        elif isinstance(value, int) and abs(value) > LARGEST:
-            raise _Unreadable(f"{_short(path)} is beyond the range of numbers")
-
-
-def _can_be_shown(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _short(value: Any) -> str:
-    """For a message: one line of bounded length."""
-    text = " ".join(str(value).encode("utf-8", errors="replace").decode().split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _raw_parts(text: str, name: str) -> tuple[dict[str, Any], list[str]]:
@@ -167,12 +130,12 @@ def _whole_parts(text: str, name: str, error: Exception) -> tuple[dict[str, Any]
         try:
             whole[key] = json.loads(part)
         except (ValueError, RecursionError) as reason:
-            notes.append(f"{name}: {_short(key)} is left out: it cannot be read as JSON ({_short(reason)})")
+            notes.append(f"{name}: {short(key)} is left out: it cannot be read as JSON ({short(reason)})")
     if not whole:
         raise GenzooError(
-            f"{name} cannot be read as JSON ({_short(error)}); measure anew with: genzoo evaluate RUN"
+            f"{name} cannot be read as JSON ({short(error)}); measure anew with: genzoo evaluate RUN"
         ) from error
-    return whole, notes or [f"{name} is damaged ({_short(error)}); what follows the damage is left out"]
+    return whole, notes or [f"{name} is damaged ({short(error)}); what follows the damage is left out"]
 
 
 # --- writing ---------------------------------------------------------------------------------------------------
@@ -228,7 +191,7 @@ def _key(report: Report, name: str) -> str:
 def _kept_content(file: Path) -> dict[str, Any]:
     """What the file holds as plain JSON of this format; what cannot be read stays as it is, as far as JSON allows."""
     try:
-        raw, _ = _raw_parts(file.read_bytes().decode("utf-8", errors="replace"), str(file))
+        raw, _ = _raw_parts(read_regular(file, MOST_BYTES).decode("utf-8-sig", errors="replace"), str(file))
         raw = finite(raw)
     except (OSError, GenzooError, RecursionError):  # there is none yet, or none that anybody could read
         raw = {}
