@@ -23,6 +23,7 @@ _HOMES = {
     "NoLikelihood": "genzoo.core.errors",
     "TrainConfig": "genzoo.core.config",
     "bits_per_dim": "genzoo.core.log_likelihood",
+    "class_numbers": "genzoo.models.class_numbers",
     "create": "genzoo.models.registry",
     "create_encoder": "genzoo.models.registry",
     "from_diffusers": "genzoo.models.diffusers_format",

@@ -24,6 +24,7 @@ from genzoo.models.base import Encoder as Encoder
 from genzoo.models.base import EncoderConfig as EncoderConfig
 from genzoo.models.base import GenerativeModel as GenerativeModel
 from genzoo.models.base import ModelConfig as ModelConfig
+from genzoo.models.class_numbers import class_numbers as class_numbers
 from genzoo.models.diffusers_format import from_diffusers as from_diffusers
 from genzoo.models.diffusers_format import to_diffusers as to_diffusers
 from genzoo.models.registry import create as create

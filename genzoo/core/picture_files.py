@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -16,6 +17,7 @@ from genzoo.core.regular_files import open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.JpegImagePlugin import JpegImageFile
 
 OWN = ("PNG",)
 """The format that the package itself writes."""
@@ -74,7 +76,6 @@ def open_picture(
 def _opened(file: BinaryIO, formats: Sequence[str]) -> "Image":
     """As Pillow's `open` does, without its warnings on sizes that are checked by the caller."""
     from PIL import Image, UnidentifiedImageError
-    from PIL.JpegImagePlugin import JpegImageFile
 
     Image.init()
     prefix = file.read(16)
@@ -86,8 +87,20 @@ def _opened(file: BinaryIO, formats: Sequence[str]) -> "Image":
         if name == "PNG":
             return factory(_pixels_of_png(file), "")
         # Pillow's own choice between JPEG and its relative with several pictures fails on odd metadata
-        return JpegImageFile(file) if name == "JPEG" else factory(file, "")
+        return _jpeg()(file) if name == "JPEG" else factory(file, "")
     raise UnidentifiedImageError(f"it is no {' or '.join(formats)}")
+
+
+@cache
+def _jpeg() -> "type[JpegImageFile]":
+    """Pillow's reader, which asks the metadata for a resolution otherwise, and fails where that is odd."""
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    class PlainJpeg(JpegImageFile):
+        def _read_dpi_from_exif(self) -> None:
+            pass
+
+    return PlainJpeg
 
 
 def _reason(error: Exception) -> str:

@@ -51,11 +51,11 @@ def numbering(names: Sequence[str], count: int) -> str:
     """Which number each class has.
 
     >>> numbering(["cat", "dog"], 2), numbering([], 10)
-    ('0 .. 1 (0 cat, 1 dog)', '0 .. 9')
+    ('0 .. 1 (0: cat, 1: dog)', '0 .. 9')
     """
     if not names:
         return f"0 .. {count - 1}"
-    told = [f"{i} {showable(name, 40)}" for i, name in enumerate(names[:MOST_TOLD])]
+    told = [f"{i}: {showable(name, 40)}" for i, name in enumerate(names[:MOST_TOLD])]
     more = len(names) - len(told)
     return f"0 .. {count - 1} ({', '.join(told)}{f' and {more} more' if more > 0 else ''})"
 

@@ -204,9 +204,9 @@ def _grey_palette(image: "Image.Image") -> bool:
     if palette is None:
         return False
     colours = np.frombuffer(bytes(palette.palette), dtype=np.uint8)
-    colours = colours.reshape(
-        -1, len(palette.rawmode or palette.mode)
-    )  # the first three are R, G, B in some order
+    order = palette.rawmode or palette.mode
+    planar = order.endswith(";L")  # all reds, then all greens; else the first three are R, G, B in some order
+    colours = colours.reshape(len(palette.mode), -1).T if planar else colours.reshape(-1, len(order))
     return bool((colours[:, :1] == colours[:, :3]).all())
 
 

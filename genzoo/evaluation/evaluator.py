@@ -211,7 +211,8 @@ def measured(case: Case | EncoderCase, sections: Sequence[Section] = SECTIONS) -
     """
     attempts = Attempts()
     parts = {section.name: attempts(section.name, lambda s=section: _answer(s, case)) for section in sections}
-    return Report(case.name, facts_of(case), **parts, missing=attempts.missing)
+    former = case.data.protocol.get("former_test_id") if case.split == "test" else None
+    return Report(case.name, facts_of(case), **parts, missing=attempts.missing, former_id=former)
 
 
 def _answer(section: Section, case: Case | EncoderCase) -> Any:

@@ -219,7 +219,7 @@ def test_sample_names_its_file(trained):
     [
         (["--cond", "10"], "choose 0 .. 9"),
         (["--cond", "-1"], "choose 0 .. 9"),
-        (["--cond", "dozen"], "'dozen' is no class of this model: choose 0 .. 9 (0 zero, 1 one"),
+        (["--cond", "dozen"], "'dozen' is no class of this model: choose 0 .. 9 (0: zero, 1: one"),
         (["--n", "0"], "--n must be a whole number from 1"),
         (["--sed", "1"], "did you mean --seed"),
     ],

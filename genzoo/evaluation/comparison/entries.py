@@ -215,11 +215,15 @@ def short_names(runs: Sequence[Path]) -> list[str]:
 
 
 def check_same_data(entries: Sequence[Entry]) -> None:
-    """Raises `GenzooError` where two runs were trained on different data."""
+    """Raises `GenzooError` where two runs were trained on different data: the images count, where both tell them."""
     for entry in entries[1:]:
         first = entries[0]
+        same = _same_test_images(first, entry)
+        names = (first.data, entry.data)
+        if same is False:
+            names = (_data_told(first), _data_told(entry))
         for what, a, b in (
-            ("data", first.data, entry.data),
+            ("data", names[0], names[0] if same else names[1]),
             ("images of the shape", first.spec.shape, entry.spec.shape),
             ("levels", first.spec.levels, entry.spec.levels),
         ):
@@ -229,6 +233,32 @@ def check_same_data(entries: Sequence[Entry]) -> None:
                     f"{entry.run or entry.name} on {b}; "
                     "compare runs of one data set"
                 )
+
+
+def _same_test_images(a: Entry, b: Entry) -> bool | None:
+    """Whether two runs are about the same test images, wherever these lay; None where that is not known."""
+    known = [_protocol_of(entry) for entry in (a, b)]
+    contents = [protocol.get("content") for protocol in known]
+    if all(isinstance(content, Mapping) and "test" in content for content in contents):
+        return contents[0]["test"] == contents[1]["test"]
+    if not any(isinstance(content, Mapping) for content in contents):
+        return None
+    # one is of a version that did not know the content of data
+    ids = [{p[key] for key in ("test_id", "former_test_id") if key in p} for p in known]
+    return True if ids[0] & ids[1] else None
+
+
+def _protocol_of(entry: Entry) -> Mapping[str, Any]:
+    """What a run, else the report of a model in memory, says of its data."""
+    likelihood = entry.likelihood
+    for protocol in (entry.config.get("data"), None if likelihood is None else likelihood.protocol):
+        if isinstance(protocol, Mapping) and "test_id" in protocol:
+            return protocol
+    return {}
+
+
+def _data_told(entry: Entry) -> str:
+    return f"{entry.data} (test images {_protocol_of(entry)['content']['test']})"
 
 
 # --- what a folder says ----------------------------------------------------------------------------------------

@@ -166,7 +166,8 @@ def _write(report: Report, file: Path, folder: Path) -> None:
         before = content.get(name)
         key = _key(report, name)
         plain = finite(msgspec.to_builtins(part, enc_hook=str))
-        content[name] = {**(before if isinstance(before, dict) else {}), key: plain}
+        kept = {k: v for k, v in before.items() if k != report.former_id} if isinstance(before, dict) else {}
+        content[name] = {**kept, key: plain}
     text = json.dumps({"format": FORMAT, **content}, indent=2, allow_nan=False)
     write_atomically(file, (text + "\n").encode(), inside=folder)
 

@@ -317,6 +317,8 @@ class Report:
     space: SpaceResult | None = None
     map: MapResult | None = None
     missing: dict[str, str] = field(default_factory=dict, compare=False)
+    former_id: str | None = field(default=None, compare=False)
+    """What former versions called the same images: figures under that name are replaced."""
 
     def parts(self) -> Iterator[tuple[str, Any]]:
         """The parts there are, by their names."""
@@ -329,7 +331,9 @@ class Report:
 def _part_types() -> dict[str, type]:
     """The type of each part of a `Report` by its name."""
     hints = get_type_hints(Report)
-    return {name: hints[name].__args__[0] for name in hints if name not in ("test_id", "missing")}
+    return {
+        name: hints[name].__args__[0] for name in hints if name not in ("test_id", "missing", "former_id")
+    }
 
 
 PARTS: Mapping[str, type] = _part_types()
