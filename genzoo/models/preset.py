@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 from typing_extensions import override
 
 from genzoo.core.bounds import shown
@@ -118,6 +119,12 @@ def overridden(name: str, config: Config, overrides: Mapping[str, Any]) -> Confi
     for key in overrides:
         if key not in known:
             raise GenzooError(f"{name} has no field {shown(key)}: {suggestion(key, known)}")
+        if isinstance(overrides[key], nn.Module):
+            wanted, given = type(getattr(config, key)).__name__, type(overrides[key]).__name__
+            raise GenzooError(
+                f"{key} of {name} takes a configuration, such as {wanted}, and no {given}: a network of your own is "
+                "what the `build` of a configuration of yours returns (docs/extending.md)"
+            )
     return replace(config, **overrides)  # pyright: ignore[reportArgumentType]
 
 

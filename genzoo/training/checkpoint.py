@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
+from genzoo.core.bounded_build import BUILD_ERRORS, on_meta
 from genzoo.core.bounds import shown
 from genzoo.core.checked_json import read_json, short
 from genzoo.core.config import to_json
 from genzoo.core.errors import GenzooError
-from genzoo.core.files import explained_errors, is_ours, make_folder, write_atomically
-from genzoo.core.folder_lock import LOCK
+from genzoo.core.files import explained_errors, is_ours, write_atomically
+from genzoo.core.folder_lock import LOCK, only_writer
 from genzoo.core.legacy import upgrade, upgrade_tensors
 from genzoo.core.regular_files import open_regular
 from genzoo.core.trainable import Trainable
@@ -48,17 +49,44 @@ def save_model(
 
     The weights that the model holds are stored as "ema.*", `raw` (the last weights without averaging) as
     "raw.*". `facts` are JSON-able and join `config.json` (seed, budget, data protocol ...).
-    A saved model or a run that lies there is replaced. Raises `GenzooError` where the folder holds anything else, or
-    cannot be written.
+    A saved model or a run that lies there is replaced. Raises `GenzooError` where the folder holds anything else, is
+    being trained in, or cannot be written, and for a model that could not be loaded again (`check_rebuilds`).
     """
     path = Path(path)
     _check_name(path)
     if not is_ours(path):
         _refuse_others(path)
-    with explained_errors(path):
-        make_folder(path)
-    save_weights(model.state_dict(), path, raw=raw)
-    save_config(model, path, facts)
+    check_rebuilds(model)
+    with only_writer(path, f"another process trains in {path}; wait for it, or choose another folder"):
+        save_weights(model.state_dict(), path, raw=raw)
+        save_config(model, path, facts)
+
+
+def check_rebuilds(model: Trainable) -> None:
+    """Raises `GenzooError` unless the model's configuration builds tensors of its names and shapes, as loading will.
+
+    They are built without memory, on the meta device, where that can be done.
+    """
+    advice = (
+        "put a network of your own into a configuration that builds it, and register that (docs/extending.md)"
+    )
+    try:
+        json.dumps(describe(model))
+        again = on_meta(lambda: model.config.build(model.spec))
+        if again is None:
+            with torch.random.fork_rng(devices=[]):
+                again = model.config.build(model.spec)
+    except (GenzooError, *BUILD_ERRORS) as error:
+        reason = " ".join(str(error).split())
+        raise GenzooError(
+            f"this model could not be loaded again: its config builds no model ({reason}); {advice}"
+        ) from error
+    own, given = ({k: tuple(v.shape) for k, v in m.state_dict().items()} for m in (again, model))
+    problem = next(_misfits(own, given), None)
+    if problem:
+        raise GenzooError(
+            f"this model could not be loaded again, since its config builds another: {problem}; {advice}"
+        )
 
 
 def save_weights(

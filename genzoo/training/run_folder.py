@@ -102,6 +102,8 @@ class RunFolder:
             checkpoint.check_same_run(path, model, facts)
         elif path is not None and writes:
             checkpoint.claim_folder(path)
+        if path is not None and writes:
+            checkpoint.check_rebuilds(model)
         self.source, self.path = path, path if writes else None
         self.model, self.facts, self.resumes = model, facts, resume
         self.log = MetricsLog(None if self.path is None else self.path / checkpoint.METRICS)

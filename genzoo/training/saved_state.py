@@ -47,7 +47,9 @@ def check_state(state: Mapping[str, Any], model: nn.Module, source: Path) -> Non
 
 
 def load_moments(optimizer: "torch.optim.Optimizer | Optimizers", stored: Any, source: Path) -> None:
-    """Gives the optimiser what it has learnt of its parameters; its rates and decays stay those of the configuration.
+    """Gives the optimiser what it has learnt of its parameters; its decays stay those of the configuration.
+
+    So do its rates, of which each step sets its own; that of the last one comes back where it is a number.
 
     Raises `GenzooError` where `stored` is the state of another one.
     """
@@ -65,7 +67,9 @@ def load_moments(optimizer: "torch.optim.Optimizer | Optimizers", stored: Any, s
     if [group.get("params") for group in groups] != [group["params"] for group in own["param_groups"]]:
         raise _other(source, "the number of its parameters")
     _check_moments(optimizer, stored.get("state"), source)
-    optimizer.load_state_dict({"state": stored["state"], "param_groups": own["param_groups"]})
+    last = [{"lr": g["lr"]} if _is_number(g.get("lr")) else {} for g in groups]
+    param_groups = [{**mine, **rate} for mine, rate in zip(own["param_groups"], last, strict=True)]
+    optimizer.load_state_dict({"state": stored["state"], "param_groups": param_groups})
 
 
 def _check_moments(optimizer: torch.optim.Optimizer, moments: Any, source: Path) -> None:

@@ -15,7 +15,7 @@ from genzoo.core.errors import GenzooError
 from genzoo.core.files import write_atomically
 from genzoo.core.spec import DataSpec
 from genzoo.models.registry import load_model
-from genzoo.training.checkpoint import first_difference, load_state, save_model, save_state
+from genzoo.training.checkpoint import first_difference, load_state, save_model, save_state, save_weights
 from genzoo.training.trainer import Budget, RunOptions, Trainer
 
 SPEC = DataSpec((1, 3, 3), levels=4)
@@ -56,9 +56,10 @@ def test_a_run_loads_without_its_state(tmp_path, model):
 
 def test_weights_that_share_memory_or_order_are_saved(tmp_path, model):
     model.tied = model.bias
-    save_model(model, tmp_path)
+    save_weights(model.state_dict(), tmp_path)
+    del model.tied
     model.bias.data = model.bias.data.T.contiguous().T
-    save_model(model, tmp_path)
+    save_weights(model.state_dict(), tmp_path)
     from safetensors.torch import load_file
 
     assert torch.equal(load_file(tmp_path / "model.safetensors")["ema.bias"], model.bias)
@@ -105,10 +106,41 @@ def test_broken_folders_are_explained(tmp_path, model, expected):
 
 
 def test_unexpected_weights_are_named(tmp_path, model):
-    model.register_buffer("extra", torch.zeros(1))
     save_model(model, tmp_path)
+    save_weights({**model.state_dict(), "extra": torch.zeros(1)}, tmp_path)
     with pytest.raises(GenzooError, match="extra is unexpected"):
         load_model(tmp_path, types=TYPES)
+
+
+def other_network(model):
+    model.bias = torch.nn.Parameter(torch.zeros(9, 5))
+
+
+def no_longer_json(model):
+    object.__setattr__(model.config, "hidden", torch.zeros(1))
+
+
+@pytest.mark.parametrize("change", [
+    other_network, no_longer_json, lambda m: m.register_buffer("extra", torch.zeros(1)),
+    lambda m: m.register_parameter("gain", None),
+])  # fmt: skip
+def test_what_could_not_be_loaded_is_not_saved(tmp_path, model, change):
+    """Nor trained into a folder, which would be found out after the training."""
+    change(model)
+    before = torch.get_rng_state()
+    for write in (lambda: model.save(tmp_path / "run"), lambda: train(model, tmp_path / "run", 3)):
+        with pytest.raises(GenzooError) as error:
+            write()
+        assert "could not be loaded again" in one_line(error) and "register" in str(error.value)
+    assert torch.equal(torch.get_rng_state(), before) and os.listdir(tmp_path) == []
+
+
+def test_a_module_is_no_configuration():
+    import genzoo
+
+    with pytest.raises(GenzooError) as error:
+        genzoo.create("flow", SPEC, "tiny", network=torch.nn.Linear(2, 2))
+    assert "network of flow takes a configuration" in one_line(error) and "Linear" in str(error.value)
 
 
 def test_missing_folder_and_missing_raw_weights(tmp_path, model):
