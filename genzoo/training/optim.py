@@ -129,7 +129,11 @@ class Optimizers:
 
     def __init__(self, *each: torch.optim.Optimizer) -> None:
         self.each = each
-        self.param_groups = [group for optimizer in each for group in optimizer.param_groups]
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Those of all, as they are now: loading a state puts others in their place."""
+        return [group for optimizer in self.each for group in optimizer.param_groups]
 
     def step(self) -> None:
         """One step of each."""
@@ -149,7 +153,6 @@ class Optimizers:
         """The inverse of `state_dict`."""
         for optimizer, own in zip(self.each, state["each"], strict=True):
             optimizer.load_state_dict(own)
-        self.param_groups = [group for optimizer in self.each for group in optimizer.param_groups]
 
 
 def is_hidden_kernel(p: nn.Parameter) -> bool:

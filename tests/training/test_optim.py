@@ -96,3 +96,16 @@ def test_a_stored_state_goes_on_the_same_way():
     steps(one, first, range(3, 6))
     steps(other, second, range(3, 6))
     assert torch.equal(one.weight, other.weight) and torch.equal(one.bias, other.bias)
+
+
+def test_a_rate_reaches_optimisers_that_were_loaded(tmp_path):
+    """Loading replaces the groups of an optimiser; a resumed run sets the rates of those that are there then."""
+    from genzoo.training.saved_state import load_moments
+
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(torch.nn.Conv2d(16, 16, 3), torch.nn.Linear(2, 2))
+    optimizer = make_optimizer(layers.parameters(), TrainConfig(optimizer="muon"))
+    assert len(optimizer.each) == 2
+    load_moments(optimizer, optimizer.state_dict(), tmp_path)
+    set_rate(optimizer, 0.125)
+    assert {group["lr"] for each in optimizer.each for group in each.param_groups} == {0.125}
