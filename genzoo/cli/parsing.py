@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import tyro
 
 from genzoo.core.bounds import problems_of, shown
+from genzoo.core.path_arguments import is_too_long
 from genzoo.core.suggestions import nearest
 
 T = TypeVar("T")
@@ -45,10 +45,6 @@ def parse_known(
     return value, rest
 
 
-LONGEST_NAME, LONGEST_PATH = 255, 4095
-"""Bytes of a file's name and of a path, by the limits of the usual systems."""
-
-
 def check_words(argv: Sequence[str]) -> None:
     """Ends the program over an argument that says nothing, or holds what no argument can hold."""
     for word in argv:
@@ -66,7 +62,7 @@ def check_flags(flags: Any) -> None:
         fail(f"--{name.rstrip('_').replace('_', '-')} must be {wanted}, got {shown(value)}")
     for field in dataclasses.fields(flags):
         for path in _paths(getattr(flags, field.name), field.name):
-            if max(map(len, os.fsencode(path).split(b"/"))) > LONGEST_NAME or len(path) > LONGEST_PATH:
+            if is_too_long(path):
                 fail(
                     f"--{field.name.replace('_', '-')} holds a name that is too long for a file: {shown(path)}"
                 )

@@ -91,7 +91,11 @@ class Images(Protocol):
 
 def check_images(images: Tensor, spec: DataSpec) -> Tensor:
     """`images` if they are integers `[n, *spec.shape]` in 0 .. levels-1; raises `GenzooError` otherwise."""
-    if tuple(images.shape[1:]) != spec.shape:
+    if not isinstance(images, Tensor):
+        raise GenzooError(f"images must be a torch tensor, got {shown(images)}")
+    if images.device.type == "meta":
+        raise GenzooError("images are on the meta device, which holds no numbers")
+    if tuple(images.shape[1:]) != spec.shape or images.ndim != 1 + len(spec.shape):
         raise GenzooError(
             f"images must have the shape [n, {', '.join(map(str, spec.shape))}], got {list(images.shape)}"
         )

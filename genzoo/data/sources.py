@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genzoo.core.bounds import shown
+from genzoo.core.bounds import Range, check_number, shown
 from genzoo.core.errors import GenzooError
+from genzoo.core.path_arguments import is_too_long, path_of, told_by_the_system
 from genzoo.core.suggestions import suggestion
+from genzoo.core.surroundings import in_plain_surroundings
 from genzoo.data.arrays import PARTS, from_images
 from genzoo.data.folder import load_folder
 from genzoo.data.identity import digest_of_parts, vouched
@@ -101,6 +103,8 @@ class _Labelled:
         return TensorSplit(self.images, self.labels)
 
 
+@told_by_the_system()
+@in_plain_surroundings
 def load_data(
     name: str,
     root: str | Path | None = None,
@@ -122,6 +126,7 @@ def load_data(
 
     Raises `GenzooError` for an unknown name, data that cannot be had, or options that do not fit the source.
     """
+    _check_request(name, root, image_size, cond)
     if cond is not None and cond != "class":
         plain = load_data(
             name, root, image_size=image_size, skip_bad_images=skip_bad_images, rules=rules, classes=classes
@@ -152,6 +157,19 @@ def load_data(
     return replace(found, protocol={**found.protocol, "classes": list(names)})
 
 
+def _check_request(name: Any, root: Any, image_size: Any, cond: Any) -> None:
+    """Raises `GenzooError` over an argument that can be none."""
+    for what, text in (("the name of data", name), ("cond", cond)):
+        if not (isinstance(text, str) or (text is None and what == "cond")) or "\0" in (text or ""):
+            raise GenzooError(f"{what} must be a text, got {shown(text)}")
+        if text is not None and is_too_long(text):
+            raise GenzooError(f"{what} holds a name that is too long for a file: {shown(text)}")
+    if root is not None:
+        path_of(root, "root")
+    if image_size is not None:
+        check_number("image_size", image_size, Range(1, 2**14), whole=True)
+
+
 def register_data(
     name: str,
     load: Callable[..., Any],
@@ -166,8 +184,12 @@ def register_data(
     split or a set may be. `class_names` and `image_kind` are as in `Source`. Registering a name again replaces it.
     Raises `GenzooError` for a name of genzoo's own or one with a colon.
     """
-    if name in _OWN or ":" in name or not name:
-        raise GenzooError(f"data cannot be called {name!r}: take a name without a colon that is not taken")
+    if not isinstance(name, str) or name in _OWN or ":" in name or not name.strip() or not name.isprintable():
+        raise GenzooError(
+            f"data cannot be called {shown(name)}: take a name without a colon that is not taken"
+        )
+    if not callable(load):
+        raise GenzooError(f"data are loaded by a function, got {shown(load)}")
     _SOURCES[name] = Source(name, _Loader(load), tuple(class_names), image_kind)
 
 

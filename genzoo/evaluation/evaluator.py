@@ -16,6 +16,7 @@ from genzoo.core.bounds import MOST_SECONDS, Range, check_number, check_seed
 from genzoo.core.errors import GenzooError, NoLikelihood
 from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import DataSpec
+from genzoo.core.surroundings import in_plain_surroundings
 from genzoo.data.image_data import ImageData
 from genzoo.evaluation.features.extractor import Extractor, default_extractor, extractor_named
 from genzoo.evaluation.features.feature_space import FeatureSpace
@@ -116,6 +117,7 @@ def evaluate(
     )
 
 
+@in_plain_surroundings
 def evaluate_with(model: Any, data: Any, how: Evaluation) -> Report:
     """As `evaluate`, with all that can be asked."""
     check_fits(model, data)
@@ -130,6 +132,7 @@ def evaluate_with(model: Any, data: Any, how: Evaluation) -> Report:
     return _of_case(case, how)
 
 
+@in_plain_surroundings
 def feature_space(data: ImageData, features: Features = None) -> FeatureSpace:
     """The feature extractor for samples of these data: images `[n, c, h, w]` to float64 `[n, d]`.
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec, check_images
+from genzoo.core.surroundings import in_plain_surroundings
 from genzoo.core.trainable import evaluating
 from genzoo.objectives.scale import Scale
 
@@ -74,6 +75,7 @@ class FineTuned(nn.Module):
             return torch.cat([self(part.to(device)).argmax(1).cpu() for part in images.split(chunk)])
 
 
+@in_plain_surroundings
 def fine_tune(
     backbone: nn.Module,
     width: int,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
+from genzoo.core.surroundings import in_plain_surroundings
 from genzoo.core.trainable import evaluating
 from genzoo.models.base import GenerativeModel
 
@@ -42,6 +43,7 @@ class LikelihoodReport:
         return self.images / max(self.seconds, 1e-9)
 
 
+@in_plain_surroundings
 def evaluate_likelihood(
     model: GenerativeModel,
     split: "Split",

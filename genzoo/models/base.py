@@ -13,14 +13,22 @@ from torch import Tensor
 from typing_extensions import Self
 
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
+from genzoo.core.path_arguments import path_of
 from genzoo.core.spec import DataSpec
 from genzoo.core.trainable import Monitor, RunContext, Trainable, TrainableConfig
 from genzoo.data.split import Split
+from genzoo.models.doors import DOORS
 from genzoo.training.checkpoint import save_model
 
 
 class ZooModel(Trainable, ABC):
-    """What generative models and encoders share: `fit` and `save`."""
+    """What generative models and encoders share: `fit` and `save`; and the checks of what their methods are given."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, door in DOORS.items():
+            if name in vars(cls):
+                setattr(cls, name, door(vars(cls)[name]))
 
     @final
     def fit(
@@ -39,7 +47,8 @@ class ZooModel(Trainable, ABC):
 
         `data` is a split, uint8 images `[n, c, h, w]`, or `(images, labels or vectors)`. With `val` the
         weights that did best on it are kept, where losses can be compared. With `out` the run is saved there as
-        it goes. The hyper-parameters are `self.config.training`.
+        it goes. The hyper-parameters are `self.config.training`. Raises `GenzooError` where an argument cannot be, and
+        as `Trainer.fit` does.
         """
         from genzoo.training.trainer import (  # late, as are monitors: who only samples need not wait
             Budget,
@@ -53,7 +62,7 @@ class ZooModel(Trainable, ABC):
     @final
     def save(self, path: str | Path) -> None:
         """Writes `config.json` and `model.safetensors` into the folder `path`, each atomically."""
-        save_model(self, path)
+        save_model(self, path_of(path, "path"))
 
 
 class GenerativeModel(ZooModel, ABC):

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from genzoo.core.bounds import shown
+from genzoo.core.attempts import reason_of
+from genzoo.core.bounded_build import BUILD_ERRORS, bounded
+from genzoo.core.bounds import check_seed, shown
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
 from genzoo.core.suggestions import suggestion
@@ -128,8 +130,26 @@ def overridden(name: str, config: Config, overrides: Mapping[str, Any]) -> Confi
     return replace(config, **overrides)  # pyright: ignore[reportArgumentType]
 
 
+def check_making(spec: Any, size: Any = "small") -> None:
+    """Raises `GenzooError` unless these are a spec and the name of a size, whichever."""
+    if not isinstance(spec, DataSpec):
+        raise GenzooError(f"a model is built for a DataSpec, such as load_data(...).spec, got {shown(spec)}")
+    if not isinstance(size, str):
+        raise GenzooError(f"a size is one of {', '.join(SIZES)}, got {shown(size)}")
+
+
 def build(config: TrainableConfig, spec: DataSpec, *, seed: int = 0) -> Trainable:
-    """`config.build(spec)` with initial weights from `seed`; the global random state stays as it was."""
-    with torch.random.fork_rng():
+    """`config.build(spec)` with initial weights from `seed`; the global random state stays as it was.
+
+    Raises `GenzooError` where it cannot be built.
+    """
+    check_seed(seed)
+    check_making(spec)
+    with torch.random.fork_rng(), bounded():
         torch.manual_seed(seed)
-        return config.build(spec)
+        try:
+            return config.build(spec)
+        except BUILD_ERRORS as error:
+            if isinstance(error, GenzooError):
+                raise
+            raise GenzooError(f"no model can be built of this configuration: {reason_of(error)}") from error

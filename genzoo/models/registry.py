@@ -15,13 +15,16 @@ from typing import Any
 import torch
 
 from genzoo.core.bounded_build import BUILD_ERRORS, bounded, on_meta
+from genzoo.core.bounds import shown
 from genzoo.core.config import Configurable, allow_types_of, from_json, type_names
 from genzoo.core.errors import GenzooError
+from genzoo.core.path_arguments import path_of, told_by_the_system
 from genzoo.core.spec import DataSpec
+from genzoo.core.surroundings import in_plain_surroundings
 from genzoo.core.trainable import Trainable, TrainableConfig
 from genzoo.models.base import Encoder, EncoderConfig, GenerativeModel, ModelConfig
 from genzoo.models.names import PresetRow, add_encoder_row, add_model_row, encoder_rows, model_rows
-from genzoo.models.preset import FixedPreset, Recipe, build, named, overridden
+from genzoo.models.preset import FixedPreset, Recipe, build, check_making, named, overridden
 from genzoo.training.checkpoint import CONFIG, check_shapes, load_weights, read_config
 
 ROOMS = ("genzoo.core", "genzoo.data", "genzoo.nn", "genzoo.objectives")
@@ -51,6 +54,7 @@ def every_encoder_preset() -> dict[str, Recipe]:
     return {name: row.recipe() for name, row in encoder_rows().items()}
 
 
+@in_plain_surroundings
 def create(
     name: str, spec: DataSpec, size: str = "small", *, seed: int = 0, **overrides: Any
 ) -> GenerativeModel:
@@ -61,11 +65,14 @@ def create(
 
     Raises `GenzooError` for an unknown preset, size or field.
     """
-    model = build(overridden(name, get_preset(name).config(size, spec), overrides), spec, seed=seed)
+    recipe = get_preset(name)
+    check_making(spec, size)
+    model = build(overridden(name, recipe.config(size, spec), overrides), spec, seed=seed)
     assert isinstance(model, GenerativeModel)
     return model
 
 
+@in_plain_surroundings
 def create_encoder(
     name: str,
     spec: DataSpec,
@@ -85,7 +92,9 @@ def create_encoder(
 
     Raises `GenzooError` for an unknown preset, size, kind or field, and for data that are no images.
     """
-    config = overridden(name, get_encoder_preset(name).config(size, spec, kind), overrides)
+    recipe = get_encoder_preset(name)
+    check_making(spec, size)
+    config = overridden(name, recipe.config(size, spec, kind), overrides)
     encoder = build(config, spec, seed=seed)
     assert isinstance(encoder, Encoder)
     return encoder
@@ -114,6 +123,8 @@ def register(name: str, config: TrainableConfig, *, description: str = "", paper
         raise GenzooError(
             f"register takes a configuration, a dataclass of ModelConfig or EncoderConfig, got {config!r}"
         )
+    if not isinstance(name, str) or not name.strip() or not name.isprintable() or name.startswith("-"):
+        raise GenzooError(f"a preset needs a name that commands can take, got {shown(name)}")
     known = (model_rows() | encoder_rows()).get(name)
     if known is not None and not _is_registered(known):
         raise GenzooError(f"{name!r} is a preset of genzoo's own: register yours under another name")
@@ -152,6 +163,8 @@ def _parts_of(value: Any) -> Iterator[Any]:
 # --- run folders -----------------------------------------------------------------------------------------------
 
 
+@told_by_the_system()
+@in_plain_surroundings
 def load_model(path: str | Path, *, types: Iterable[type] = (), weights: str = "ema") -> Trainable:
     """The model of a run folder, in evaluation mode on the CPU.
 
@@ -159,7 +172,9 @@ def load_model(path: str | Path, *, types: Iterable[type] = (), weights: str = "
     held) or "raw" (the last weights without averaging). Opens only `config.json` and `model.safetensors`.
     Raises `GenzooError` on anything that is missing, unreadable or does not fit.
     """
-    path, types = Path(path), list(types)
+    path, types = path_of(path, "path"), list(types)
+    if weights not in ("ema", "raw"):
+        raise GenzooError(f'weights are "ema" or "raw", got {shown(weights)}')
     content = read_config(path)
     shapes = on_meta(lambda: build_model(content, path, types))
     if shapes is not None:

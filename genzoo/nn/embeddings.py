@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from genzoo.core.conditions import as_condition
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
 
@@ -48,30 +49,10 @@ class Condition(nn.Module):
 
 
 def check_condition(cond: Tensor | None, spec: DataSpec, n: int) -> Tensor | None:
-    """`cond` if it is what a model of `spec` takes for `n` images; raises `GenzooError` otherwise."""
-    kind, size = spec.cond, spec.cond_size
-    if cond is None and kind is None:
-        return None
-    if cond is None:
-        raise GenzooError(f"this model is conditioned on a {kind}: give cond")
-    if kind is None:
-        raise GenzooError("this model is unconditional: leave cond out, or train it with --cond")
-    if len(cond) != n:
-        raise GenzooError(f"cond must be as long as the images: got {len(cond)} for {n}")
-    if kind == "vector":
-        if cond.ndim != 2 or cond.shape[1] != size or not cond.is_floating_point():
-            raise GenzooError(f"cond must be float vectors [n, {size}], got {_kind_of(cond)}")
-        return cond
-    if cond.ndim != 1 or cond.is_floating_point() or cond.is_complex() or cond.dtype == torch.bool:
-        raise GenzooError(f"cond must be integer classes [n], got {_kind_of(cond)}")
-    if cond.numel() and (int(cond.min()) < 0 or int(cond.max()) >= size):
-        wrong = int(cond.min()) if int(cond.min()) < 0 else int(cond.max())
-        raise GenzooError(f"class {wrong} is out of range: the model has {size} classes (0..{size - 1})")
-    return cond
-
-
-def _kind_of(x: Tensor) -> str:
-    return f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
+    """`cond` in the form that a model of `spec` takes for `n` images; raises `GenzooError` where it is none."""
+    if cond is None and spec.cond is not None:
+        raise GenzooError(f"this model is conditioned on a {spec.cond}: give cond")
+    return as_condition(cond, spec, n)
 
 
 class CodeFeatures(nn.Module):

@@ -7,6 +7,8 @@ so that a resumed run needs no generator states and the data order does not depe
 import gc
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
@@ -81,6 +83,26 @@ class Processes:
         if self.count > 1:
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
+
+
+@contextmanager
+def own_accelerate_state() -> Iterator[None]:
+    """Inside, Accelerate knows nothing of what the caller made of it, which is as it was afterwards.
+
+    It keeps one precision for the whole process otherwise: whoever made an `Accelerator` could not train, or the other
+    way round. The connection between processes, `PartialState`, is shared.
+    """
+    from accelerate.state import AcceleratorState, GradientState
+
+    kept = [(kind._shared_state, dict(kind._shared_state)) for kind in (AcceleratorState, GradientState)]
+    for shared, _ in kept:
+        shared.clear()
+    try:
+        yield
+    finally:
+        for shared, former in kept:
+            shared.clear()
+            shared.update(former)
 
 
 def leave_processes() -> None:

@@ -13,20 +13,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genzoo.core.attempts import reason_of
 from genzoo.core.bounds import check_seed
 from genzoo.core.errors import GenzooError, Interrupted
 from genzoo.core.folder_lock import only_writer
 from genzoo.core.launch import world_size
+from genzoo.core.path_arguments import path_of
 from genzoo.core.random import private_rng
+from genzoo.core.surroundings import check_weights, in_plain_surroundings
 from genzoo.core.trainable import Trainable
-from genzoo.data.split import Split, as_split, validate
+from genzoo.data.split import LazyImages, Split, as_split, validate
 from genzoo.training.checkpoint import claim_folder, read_config
 from genzoo.training.loop import Run, Start
 from genzoo.training.optim import Budget, keep_freed_memory
 from genzoo.training.options import RunOptions, RunPlan
-from genzoo.training.processes import Processes, StopSignals
+from genzoo.training.processes import Processes, StopSignals, own_accelerate_state
 
 __all__ = ["Budget", "RunOptions", "Trainer"]
+
+
+def check_finite(split: Split, model: Trainable) -> None:
+    """Raises `GenzooError` where the condition vectors of a split, as far as they are in memory, are not finite."""
+    vectors = split.labels if model.takes_labels and not isinstance(split.images, LazyImages) else None
+    if vectors is not None and vectors.is_floating_point() and not bool(vectors.isfinite().all()):
+        raise GenzooError(
+            "the condition vectors hold NaN or infinite values: remove these images, or mend the vectors"
+        )
 
 
 class Trainer:
@@ -47,7 +59,7 @@ class Trainer:
         options: RunOptions | None = None,
     ) -> None:
         self.model, self.budget, self.seed = model, budget, seed
-        self.out = None if out is None else Path(out)
+        self.out = None if out is None else path_of(out, "out")
         self.progress, self.options = progress, options or RunOptions()
         self.stopped_by: str | None = None
         self.step = 0
@@ -56,6 +68,7 @@ class Trainer:
         if self.out is None and (self.options.resume or self.options.tracker):
             raise GenzooError("resume and tracker need a run folder; give out= (--out)")
 
+    @in_plain_surroundings
     def fit(
         self,
         data: Split | Tensor | tuple[Tensor, Tensor],
@@ -69,11 +82,17 @@ class Trainer:
         steps in a row. Raises `Interrupted` where SIGINT, SIGTERM or SIGHUP ended it early, when it has saved.
         """
         start = Start(time.monotonic(), time.process_time())
+        check_weights(self.model)
+        with torch.enable_grad(), own_accelerate_state():
+            self._fit(data, val, start)
+
+    def _fit(self, data: Any, val: Any, start: Start) -> None:
         train = as_split(data)
         held_out = None if val is None else as_split(val)
         for split in (train, held_out):
             if split is not None:
                 validate(split, self.model.spec)
+                check_finite(split, self.model)
         processes = self._processes()
         if processes.device.type == "cpu":
             keep_freed_memory()
@@ -108,13 +127,19 @@ class Trainer:
         # precision is set around each forward, see Stepper
         # parameters may go unused in a step (an embedding of classes, say)
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-        accelerator = Accelerator(
-            cpu=self._joins_on_cpu(),
-            mixed_precision="no",
-            log_with=tracker,
-            project_dir=self.out,
-            kwargs_handlers=[unused],
-        )
+        try:
+            accelerator = Accelerator(
+                cpu=self._joins_on_cpu(),
+                mixed_precision="no",
+                log_with=tracker,
+                project_dir=self.out,
+                kwargs_handlers=[unused],
+            )
+        except (ValueError, RuntimeError, OSError) as error:
+            raise GenzooError(
+                f"several processes cannot be joined ({reason_of(error)}): start them with accelerate launch or "
+                "torchrun, or clear RANK, LOCAL_RANK and WORLD_SIZE of the environment"
+            ) from error
         device = torch.device(self.options.device or accelerator.device)
         if tracker:
             accelerator.init_trackers("genzoo")

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from genzoo.core.bounds import NotNegative
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError, NoLikelihood
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
@@ -49,9 +48,9 @@ class ImageToImageConfig(ModelConfig):
     """What the two play for."""
     penalties: tuple[Lazy, ...] = (Lazy(R1(0.5)), Lazy(R2(0.5)))
     """Penalties on the discriminator's gradient."""
-    pixel_weight: NotNegative = 10.0
+    pixel_weight: float = 10.0
     """Of the mean distance of sub-pixels, on the scale [-1, 1]."""
-    adversarial_weight: NotNegative = 1.0
+    adversarial_weight: float = 1.0
     """Of the adversarial loss; with 0 there is no discriminator."""
     training: TrainConfig = field(default_factory=TrainConfig)
 

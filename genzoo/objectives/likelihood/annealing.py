@@ -24,6 +24,7 @@ from typing_extensions import Self
 from genzoo.core.errors import GenzooError
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import DataSpec
+from genzoo.core.surroundings import in_plain_surroundings
 from genzoo.objectives.elbo import importance_weighted_bound, importance_weighted_stderr
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -176,6 +177,7 @@ def hmc_transition(
     return torch.where(accepted[..., None], end.z, z), probability
 
 
+@in_plain_surroundings
 def annealed_importance_sampling(
     path: AnnealingPath,
     *,
@@ -199,6 +201,7 @@ def annealed_importance_sampling(
     )
 
 
+@in_plain_surroundings
 def bidirectional_monte_carlo(
     path: AnnealingPath,
     posterior_sample: Tensor,

@@ -19,6 +19,7 @@ from torch import Tensor
 from genzoo.core.errors import GenzooError
 from genzoo.core.log_likelihood import LogLikelihood
 from genzoo.core.spec import DataSpec
+from genzoo.core.surroundings import in_plain_surroundings
 from genzoo.objectives.elbo import LOG_2PI
 from genzoo.objectives.likelihood.annealing import (
     HMC,
@@ -56,6 +57,7 @@ class Annealing:
     hmc: HMC = field(default_factory=HMC)
 
 
+@in_plain_surroundings
 def decoder_likelihood(
     model: Decoder,
     images: Tensor,
@@ -86,6 +88,7 @@ def decoder_likelihood(
     return replace(evidence, details=details).as_log_likelihood(model.spec)
 
 
+@in_plain_surroundings
 def choose_scale(
     model: Decoder,
     images: Tensor,

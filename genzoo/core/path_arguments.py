@@ -1,0 +1,41 @@
+"""Paths as arguments: what can be none, and what the system says of one, in one line."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from genzoo.core.bounds import shown
+from genzoo.core.errors import GenzooError, InvalidValue
+
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""Bytes of a file's name and of a path, by the limits of the usual systems."""
+
+
+def path_of(value: Any, what: str) -> Path:
+    """`value`, an argument called `what`, as a path. Raises `InvalidValue` where no file can have it."""
+    if not isinstance(value, (str, os.PathLike)) or isinstance(value, bytes):
+        raise InvalidValue(f"{what} must be a path, got {shown(value)}")
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise InvalidValue(f"{what} must be a path, got {shown(text)}")
+    if is_too_long(text):
+        raise InvalidValue(f"{what} holds a name that is too long for a file: {shown(text)}")
+    return Path(text)
+
+
+def is_too_long(text: str) -> bool:
+    """Whether a part of a path, or the whole of it, has more bytes than systems take."""
+    raw = text.encode("utf-8", "surrogatepass")
+    return len(raw) > LONGEST_PATH or max(map(len, raw.split(b"/"))) > LONGEST_NAME
+
+
+@contextmanager
+def told_by_the_system() -> Iterator[None]:
+    """What the system refuses becomes a `GenzooError` of one line."""
+    try:
+        yield
+    except OSError as error:
+        place = "" if error.filename is None else f"{shown(os.fsdecode(error.filename))[1:-1]}: "
+        raise GenzooError(f"{place}{error.strerror or error}") from error
