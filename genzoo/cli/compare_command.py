@@ -20,6 +20,7 @@ from genzoo.cli.imports import Imports, imported
 from genzoo.cli.shared import device_of, guarded
 from genzoo.core.attempts import Attempts
 from genzoo.core.bounds import Budgeted, Images, Many, Pixels, Seed
+from genzoo.core.showable import showable
 from genzoo.models.names import encoder_rows, model_rows
 from genzoo.models.run_data import DataArguments
 
@@ -266,12 +267,12 @@ def _show(comparison: "Comparison", flags: CompareFlags, path: Path) -> None:
             wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
             print(overview_text(comparison.entries, comparison.data, wide))
         for line in remarks(comparison.entries):
-            print(f"note: {line}")
+            print(f"note: {showable(line, 1000)}")
         for failure in comparison.failures:
             print(f"failed: {failure.name} in {failure.stage}: {failure.message}")
     if attempts.missing:
         raise GenzooError(f"there is no page: {attempts.missing['page']}")
-    print(f"page: {path}", file=sys.stderr if flags.json else sys.stdout)
+    print(f"page: {showable(path, 1000)}", file=sys.stderr if flags.json else sys.stdout)
 
 
 def _keep_record(comparison: "Comparison", path: Path) -> None:

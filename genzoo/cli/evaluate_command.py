@@ -17,6 +17,7 @@ from genzoo.cli import parsing
 from genzoo.cli.imports import Imports, imported
 from genzoo.cli.shared import device_of, guarded, print_table, tell
 from genzoo.core.bounds import Images, Many, OptionalMany, Pixels, Seconds, Seed
+from genzoo.core.showable import showable
 from genzoo.models.run_data import DataArguments, data_of_run
 
 if TYPE_CHECKING:
@@ -137,10 +138,10 @@ def _show(report: "Report", run: Path, data: str) -> None:
         print_table(title, rows)
     pictures = report_pictures(report)
     if pictures:
-        print(f"pictures: {', '.join(pictures)}")
+        print(f"pictures: {showable(', '.join(pictures), 4000)}")
     if not any(report.parts()):
         raise GenzooError(f"nothing could be measured of {run}, for the reasons above: no report is written")
-    print(f"report: {write_report(report, run, must_exist=True)}")
+    print(f"report: {showable(write_report(report, run, must_exist=True), 1000)}")
 
 
 def _tell_change(run: Path, data: "ImageData") -> None:

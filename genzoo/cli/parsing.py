@@ -12,6 +12,7 @@ import tyro
 
 from genzoo.core.bounds import problems_of, shown
 from genzoo.core.path_arguments import is_too_long
+from genzoo.core.showable import showable
 from genzoo.core.suggestions import nearest
 
 T = TypeVar("T")
@@ -19,9 +20,13 @@ T = TypeVar("T")
 _FRAME = "│╭╮╰╯ "
 
 
+LONGEST_ERROR = 2000
+"""Characters of a line about an error."""
+
+
 def fail(message: str) -> NoReturn:
     """Ends the program with "genzoo: error: ..." on stderr and exit code 2."""
-    print(f"genzoo: error: {message}", file=sys.stderr)
+    print(f"genzoo: error: {showable(message, LONGEST_ERROR)}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -13,6 +13,7 @@ from genzoo.cli import parsing
 from genzoo.cli.imports import Imports, imported
 from genzoo.cli.shared import class_condition, device_of, guarded
 from genzoo.core.bounds import Many, Range, Seed
+from genzoo.core.showable import showable
 from genzoo.evaluation.sample_grids import draw_grid, draw_pairs
 from genzoo.models.run_data import (
     DataArguments,
@@ -91,7 +92,7 @@ def _sample(flags: SampleFlags) -> None:
         drawn = draw_grid(model, out, n=flags.n, cond=cond, seed=flags.seed, names=names, inside=inside)
     else:
         drawn = draw_pairs(model, _test_pairs(flags), out, n=flags.n, seed=flags.seed, inside=inside)
-    print(f"{flags.n} images, {drawn.images_per_second:.1f} images/s: {drawn.path}")
+    print(f"{flags.n} images, {drawn.images_per_second:.1f} images/s: {showable(drawn.path, 1000)}")
 
 
 def _condition(model: "GenerativeModel", flags: SampleFlags) -> "Tensor | None":

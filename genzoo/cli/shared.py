@@ -152,8 +152,10 @@ def print_table(title: str, rows: Mapping[str, str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from genzoo.core.showable import page_text
+
     console = Console(highlight=False, markup=False)
-    table = Table(title=plain(title, console.encoding), show_header=False, title_justify="left")
+    table = Table(title=plain(page_text(title), console.encoding), show_header=False, title_justify="left")
     for name, value in rows.items():
-        table.add_row(plain(name, console.encoding), plain(value, console.encoding))
+        table.add_row(*(plain(page_text(text), console.encoding) for text in (name, value)))
     console.print(table)

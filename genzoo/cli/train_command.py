@@ -17,6 +17,7 @@ from genzoo.cli.preset_help import print_preset_help
 from genzoo.cli.shared import device_of, fresh_folder, guarded, is_main_process, none_rows, print_table, tell
 from genzoo.core.attempts import Attempts
 from genzoo.core.bounds import Budgeted, Many, Pixels, Range, Seed
+from genzoo.core.showable import showable
 from genzoo.evaluation.sample_grids import WrittenGrid, draw_grid, draw_pairs, draw_variations
 from genzoo.models.names import DEFAULT_PRESET, PresetRow, encoder_rows, model_rows
 from genzoo.models.run_data import DataArguments, data_of_run
@@ -279,7 +280,7 @@ def _train(argv: Sequence[str]) -> None:
     if is_main_process():
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
         print(
-            f"{plan.preset} ({parameters:.2f} M parameters) on {plan.arguments.name}, writing to {plan.out}"
+            f"{plan.preset} ({parameters:.2f} M parameters) on {plan.data.name}, writing to {showable(plan.out)}"
         )
         if plan.data.spec.cond == "class":
             print(f"classes: {numbering(plan.data.class_names, plan.data.spec.cond_size)}")
@@ -328,10 +329,10 @@ def _show(model: "GenerativeModel", plan: Plan, trainer: "Trainer") -> None:
         drawn = attempts("samples", lambda: _drawn(model, plan))
         if drawn is not None:
             rows["sampling"] = f"{drawn.images_per_second:.0f} images/s"
-            print(f"samples: {drawn.path}")
+            print(f"samples: {showable(drawn.path, 1000)}")
         rows |= none_rows(attempts)
     print_table(
-        f"{plan.preset} on {plan.arguments.name}", rows | _test_rows(model, plan) | _other_rows(model, plan)
+        f"{plan.preset} on {plan.data.name}", rows | _test_rows(model, plan) | _other_rows(model, plan)
     )
 
 
@@ -356,7 +357,7 @@ def _show_encoder(model: "Encoder", plan: Plan, trainer: "Trainer") -> None:
     case = EncoderCase(model, plan.data, "test", plan.flags.seed, TEST_IMAGES, BANK_IMAGES)
     rows = {"run": str(plan.out), "steps": str(trainer.step)}
     rows |= _reported_rows(plan.out, case, SECTIONS)
-    print_table(f"{plan.preset} on {plan.arguments.name}", rows)
+    print_table(f"{plan.preset} on {plan.data.name}", rows)
 
 
 def _other_rows(model: "GenerativeModel", plan: Plan) -> dict[str, str]:

@@ -4,7 +4,12 @@ A folder may be called almost anything: with line ends, with codes that move a t
 of writing, with bytes that are no text. What is shown passes through here; what is opened stays as it is.
 """
 
+import re
 import unicodedata
+from typing import Any
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 LONGEST = 200
 """Characters of a name that are shown."""
@@ -38,6 +43,24 @@ def plot_text(name: object, longest: int = LONGEST) -> str:
     '\\$5 and \\$6'
     """
     return showable(name, longest).replace("$", r"\$")
+
+
+def storable(value: Any) -> Any:
+    r"""Plain JSON whose texts UTF-8 can hold: bytes of names that are no text are written as escapes.
+
+    >>> storable({"a\udce9": ["b", 1]})
+    {'a\\xe9': ['b', 1]}
+    """
+    if isinstance(value, dict):
+        return {storable(key): storable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [storable(inner) for inner in value]
+    return _SURROGATES.sub(lambda found: _escaped(found.group()), value) if isinstance(value, str) else value
+
+
+def page_text(text: str) -> str:
+    """Text of many lines in which names may stand: what cannot be seen, but for line ends, is escaped."""
+    return _UNSEEN.sub(lambda found: _escaped(found.group()), text)
 
 
 def _escaped(character: str) -> str:

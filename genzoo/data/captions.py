@@ -128,10 +128,9 @@ def captioned(data: ImageData, file: str | Path | None = None, length: int = TEX
     The protocol tells under "captions" where they come from. Raises `GenzooError` for data of another kind, and where
     the file is missing, cannot be read, or leaves an image without a caption.
     """
-    kind, _, path = data.name.partition(":")
-    if kind != "folder":
+    root = data.root
+    if root is None:
         raise GenzooError(f"captions from a file go with folder: data, not with {data.name}: use class_names")
-    root = Path(path).expanduser()
     source = Path(file).expanduser() if file is not None else _caption_file(root)
     texts = read_captions(source)
     named = [(name, data.split(name), _files_of(data.split(name), root)) for name in ("train", "val", "test")]
@@ -147,8 +146,8 @@ def captioned(data: ImageData, file: str | Path | None = None, length: int = TEX
 
 def has_captions(data: ImageData) -> bool:
     """Whether `data` is a folder in which `captioned` finds captions."""
-    kind, _, path = data.name.partition(":")
-    return kind == "folder" and any((Path(path).expanduser() / name).exists() for name in CAPTION_FILES)
+    root = data.root
+    return root is not None and any((root / name).exists() for name in CAPTION_FILES)
 
 
 def read_captions(file: Path) -> dict[str, list[str]]:

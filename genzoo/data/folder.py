@@ -97,14 +97,14 @@ def load_folder(
     layout = read_layout(found.files, how, classes)
     members = _members(found, layout)
     content = _content(found, reader, layout, members)
-    splits = _splits(reader, members, layout.labels, memory_limit_bytes, content)
+    splits = _splits(reader, root, members, layout.labels, memory_limit_bytes, content)
     if cond is not None and layout.labels is None:
         raise GenzooError(_unlabelled(root, found.files, layout))
     if cond is not None:
         _check_classes(root, listing, layout, classes)
     remarks = [*listing.remarks, *found.remarks, *layout.remarks]
     remarks += coverage_remarks(layout, {name: torch.from_numpy(places) for name, places in members.items()})
-    name = f"folder:{path}"
+    name = showable(f"folder:{path}", 1000)
     more: dict[str, Any] = {
         "resize": _recipe(image_size),
         "image_shape": list(reader.shape),
@@ -252,6 +252,7 @@ def _members(found: _Found, layout: Layout) -> dict[str, np.ndarray]:
 
 def _splits(
     reader: ImageReader,
+    root: Path,
     members: dict[str, np.ndarray],
     labels: Tensor | None,
     memory_limit_bytes: int,
@@ -265,7 +266,7 @@ def _splits(
         part = ImageReader(files, reader.shape, reader.resize, reader.white)
         images = LazyImages(part.read, (len(chosen), *reader.shape))
         own = None if labels is None else labels[chosen]
-        return FolderSplit(images[:] if in_memory else images, own, part.files, content[name])
+        return FolderSplit(images[:] if in_memory else images, own, part.files, content[name], root)
 
     return split("train"), split("val"), split("test")
 
@@ -324,4 +325,4 @@ def _former_id(root: Path, files: Sequence[Path], shape: tuple[int, ...]) -> str
     """What called the test set before content did: a digest of the files' names and the image shape."""
     text = "\n".join(["x".join(map(str, shape)), *(f.as_posix() for f in files)])
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return f"folder:{root.resolve().name}/test@seed={SPLIT_SEED},files={digest}"
+    return f"folder:{showable(root.resolve().name)}/test@seed={SPLIT_SEED},files={digest}"

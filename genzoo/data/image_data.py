@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
 from genzoo.data.identity import content_of
-from genzoo.data.split import Split
+from genzoo.data.split import FolderSplit, Split
 from genzoo.data.toy import Density
 
 SPLIT_SEED = 0
@@ -49,6 +50,14 @@ class ImageData:
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes in the order of their numbers, fit to be shown; () where they have none."""
         return tuple(map(str, self.protocol.get("classes", ())))
+
+    @property
+    def root(self) -> Path | None:
+        """The folder that the images were read from; None for data that lie in no folder of pictures."""
+        if isinstance(self.train, FolderSplit) and self.train.root is not None:
+            return self.train.root
+        kind, _, path = self.name.partition(":")
+        return Path(path).expanduser() if kind == "folder" else None
 
     def log_prob(self, images: Tensor) -> Tensor:
         """The true log-probability of `images` `[n, *shape]` in nats, float64 `[n]`.

@@ -283,13 +283,13 @@ def _paired_protocol(protocol: Mapping[str, Any], about: Mapping[str, Any]) -> d
 def _from_folder(data: ImageData, path: str) -> "list[Stored]":
     """Those of every split: the image in the folder `path` with the same relative path, whatever its suffix."""
     parts = (data.train, data.val, data.test)
-    kind, _, targets = data.name.partition(":")
-    if kind != "folder":
+    targets = data.root
+    if targets is None:
         raise GenzooError(
             f"cond=folder:{path} goes with data from a folder: too, {data.name} has no file names"
         )
     found = _by_stem(Path(path).expanduser())
-    files = [[_partner(p, Path(targets).expanduser(), found, path) for p in part.paths]
+    files = [[_partner(p, targets, found, path) for p in part.paths]
              for part in parts if isinstance(part, FolderSplit)]  # fmt: skip
     headers = parallel(read_header, [file for of_part in files for file in of_part])
     h, w = data.spec.shape[1:]

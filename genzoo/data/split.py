@@ -156,7 +156,7 @@ class BinarisedSplit(Split):
 class FolderSplit(Split):
     """Images of a folder, in memory or streaming; `paths[i]` is the file of image i.
 
-    `content` is a digest of the files, by which the images are known.
+    `content` is a digest of the files, by which the images are known, `root` the folder.
     """
 
     def __init__(
@@ -165,11 +165,12 @@ class FolderSplit(Split):
         labels: Tensor | None = None,
         paths: Sequence[Path] = (),
         content: str = "",
+        root: Path | None = None,
     ) -> None:
         self._images = images
         self._labels = _checked_labels(labels, len(images))
         self.paths = tuple(paths)
-        self.content = content
+        self.content, self.root = content, root
 
     @property
     def images(self) -> Tensor | LazyImages:

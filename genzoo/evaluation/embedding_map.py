@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.files import MADE_BY, write_product
+from genzoo.core.showable import plot_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +61,9 @@ def save_embedding_map(
     points = plane(vectors[chosen], seed=seed)
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
-    axes.set(xticks=[], yticks=[], title=f"{title}: t-SNE of {len(points)} images", aspect="equal")
+    axes.set(
+        xticks=[], yticks=[], title=f"{plot_text(title, 60)}: t-SNE of {len(points)} images", aspect="equal"
+    )
     if labels is None:
         axes.scatter(points[:, 0], points[:, 1], s=8, linewidths=0)
     else:

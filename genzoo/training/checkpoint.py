@@ -148,7 +148,7 @@ def check_shapes(model: nn.Module, path: Path, weights: str = "ema") -> None:
 
     So nothing of the size of a network is made that is not on disk, too.
     """
-    with _explained(path / WEIGHTS), safe_open(path / WEIGHTS, "pt") as file:
+    with _explained(path / WEIGHTS), _by_text(path / WEIGHTS) as name, safe_open(name, "pt") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     chosen = {
         k.removeprefix(f"{weights}."): v
@@ -162,8 +162,20 @@ def check_shapes(model: nn.Module, path: Path, weights: str = "ema") -> None:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    with _explained(path):
-        return upgrade_tensors(load_file(path))
+    with _explained(path), _by_text(path) as name:
+        return upgrade_tensors(load_file(name))
+
+
+@contextmanager
+def _by_text(path: Path) -> Iterator[Path]:
+    """A name of the file that is text, which safetensors asks for: another one where its folder's name holds bytes."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        with open_regular(path) as file:  # only Linux and its like have such names
+            yield Path(f"/dev/fd/{file.fileno()}")
+        return
+    yield path
 
 
 @contextmanager

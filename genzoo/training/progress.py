@@ -69,7 +69,7 @@ class Reporter:
     def say(self, text: str) -> None:
         """A message of one line."""
         if self._bar is not None:
-            self._bar.console.print(text, highlight=False)
+            self._bar.console.print(text, highlight=False, markup=False)
         elif self.show:
             print(text, flush=True)
 

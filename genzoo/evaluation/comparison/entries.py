@@ -12,6 +12,7 @@ import torch
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.regular_files import UnreadableFile, sha256_of
+from genzoo.core.showable import showable
 from genzoo.core.spec import DataSpec
 from genzoo.evaluation.comparison.recipes import train_command
 from genzoo.evaluation.cost import Cost
@@ -155,7 +156,7 @@ def read_entry(run: Path, name: str | None = None) -> Entry:
     report = stored.report(own)
     return Entry(
         run=run,
-        name=name or run.name,
+        name=showable(name or run.name),
         preset=str(config.get("preset") or type(model).__name__),
         data=_data_name(run, data, report),
         spec=model.spec,
@@ -178,9 +179,9 @@ def entry_of(report: Report, name: str | None = None) -> Entry:
         raise GenzooError(f"{about.name} is an encoder, which draws nothing: compare generative models")
     return Entry(
         run=None if about.folder is None else Path(about.folder),
-        name=name or about.name,
+        name=showable(name or about.name),
         preset=about.name,
-        data=about.data,
+        data=showable(about.data),
         spec=DataSpec(about.shape, about.levels, about.cond, about.cond_size),  # pyright: ignore[reportArgumentType]
         parameters=about.parameters,
         reason=about.no_likelihood,
@@ -274,4 +275,4 @@ def _data_name(run: Path, data: Any, report: Report) -> str:
         raise GenzooError(
             f"{run} does not say what it was trained on; only runs of genzoo train can be compared"
         )
-    return str(name)
+    return showable(name)

@@ -12,6 +12,7 @@ import torch
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.files import MADE_BY, write_product
+from genzoo.core.showable import page_text
 from genzoo.core.spec import DataSpec
 from genzoo.core.version import __version__
 from genzoo.evaluation.comparison import overview
@@ -127,7 +128,7 @@ def write_page(comparison: Comparison, path: Path) -> None:
 
     Raises `GenzooError` where it cannot be written, or where there is a file that is no such page.
     """
-    write_product(path, render(comparison).encode())
+    write_product(path, page_text(render(comparison)).encode())
 
 
 def render(comparison: Comparison) -> str:

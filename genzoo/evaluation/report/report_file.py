@@ -21,6 +21,7 @@ from genzoo.core.errors import GenzooError
 from genzoo.core.files import keep_aside, write_atomically
 from genzoo.core.folder_lock import only_writer
 from genzoo.core.regular_files import is_regular, read_regular
+from genzoo.core.showable import storable
 from genzoo.evaluation.report.legacy_report import upgrade
 from genzoo.evaluation.report.plain_json import finite, top_level_parts
 from genzoo.evaluation.report.schema import FORMAT, PARTS, Report
@@ -165,7 +166,7 @@ def _write(report: Report, file: Path, folder: Path) -> None:
     for name, part in report.parts():
         before = content.get(name)
         key = _key(report, name)
-        plain = finite(msgspec.to_builtins(part, enc_hook=str))
+        plain = storable(finite(msgspec.to_builtins(part, enc_hook=str)))
         kept = {k: v for k, v in before.items() if k != report.former_id} if isinstance(before, dict) else {}
         content[name] = {**kept, key: plain}
     text = json.dumps({"format": FORMAT, **content}, indent=2, allow_nan=False)
