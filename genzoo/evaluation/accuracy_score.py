@@ -9,6 +9,7 @@ does not learn. Read it beside the accuracy of the same classifier trained on as
 """
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -20,7 +21,8 @@ from genzoo.core.spec import DataSpec
 from genzoo.data.split import TensorSplit
 from genzoo.evaluation.classifier import STEPS, Classifier, fit_classifier
 from genzoo.metrics.conditioning_metrics import ClassAgreement, class_agreement
-from genzoo.metrics.estimate import ERRORS, REACH, Estimate
+from genzoo.metrics.estimate import Estimate
+from genzoo.metrics.intervals import WILSON, share_estimate
 from genzoo.metrics.probes import Share, accuracy
 from genzoo.models.base import GenerativeModel
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from genzoo.data.split import Split
 
 DRAWN = 250  # images at once
+GIVEN = f"{WILSON}, for the classifier that was trained"
+"""Interval of both figures."""
 
 
 class AccuracyScore(NamedTuple):
@@ -104,14 +108,15 @@ def class_figures(
     )
     sizes = len(samples), len(real_images)
     return {
-        "class_accuracy": _figure(found, *sizes, classifier.accuracy(real_images)),
-        "accuracy_score": _figure(score, *sizes, real.value),
+        "class_accuracy": _figure(found, len(samples), sizes, classifier.accuracy(real_images)),
+        "accuracy_score": _figure(score, len(real_images), sizes, real.value),
     }
 
 
-def _figure(share: Share, samples: int, references: int, reference: float) -> Estimate:
-    low, high = share.value - REACH * share.stderr, share.value + REACH * share.stderr
-    return Estimate(share.value, samples, references, low, high, ERRORS, reference, higher_is_better=True)
+def _figure(share: Share, images: int, sizes: tuple[int, int], reference: float) -> Estimate:
+    """Of so many images that the share is of; the interval is for the classifier that there is."""
+    found = share_estimate(share.value, images, stderr=share.stderr, floor=reference, interval=GIVEN)
+    return replace(found, samples=sizes[0], references=sizes[1])
 
 
 def draw_classes(

@@ -4,7 +4,7 @@ from genzoo.core.lazy import lazy_names
 
 _HOMES = {
     "authenticity": "genzoo.metrics.memorisation",
-    "bootstrap": "genzoo.metrics.estimate",
+    "bootstrap": "genzoo.metrics.intervals",
     "coverage": "genzoo.metrics.metric_registry",
     "data_copying": "genzoo.metrics.memorisation",
     "density": "genzoo.metrics.metric_registry",

@@ -7,19 +7,15 @@ go through the same hands, so that classes which the feature extractor mixes up 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
-from genzoo.metrics.estimate import REACH, Estimate, bootstrap, in_halves
+from genzoo.metrics.estimate import Estimate
+from genzoo.metrics.intervals import MORE, bootstrap, in_halves, share_estimate
 from genzoo.metrics.probes import Labelled, nearest_classes
-
-DRAWS = 100
-"""Pairs of halves behind the interval of the shift."""
-WILSON = "95% over images, Wilson's"
-"""Interval of a share."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,11 @@ class ClassShares:
     def share_figures(self, names: Sequence[str]) -> dict[str, Estimate]:
         """Of each class in `names` its share among samples, with that among real images as `reference`."""
         pairs = zip(names, self.samples.tolist(), self.real.tolist(), strict=False)
-        return {name: _share(p, self.shift.samples, self.shift.references, q) for name, p, q in pairs}
+        sizes = {"samples": self.shift.samples, "references": self.shift.references}
+        return {
+            name: replace(share_estimate(p, self.shift.samples, floor=q, higher_is_better=None), **sizes)
+            for name, p, q in pairs
+        }
 
 
 def class_shares(
@@ -57,8 +57,10 @@ def class_shares(
         torch.nn.functional.one_hot(classes, bank.classes).double()
         for classes in (found, *(nearest_classes(bank, rows.to(bank.vectors)) for rows in (real, stand_in)))
     )
-    low, high = bootstrap(_shift, q, p, draws=DRAWS, generator=generator)
-    shift = Estimate(_shift(q, p), len(p), len(q), low, high, in_halves(DRAWS), _shift(q, r))
+    low, high = bootstrap(_shift, q, p, distance=True, generator=generator)
+    shift = Estimate(
+        _shift(q, p), len(p), len(q), low, min(high, 1.0), f"{in_halves()}, {MORE}", _shift(q, r)
+    )
     return ClassShares(found, p.mean(0), q.mean(0), shift)
 
 
@@ -77,11 +79,3 @@ def by_class(images: Tensor, classes: Tensor, rows: int, columns: int) -> Tensor
 def _shift(real: Tensor, fake: Tensor) -> float:
     """Of classes as rows of zeros and a one."""
     return (real.mean(0) - fake.mean(0)).abs().sum().item() / 2
-
-
-def _share(p: float, n: int, references: int, floor: float) -> Estimate:
-    """With Wilson's interval, which stays within 0 and 1 and is not of length 0 for a class never drawn."""
-    z2 = REACH**2
-    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    reach = REACH * (p * (1 - p) / n + z2 / (4 * n * n)) ** 0.5 / (1 + z2 / n)
-    return Estimate(p, n, references, middle - reach, middle + reach, WILSON, floor, higher_is_better=None)

@@ -4,25 +4,13 @@ A metric here is a function of two matrices of features, `metric(real, fake) -> 
 numbers make its value readable. The interval says how far it would move with other images. The reference value is the
 metric between real images and real images: what no generator can be expected to beat, and not 0 for a biased metric.
 
-    interval   value + quantiles of T* - mean of T*,  T* the metric between random halves of both sets
-
-A bootstrap would draw rows with replacement. Copies of rows are what neighbours, kernels and ranks of covariances must
-not see: the Fréchet distance gains about its own bias, and k-nearest neighbours become copies at distance 0. Halves
-drawn without replacement (McCarthy 1969; Politis & Romano 1994) have no copies, and the mean of n / 2 of n
-rows varies about that of all just as the mean of n rows does about its expectation: (1 / m - 1 / n) s^2 = s^2 / n for
-m = n / 2, so that no rate of convergence has to be known. Their bias is another one (twice, for the Fréchet distance),
-hence only deviations from their mean are taken. What the interval is about is therefore the mean of the figure over
-fresh images in the same numbers, its bias included, which is what a comparison of equal numbers of images needs.
-
-Measured on 300 pairs of Gaussian sets each (nominal 95%): 93 and 95% for the Fréchet distance of unequal distributions.
-For equal distributions, where distances are quadratic in small differences, it is too wide (1.6 times; sqrt(3) at most)
-and covers always.
+How intervals are made stands in `genzoo.metrics.intervals`.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, final
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, final
 
 import msgspec
 import torch
@@ -37,17 +25,16 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Metric = Callable[[Tensor, Tensor], float]
 """Of real features `[n, d]` and generated ones `[m, d]`."""
 
-LEVEL = 0.95
-FEWEST_DRAWS = 20
-"""Halves below which the 2.5% quantiles are only the extremes."""
-
+Direction = Literal["lower", "higher", "nearest real", "nearest 0", "neither"]
+"""Which figures are best: low ones, high ones, those nearest to what real images get, nearest to 0, or none are."""
 
 REACH = 1.96
+"""Standard errors on either side of a 95% interval."""
 ERRORS = "95%: 1.96 standard errors over images"
 """How intervals are made of a standard error."""
 NAMES: Mapping[str, str] = {
     "frechet": "Fréchet", "frechet_train": "Fréchet to train", "frechet_infinity": "Fréchet, n to infinity",
-    "kid": "KID", "mmd": "MMD", "vendi": "Vendi", "fld": "FLD", "ct": "C_T",
+    "kid": "KID", "mmd": "MMD", "vendi": "Vendi", "fld": "FLD", "ct": "C_T", "ct_standardised": "C_T, standardised",
     "sliced_wasserstein": "sliced Wasserstein", "accuracy_score": "classification accuracy score",
 }  # fmt: skip
 """Figures whose names in reports are not what people call them."""
@@ -84,9 +71,11 @@ class Estimate:
     """None where neither end is better."""
     stderr: float | None = None
     """The standard error that the interval was made of, where it was."""
+    best: float | None = None
+    """The figure that is best, where that is neither end: both directions away from it are worse."""
 
     def __post_init__(self) -> None:
-        for name in ("value", "low", "high", "reference", "stderr"):
+        for name in ("value", "low", "high", "reference", "stderr", "best"):
             number = getattr(self, name)
             if number is not None and not math.isfinite(number):
                 raise GenzooError(
@@ -108,11 +97,25 @@ class Estimate:
         interval: str = ERRORS,
         floor: float | None = None,
         higher_is_better: bool | None = False,
+        reach: float = REACH,
     ) -> Self:
-        """With the interval of 1.96 standard errors on either side; without one where `stderr` is None."""
-        low, high = (None, None) if stderr is None else (value - REACH * stderr, value + REACH * stderr)
+        """With the interval of `reach` standard errors on either side; without one where `stderr` is None."""
+        low, high = (None, None) if stderr is None else (value - reach * stderr, value + reach * stderr)
         how = None if stderr is None else interval
         return cls(value, samples, references, low, high, how, floor, higher_is_better, stderr)
+
+    @property
+    def direction(self) -> Direction:
+        """Which figures are best; of a figure by itself."""
+        if self.best is not None:
+            return "nearest 0" if self.best == 0 else "nearest real"
+        return {True: "higher", False: "lower", None: "neither"}[self.higher_is_better]  # pyright: ignore
+
+    def directed(self, direction: Direction) -> "Estimate":
+        """The same figure with this direction; without a reference value nothing is nearest to it."""
+        best = {"nearest real": self.reference, "nearest 0": 0.0}.get(direction)
+        better = {"higher": True, "lower": False}.get(direction)
+        return replace(self, higher_is_better=better, best=best)
 
     def __str__(self) -> str:
         """For a cell of a table: the value, its interval, and the reference value.
@@ -158,31 +161,6 @@ def check_dispersion(rows: Tensor, metric: str, name: str = "real") -> None:
         raise GenzooError(f"all {name} features are equal: {metric} tells nothing, take other features")
 
 
-def bootstrap(
-    metric: Metric, real: Tensor, fake: Tensor, *, draws: int = 200, generator: torch.Generator | None = None
-) -> tuple[float, float]:
-    """The 95% interval of `metric(real, fake)` over images of both sets, by `draws` pairs of random halves.
-
-    Takes `draws + 1` evaluations, all but one on half of the rows. `generator` (on the CPU) draws the halves. The
-    metric must not care for the order of rows. Raises `GenzooError` for fewer than four rows a side or few draws.
-    """
-    check_features(real, fake, "an interval")
-    if min(len(real), len(fake)) < 4:
-        raise GenzooError(f"an interval needs four or more images a side, got {len(real)} and {len(fake)}")
-    if draws < FEWEST_DRAWS:
-        raise GenzooError(f"an interval needs {FEWEST_DRAWS} or more draws, got {draws}")
-    halves = [metric(_half(real, generator), _half(fake, generator)) for _ in range(draws)]
-    found = torch.tensor(halves, dtype=torch.float64)
-    tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
-    low, high = (metric(real, fake) + found.quantile(tails) - found.mean()).tolist()
-    return low, high
-
-
-def in_halves(draws: int) -> str:
-    """What an interval by `bootstrap` is called."""
-    return f"95% over images, {draws} pairs of random halves"
-
-
 def reference_value(
     metric: Metric, real: Tensor, n: int, generator: torch.Generator | None = None, *, draws: int = 1
 ) -> float:
@@ -204,8 +182,3 @@ def reference_value(
         order = torch.randperm(len(real), generator=generator).to(real.device)
         found.append(metric(real[order[size:]], real[order[:size]]))
     return math.fsum(found) / draws
-
-
-def _half(rows: Tensor, generator: torch.Generator | None) -> Tensor:
-    order = torch.randperm(len(rows), generator=generator).to(rows.device)
-    return rows[order[: len(rows) // 2]]

@@ -3,7 +3,8 @@
     authenticity   share of samples that lie farther from their nearest training point than that one from its own
                    nearest other one                                             (Alaa et al. 2022, section 4.3)
     C_T            z-score of the Mann-Whitney test of whether samples lie farther from the training points than
-                   held-out real images do; cell by cell, as copies in one mode can hide behind noise in another
+                   held-out real images do; the mean over cells, as copies in one mode can hide behind noise in
+                   another one, weighted by held-out points
                                                                                  (Meehan et al. 2020, section 4)
 
 Copies have authenticity 0 and C_T far below 0, samples worse than real images high values of both. Perfect samples have
@@ -21,6 +22,7 @@ from torch import Tensor
 from genzoo.core.errors import GenzooError
 from genzoo.metrics.estimate import check_dispersion, check_features
 from genzoo.metrics.neighbours import BLOCK_MIB, SURFACE, Nearest, nearest, nearest_others
+from genzoo.metrics.roc import auroc, auroc_stderr
 
 CELLS = 3
 
@@ -39,20 +41,27 @@ class Authenticity(NamedTuple):
 
 
 class DataCopying(NamedTuple):
-    """The test for copying, over the cells that hold enough points.
+    """C_T over the cells that hold enough points.
 
-    `average` is C_T as published, the mean of the cells' z-scores weighted by their held-out points. Its variance
-    is below 1 where there are more cells than one; `z` is the same sum divided by its own standard deviation,
-    standard normal if samples and held-out images have one distribution: below -3 is copying, above 3 samples that
-    stray. `cells` holds the z-score of each cell, NaN for those left out.
+    `value` is the mean of the cells' z-scores weighted by their held-out points: far below 0 is copying, far above
+    samples that stray. `stderr` is its standard error over samples and held-out points, for these training points and
+    cells. `cells` holds the z-score of each cell, NaN for those left out.
     """
 
-    z: float
-    average: float
+    value: float
+    stderr: float
+    weights: tuple[int, ...]
     cells: tuple[float, ...]
     n_train: int
     n_held_out: int
     n_fake: int
+
+    @property
+    def z(self) -> float:
+        """`value` over its standard deviation where samples and held-out points have one distribution: standard normal
+        there. That deviation is 1 of a single cell, and 3^(-1/2) of three cells with as many points each."""
+        spread = math.sqrt(math.fsum(w * w for w in self.weights))
+        return self.value * sum(self.weights) / spread
 
 
 class Suspects(NamedTuple):
@@ -103,7 +112,7 @@ def data_copying(
         raise GenzooError(f"C_T needs a cell and a component at least, got {cells} and {components}")
     sets = _projected([rows.detach().cpu().double() for rows in (train, held_out, fake)], components)
     members = _cells(*sets, cells=cells, seed=seed)
-    scores, weights = [], []
+    scores, errors, weights = [], [], []
     for cell in range(cells):
         points, real, drawn = (rows[of == cell] for rows, of in zip(sets, members, strict=True))
         enough = min(len(real), len(drawn)) >= FEWEST and len(points) > 1
@@ -111,8 +120,9 @@ def data_copying(
             nearest(rows, points, block_mib=block_mib).distances[:, 0] for rows in (real, drawn) if enough
         ]
         scores.append(mann_whitney_z(near[1], near[0]) if enough else math.nan)
+        errors.append(_stderr_of_z(near[1], near[0]) if enough else 0.0)
         weights.append(len(real) if enough else 0)
-    return _combined(scores, weights, [len(rows) for rows in sets])
+    return _combined(scores, errors, weights, [len(rows) for rows in sets])
 
 
 def mann_whitney_z(first: Tensor, second: Tensor) -> float:
@@ -126,13 +136,24 @@ def mann_whitney_z(first: Tensor, second: Tensor) -> float:
     m, n = len(first), len(second)
     if min(m, n) < 1:
         raise GenzooError(f"ranks are compared between two sets with values, got {m} and {n}")
-    _, places, ties = torch.unique(torch.cat([first, second]), return_inverse=True, return_counts=True)
-    ties = ties.double()
-    ranks = (ties.cumsum(0) - (ties - 1) / 2)[places]
-    u = ranks[:m].sum().item() - m * (m + 1) / 2
+    deviation = _deviation_of_u(first, second)
+    return 0.0 if not deviation else m * n * (auroc(second, first) - 0.5) / deviation
+
+
+def _deviation_of_u(first: Tensor, second: Tensor) -> float:
+    """s of `mann_whitney_z`; 0 where all values are equal."""
+    m, n = len(first), len(second)
+    ties = torch.unique(torch.cat([first, second]), return_counts=True)[1].double()
     tied = (ties**3 - ties).sum().item() / ((m + n) * (m + n - 1))
     variance = m * n / 12 * (m + n + 1 - tied)
-    return 0.0 if variance <= 1e-9 * m * n else (u - m * n / 2) / math.sqrt(variance)
+    return 0.0 if variance <= 1e-9 * m * n else math.sqrt(variance)
+
+
+def _stderr_of_z(first: Tensor, second: Tensor) -> float:
+    """The standard error of `mann_whitney_z` whatever the distributions: that of U / (m n), an area under the ROC curve
+    (DeLong et al. 1988), in units of s. 1 or so for equal distributions, smaller where samples are copies."""
+    deviation, error = _deviation_of_u(first, second), auroc_stderr(second, first)
+    return 0.0 if not deviation or error is None else error * len(first) * len(second) / deviation
 
 
 def suspects(train: Tensor, fake: Tensor, *, block_mib: float = BLOCK_MIB) -> Suspects:
@@ -183,12 +204,13 @@ def _cells(train: Tensor, *others: Tensor, cells: int, seed: int) -> list[Tensor
     return [torch.from_numpy(found.predict(rows.numpy())).long() for rows in (train, *others)]
 
 
-def _combined(scores: list[float], weights: list[int], sizes: list[int]) -> DataCopying:
+def _combined(scores: list[float], errors: list[float], weights: list[int], sizes: list[int]) -> DataCopying:
+    """sum P_n(cell) Z(cell) / sum P_n(cell), P_n shares of held-out points (Meehan et al. 2020, section 4)."""
     total = sum(weights)
     if not total:
         raise GenzooError(
             f"no cell holds {FEWEST} samples and {FEWEST} held-out images: give more of them, or ask for fewer cells"
         )
-    summed = math.fsum(w * z for w, z in zip(weights, scores, strict=True) if w)
-    spread = math.sqrt(math.fsum(w * w for w in weights))
-    return DataCopying(summed / spread, summed / total, tuple(scores), *sizes)
+    value = math.fsum(w * z for w, z in zip(weights, scores, strict=True) if w) / total
+    stderr = math.sqrt(math.fsum((w * e) ** 2 for w, e in zip(weights, errors, strict=True))) / total
+    return DataCopying(value, stderr, tuple(weights), tuple(scores), *sizes)

@@ -7,23 +7,26 @@ From then on every report on sample quality holds the figure, with an interval b
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 from torch import Tensor
 
 from genzoo.core.attempts import Attempts
 from genzoo.core.errors import GenzooError
 from genzoo.metrics.diversity import sliced_wasserstein
-from genzoo.metrics.estimate import Estimate
+from genzoo.metrics.estimate import Direction, Estimate
 from genzoo.metrics.frechet import frechet_distance, frechet_extrapolated
-from genzoo.metrics.kernels import gaussian_mmd, kid
+from genzoo.metrics.intervals import PAIRS
+from genzoo.metrics.kernels import kid
 from genzoo.metrics.neighbours import neighbour_metrics
 from genzoo.metrics.quality import (
     FeatureSets,
     authenticity_figure,
     copying_figure,
+    density_figure,
     halved,
     likelihood_divergence,
+    mmd_value,
     neighbour_figure,
     vendi_about_mean,
     with_errors,
@@ -41,7 +44,7 @@ class MetricRow:
     name: str
     function: Callable[..., Any]
     measure: Callable[["MetricRow", FeatureSets], Estimate]
-    higher_is_better: bool | None = False
+    direction: Direction = "lower"
     question: Question = "quality"
     random: str = ""
     """What the generator that the function takes is seeded by; "" for a function that takes none."""
@@ -58,22 +61,26 @@ class MetricRow:
 
 def by_halves(row: MetricRow, sets: FeatureSets) -> Estimate:
     """Of a function that gives a number: against the evaluated images, by random halves."""
-    return halved(sets, row.name, row.bound(sets), higher_is_better=row.higher_is_better)
+    return halved(sets, row.name, row.bound(sets), draws=2 * PAIRS)
 
 
-def by_halves_of_train(row: MetricRow, sets: FeatureSets) -> Estimate:
-    """As `by_halves`, against as many training images."""
-    better = row.higher_is_better
-    return halved(sets, row.name, row.bound(sets), sets.train_like_real, higher_is_better=better)
+def by_distance(row: MetricRow, sets: FeatureSets) -> Estimate:
+    """As `by_halves`, of a distance between distributions."""
+    return halved(sets, row.name, row.bound(sets), distance=True)
+
+
+def by_distance_to_train(row: MetricRow, sets: FeatureSets) -> Estimate:
+    """As `by_distance`, against as many training images."""
+    return halved(sets, row.name, row.bound(sets), sets.train_like_real, distance=True)
 
 
 def by_error(row: MetricRow, sets: FeatureSets) -> Estimate:
     """Of a function that gives a value and its standard error."""
-    return with_errors(sets, row.bound(sets), higher_is_better=row.higher_is_better)
+    return with_errors(sets, row.bound(sets))
 
 
 def by_balls(row: MetricRow, sets: FeatureSets) -> Estimate:
-    """Of the four metrics of nearest neighbours, which one pass over the distances gives together."""
+    """Of the shares of images with near neighbours, which one pass over the distances gives together."""
     return neighbour_figure(sets, row.name)
 
 
@@ -92,7 +99,7 @@ def by_answer(row: MetricRow, sets: FeatureSets) -> Estimate:
         if hasattr(answer, "value") and hasattr(answer, "stderr"):
             return by_error(row, sets)
         number = lambda real, fake: float(row.function(real, fake))  # noqa: E731
-        return halved(sets, row.name, number, higher_is_better=row.higher_is_better)
+        return halved(sets, row.name, number)
     except GenzooError:
         raise
     except Exception as error:
@@ -129,20 +136,20 @@ def neighbours_of(real: Tensor, fake: Tensor, name: str) -> float:
 
 
 OWN = (
-    MetricRow("frechet", frechet_distance, by_halves),
-    MetricRow("frechet_train", frechet_distance, by_halves_of_train),
+    MetricRow("frechet", frechet_distance, by_distance),
+    MetricRow("frechet_train", frechet_distance, by_distance_to_train),
     MetricRow("frechet_infinity", frechet_extrapolated, by_error, random="frechet_infinity"),
     MetricRow("kid", kid, by_error),
-    MetricRow("mmd", gaussian_mmd, by_error),
-    MetricRow("sliced_wasserstein", sliced_wasserstein, by_halves, random="directions"),
-    MetricRow("precision", precision, by_balls, higher_is_better=True),
-    MetricRow("recall", recall, by_balls, higher_is_better=True),
-    MetricRow("density", density, by_balls, higher_is_better=True),
-    MetricRow("coverage", coverage, by_balls, higher_is_better=True),
-    MetricRow("vendi", vendi_about_mean, by_halves, higher_is_better=True),
+    MetricRow("mmd", mmd_value, by_distance),
+    MetricRow("sliced_wasserstein", sliced_wasserstein, by_distance, random="directions"),
+    MetricRow("precision", precision, by_balls, "higher"),
+    MetricRow("recall", recall, by_balls, "higher"),
+    MetricRow("density", density_figure, by_itself, "nearest real"),
+    MetricRow("coverage", coverage, by_balls, "higher"),
+    MetricRow("vendi", vendi_about_mean, by_halves, "nearest real"),
     MetricRow("fld", likelihood_divergence, by_itself),
-    MetricRow("authenticity", authenticity_figure, by_itself, True, "memorisation"),
-    MetricRow("ct", copying_figure, by_itself, True, "memorisation"),
+    MetricRow("authenticity", authenticity_figure, by_itself, "nearest real", "memorisation"),
+    MetricRow("ct", copying_figure, by_itself, "nearest 0", "memorisation"),
 )
 
 
@@ -174,25 +181,53 @@ class MetricRegistry:
     ) -> tuple[dict[str, Estimate], dict[str, str]]:
         """All figures by name, and why there is none of those that the features do not allow."""
         rows = [row for row in self.rows.values() if row.question == question]
-        return collected({row.name: lambda row=row: {row.name: row.measure(row, sets)} for row in rows})
+        return collected(
+            {
+                row.name: lambda row=row: {row.name: row.measure(row, sets).directed(row.direction)}
+                for row in rows
+            }
+        )
 
 
 METRICS = MetricRegistry()
 """The registry that reports are made with."""
 
 
-def register(name: str, function: Callable[..., Any], *, higher_is_better: bool | None = False) -> None:
+def current_figure(name: str, figure: Estimate) -> tuple[str, Estimate]:
+    """A figure of a report, which another version may have written, with its name and direction of today.
+
+    What was once called C_T had a variance of 1 whatever the number of cells, and is another figure than C_T.
+    Directions of metrics from outside are those of the report.
+    """
+    if name == "ct" and "z-score" in (figure.interval or ""):
+        return "ct_standardised", figure.directed("nearest 0")
+    own = {row.name: row for row in OWN}.get(name)
+    return name, figure if own is None else figure.directed(own.direction)
+
+
+def register(
+    name: str,
+    function: Callable[..., Any],
+    *,
+    higher_is_better: bool | None = False,
+    direction: Direction | None = None,
+) -> None:
     """Makes `function(real [n, d], fake [m, d])` of float64 features a figure of every report on sample quality.
 
     It gives a number, whose interval is then made by random halves of both sets, or an object with `value` and
-    `stderr`. Registering a name again replaces it. Raises `GenzooError` for a name of genzoo's own or an empty one, and
-    for what is no function.
+    `stderr`. What is best is said by `higher_is_better` (None: neither end), or by `direction` where that is
+    "nearest real", what real images get, or "nearest 0". Registering a name again replaces it. Raises `GenzooError` for
+    a name of genzoo's own or an empty one, for what is no function, and for an unknown direction.
     """
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise GenzooError(f"a metric needs a name to be shown by, got {name!r}")
     if not callable(function):
         raise GenzooError(f"a metric is a function of real and generated features, got {function!r}")
-    METRICS.add(MetricRow(name, function, by_answer, higher_is_better))
+    if direction is None:
+        direction = "neither" if higher_is_better is None else "higher" if higher_is_better else "lower"
+    if direction not in get_args(Direction):
+        raise GenzooError(f"a direction is one of {', '.join(get_args(Direction))}, got {direction!r}")
+    METRICS.add(MetricRow(name, function, by_answer, direction))
 
 
 def collected(

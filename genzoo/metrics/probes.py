@@ -156,17 +156,17 @@ def few_shot_accuracy(
 ) -> Share:
     """The share of `queries` given to their class by average similarity, with `examples` per class out of `pool`.
 
-    `pool` must hold none of the queries. Mean and standard error are over `draws` random choices of the examples.
-    Raises `GenzooError` where a class has too few.
+    `pool` must hold none of the queries. The mean is over `draws` random choices of the examples; the standard error is
+    that over these and over queries together. Raises `GenzooError` where a class has too few.
     """
-    shares = [
-        accuracy(
-            most_similar_classes(draw_examples(pool, examples, generator), queries.vectors), queries.labels
-        ).value
+    right = torch.stack([
+        most_similar_classes(draw_examples(pool, examples, generator), queries.vectors) == queries.labels
         for _ in range(draws)
-    ]
-    values = torch.tensor(shares, dtype=torch.float64)
-    return Share(values.mean().item(), (values.std(correction=min(1, draws - 1)) / math.sqrt(draws)).item())
+    ]).double()  # fmt: skip
+    of_draws, of_queries = (
+        part.var(correction=min(1, len(part) - 1)) / len(part) for part in (right.mean(1), right.mean(0))
+    )
+    return Share(right.mean().item(), math.sqrt((of_draws + of_queries).item()))
 
 
 # --- linear probe ----------------------------------------------------------------------------------------------

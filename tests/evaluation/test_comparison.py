@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hand_written_runs import SPEC, TEST_ID, ais, cost, hand_written, likelihood, quality
+from hand_written_runs import SPEC, TEST_ID, ais, cost, figure, hand_written, likelihood, quality
 from PIL import Image
 
 from genzoo.__main__ import main
@@ -33,12 +33,14 @@ from genzoo.evaluation.comparison.page_pictures import (
 )
 from genzoo.evaluation.comparison.tables import (
     Cell,
+    Column,
     likelihood_column,
     mark_best,
     protocol_text,
     quality_column,
 )
 from genzoo.evaluation.cost import machine_text
+from genzoo.metrics.metric_registry import current_figure
 from genzoo.models.registry import create, get_preset, list_models
 
 DESCRIPTIONS = list_models()
@@ -229,6 +231,41 @@ def test_best_are_those_that_intervals_do_not_tell_apart():
     assert [c.best for c in higher] == [False, True, True]
     assert not any(c.best for c in mark_best(cells((1.0, 2.0)), False))
     assert not any(c.best for c in mark_best(cells((1.0, 2.0), (5.0, 6.0)), None))
+
+
+def test_best_of_figures_that_are_wrong_on_both_sides():
+    """The nearest to what is best, and what intervals do not tell from it; not the largest."""
+    ct = [Cell(value, "", interval=(value - 1, value + 1), target=0.0) for value in (57.0, -1.5, 0.8, -8.0)]
+    assert [c.best for c in mark_best(ct, None)] == [False, True, True, False]
+    column = Column("C_T", mark_best(ct, None))
+    assert column.order() == [("", [2, 1, 3, 0])] and column.sense == "nearest to 0 is best"
+
+
+def test_the_worst_model_is_not_the_best_of_two_sided_figures(tmp_path):
+    """Of reports of today and of those that call high values of these figures better."""
+    values = {"density": (7.8, 1.02, 0.4), "vendi": (40.0, 13.0, 2.0), "authenticity": (0.99, 0.52, 0.1)}
+    runs = []
+    for i, name in enumerate(("stray", "good", "copies")):
+        figures = {
+            key: figure(own[i], 0.02, higher=True, floor=values[key][1]) for key, own in values.items()
+        }
+        report = quality(1.0 + i)
+        report["quality"] = replace(report["quality"], figures=figures)
+        runs.append(hand_written(tmp_path / name, "vae", report))
+    entries = read_entries(runs)
+    for name in values:
+        column = quality_column(entries, name)
+        assert [cell.best for cell in column.cells] == [False, True, False], name
+        assert "nearest to that of real images" in column.sense and column.order()[0][1][0] == 1
+    page = render(Comparison(entries))
+    assert "nearest to that of real images is best" in page
+
+
+def test_what_was_called_c_t_is_another_figure(tmp_path):
+    old = replace(figure(57.0), interval="95%: 1.96 standard deviations of a z-score")
+    assert current_figure("ct", old)[0] == "ct_standardised"
+    name, new = current_figure("ct", figure(57.0, higher=True))
+    assert name == "ct" and new.best == 0.0 and new.direction == "nearest 0"
 
 
 def test_what_is_not_finite_is_no_number(tmp_path):

@@ -36,18 +36,12 @@ def model(digits):
     return genzoo.create("vae", digits.spec, "tiny")
 
 
-@pytest.fixture(autouse=True)
-def few_halves(monkeypatch):
-    monkeypatch.setattr(genzoo.metrics.quality, "DRAWS", 20)
-
-
 QUICK = {"samples": 40, "features": "pixels", "max_images": 60}
 
 
 @pytest.fixture(scope="module")
 def report(model, digits, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(genzoo.metrics.quality, "DRAWS", 20)
         patched.chdir(tmp_path_factory.mktemp("empty"))
         made = evaluate(model, digits, **QUICK)
         assert list(tmp_path_factory.getbasetemp().glob("empty0/*")) == []  # no picture, no file

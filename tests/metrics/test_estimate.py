@@ -9,8 +9,9 @@ import torch
 
 from genzoo.core.errors import GenzooError
 from genzoo.metrics.diversity import sliced_wasserstein, vendi_score
-from genzoo.metrics.estimate import Estimate, bootstrap, check_features, reference_value
+from genzoo.metrics.estimate import Estimate, check_features, reference_value
 from genzoo.metrics.frechet import frechet_distance, frechet_extrapolated, frechet_reference
+from genzoo.metrics.intervals import bootstrap
 from genzoo.metrics.kernels import gaussian_mmd, kid
 from genzoo.metrics.likelihood_divergence import feature_likelihood_divergence
 from genzoo.metrics.memorisation import authenticity, data_copying
@@ -181,7 +182,7 @@ def test_intervals_leave_the_global_generator_alone_and_refuse_few_rows():
     assert first == second and torch.equal(state, torch.get_rng_state())
     with pytest.raises(GenzooError, match="four or more images a side, got 20 and 3"):
         bootstrap(mean_distance, a, b[:3])
-    with pytest.raises(GenzooError, match="20 or more draws, got 5"):
+    with pytest.raises(GenzooError, match="10 or more draws, got 5"):
         bootstrap(mean_distance, a, b, draws=5)
 
 

@@ -134,7 +134,7 @@ def test_draws_are_of_every_class_without_repetition():
         draw_examples(pool, 11)
 
 
-def test_few_shot_mean_and_error_over_draws():
+def test_few_shot_mean_and_error_over_draws_and_queries():
     """One example per class of which half mislead: the accuracy is 0, 1/2 or 1 by the draw, and its distribution is
     known.
 
@@ -146,9 +146,11 @@ def test_few_shot_mean_and_error_over_draws():
     pool = Labelled(torch.tensor([right, left, left, right]), torch.tensor([0, 0, 1, 1]))
     queries = Labelled(torch.tensor([right, right, left, left]), torch.tensor([0, 0, 1, 1]))
     share = few_shot_accuracy(pool, queries, examples=1, draws=800, generator=seeded())
-    assert share.stderr == pytest.approx(math.sqrt(0.125 / 800), rel=0.1)
+    # four queries, right in 3/4, 3/4, 1/4 and 1/4 of the draws, have a variance of 1/12
+    assert share.stderr == pytest.approx(math.sqrt(0.125 / 800 + 1 / 12 / 4), rel=0.1)
     assert share.value == pytest.approx(0.5, abs=4 * share.stderr)
-    assert few_shot_accuracy(pool, queries, examples=2, draws=1).stderr == 0.0
+    # one draw: half of the queries are right, whatever it is
+    assert few_shot_accuracy(pool, queries, examples=2, draws=1).stderr == pytest.approx(math.sqrt(1 / 3 / 4))
     assert few_shot_accuracy(clusters(90), clusters(40, seed=1), examples=5, draws=3).value == 1.0
 
 

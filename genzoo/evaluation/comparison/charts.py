@@ -155,8 +155,7 @@ def _main_group(column: Column) -> str:
 
 
 def _with_sense(column: Column) -> str:
-    words = {True: " (higher is better)", False: " (lower is better)", None: ""}
-    return column.title + words[column.higher_is_better]
+    return f"{column.title} ({column.sense})" if column.sense else column.title
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------

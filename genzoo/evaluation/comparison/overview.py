@@ -95,7 +95,8 @@ def _flat_table(title: str, entries: Sequence[Entry], figures: Sequence[Mapping[
             for own, entry in zip(figures, entries, strict=True)
             for figure in [own.get(name)]
         ]
-        better = next((f.higher_is_better for own in figures if (f := own.get(name)) is not None), None)
+        there = [own[name] for own in figures if name in own]
+        better = next((f.higher_is_better for f in there), None)
         groups = {cell.group: cell.group for cell in cells if cell.value is not None}
         columns.append(Column(name, cells, better, groups=groups))
     return Table(title, columns)

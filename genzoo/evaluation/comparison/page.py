@@ -28,12 +28,13 @@ from genzoo.evaluation.comparison.page_pictures import (
     tiles_of,
     work_pictures,
 )
-from genzoo.evaluation.comparison.tables import compact, figure_names, table_rows
+from genzoo.evaluation.comparison.tables import QualityOf, compact, figure_names, table_rows
 from genzoo.evaluation.comparison.text_table import overview_text
 from genzoo.evaluation.cost import machine_text, versions_text
 from genzoo.evaluation.report.plain_json import finite
 from genzoo.evaluation.report.schema import Report
 from genzoo.metrics.estimate import Estimate, display_name
+from genzoo.metrics.metric_registry import current_figure
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,8 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "remarks": overview.remarks(entries), "charts": charts(entries, figure_names(entries)),
         "samples": _with_reference(comparison, sample_pictures(entries)), "classes": class_pictures(entries),
         "class_names": class_names(entries), "neighbours": neighbour_pictures(entries), "work": work_pictures(entries),
-        "reference_values": _reference_values(entries),
+        "reference_values": _reference_values(entries, lambda entry: entry.quality),
+        "copies_of_real": _reference_values(entries, lambda entry: entry.memorisation),
         "baselines": next((e.baselines for e in entries if e.baselines), {}),
     }  # fmt: skip
 
@@ -181,11 +183,12 @@ def _with_reference(comparison: Comparison, samples: Sequence[Picture]) -> list[
     return [real, *samples]
 
 
-def _reference_values(entries: Sequence[Entry]) -> list[tuple[str, Estimate]]:
-    """Figures of sample quality with the reference value that real images have, one of each."""
+def _reference_values(entries: Sequence[Entry], quality_of: QualityOf) -> list[tuple[str, Estimate]]:
+    """Figures of samples with the reference value that real images have, one of each."""
     found: dict[str, Estimate] = {}
-    for entry in entries:
-        for name, figure in (entry.quality.figures if entry.quality else {}).items():
+    for part in filter(None, map(quality_of, entries)):
+        for name, figure in part.figures.items():
+            name, figure = current_figure(name, figure)
             if figure.reference is not None:
                 found.setdefault(name, figure)
     return list(found.items())

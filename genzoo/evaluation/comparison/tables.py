@@ -13,9 +13,11 @@ from genzoo.evaluation.comparison.entries import Entry
 from genzoo.evaluation.cost import Cost
 from genzoo.evaluation.report.schema import LikelihoodResult, MemorisationResult, QualityResult
 from genzoo.metrics.estimate import Estimate, display_name
+from genzoo.metrics.metric_registry import current_figure
 
 MISSING = "not measured"
 NO_FIGURE = "no figure"
+UNTOLD = "without the figure of real images, which is best"
 KIND_WORDS = {
     LikelihoodKind.EXACT: "exact (=)",
     LikelihoodKind.LOWER_BOUND: "bounds (<=): the true figure is at most this one",
@@ -30,7 +32,8 @@ OVERVIEW_FIGURES = 4
 class Cell:
     """`value` orders rows (None: missing, always last), `text` and `detail` are read, `note` says more.
 
-    `group` see above; `best` marks the best of its group and what `interval` does not tell from it.
+    `group` see above; `best` marks the best of its group and what `interval` does not tell from it. `target` is the
+    value that is best where that is neither end: rows are then ordered by how far they are from it.
     """
 
     value: float | None
@@ -40,6 +43,23 @@ class Cell:
     detail: str = ""
     interval: tuple[float, float] | None = None
     best: bool = False
+    target: float | None = None
+
+    @property
+    def rank(self) -> float | None:
+        """What rows are ordered by."""
+        return self.value if self.value is None or self.target is None else abs(self.value - self.target)
+
+    @property
+    def ranks(self) -> tuple[float, float] | None:
+        """The least and the greatest `rank` within the interval."""
+        if self.value is None or self.rank is None:
+            return None
+        low, high = self.interval or (self.value, self.value)
+        if self.target is None:
+            return low, high
+        ends = abs(low - self.target), abs(high - self.target)
+        return (0.0 if low <= self.target <= high else min(ends)), max(ends)
 
     @property
     def words(self) -> str:
@@ -49,7 +69,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One figure of all runs. `higher_is_better` is None where neither end is better.
+    """One figure of all runs. `higher_is_better` is None where neither end is better; what is, cells may tell.
 
     `groups` tells in words what the rows of each group have in common; `warnings` what they have not.
     """
@@ -69,6 +89,19 @@ class Column:
         return any(cell.value is not None for cell in self.cells)
 
     @property
+    def two_sided(self) -> bool:
+        """Whether figures are worse in both directions away from the best one."""
+        return any(cell.target is not None for cell in self.cells)
+
+    @property
+    def sense(self) -> str:
+        """Which figures are best, in words."""
+        targets = {cell.target for cell in self.cells if cell.target is not None}
+        if targets:
+            return "nearest to 0 is best" if targets == {0.0} else "nearest to that of real images is best"
+        return {True: "higher is better", False: "lower is better", None: ""}[self.higher_is_better]
+
+    @property
     def separated(self) -> bool:
         """Whether rows in the order of this column must be told apart by groups."""
         return len(self.groups) > 1 or self.warns
@@ -81,7 +114,7 @@ class Column:
         for name in names:
             rows = [i for i, c in enumerate(self.cells) if c.value is not None and c.group == name]
             if rows:
-                rows.sort(key=lambda i: sign * (self.cells[i].value or 0.0))
+                rows.sort(key=lambda i: sign * (self.cells[i].rank or 0.0))
                 blocks.append((self.groups.get(name, name), rows))
         missing = [i for i, c in enumerate(self.cells) if c.value is None]
         return blocks + ([(NO_FIGURE, missing)] if missing else [])
@@ -149,12 +182,21 @@ def quality_column(entries: Sequence[Entry], name: str, quality_of: QualityOf = 
         cells.append(
             Cell(None, "none", reason) if reason else figure_cell(figure, group, entry.evaluate_command)
         )
+    if any(cell.target is not None for cell in cells):
+        cells = [
+            cell if cell.target is not None or cell.value is None else replace(cell, group=UNTOLD)
+            for cell in cells
+        ]
+    return figure_column(display_name(name), cells, figures)
+
+
+def figure_column(title: str, cells: Sequence[Cell], figures: Sequence[Estimate]) -> Column:
+    """The column of these cells, which are of these figures, with the best marked."""
     better = next((f.higher_is_better for f in figures if f.higher_is_better is not None), None)
     how = next((f.interval for f in figures if f.interval), None)
     groups = {cell.group: cell.group for cell in cells if cell.value is not None}
-    return Column(
-        display_name(name), mark_best(cells, better), better, f"Interval: {how}" if how else "", groups
-    )
+    column = Column(title, mark_best(cells, better), better, f"Interval: {how}" if how else "", groups)
+    return replace(column, help="; ".join(filter(None, (column.help, column.sense))))
 
 
 def quality_group(quality: Quality, figure: Estimate) -> str:
@@ -164,7 +206,8 @@ def quality_group(quality: Quality, figure: Estimate) -> str:
 
 
 def _figures(quality: Quality | None) -> Mapping[str, Estimate]:
-    return quality.figures if quality else {}
+    """With the names and directions of today, whenever they were reported."""
+    return dict(current_figure(name, figure) for name, figure in (quality.figures if quality else {}).items())
 
 
 def figure_cell(figure: Estimate | None, group: str = "", command: str = "") -> Cell:
@@ -175,7 +218,9 @@ def figure_cell(figure: Estimate | None, group: str = "", command: str = "") -> 
     detail = "" if inside is None else f"[{compact(inside[0], 3)}, {compact(inside[1], 3)}]"
     notes = [] if figure.reference is None else [f"real against real images: {compact(figure.reference)}"]
     notes += [sizes_text(figure)] if sizes_text(figure) else []
-    return Cell(figure.value, compact(figure.value), ", ".join(notes), group, detail, inside)
+    return Cell(
+        figure.value, compact(figure.value), ", ".join(notes), group, detail, inside, target=figure.best
+    )
 
 
 def sizes_text(figure: Estimate) -> str:
@@ -190,23 +235,22 @@ def sizes_text(figure: Estimate) -> str:
 
 def mark_best(cells: Sequence[Cell], higher_is_better: bool | None) -> list[Cell]:
     """In each group of two or more, marks the best and all that their intervals do not tell from it."""
-    if higher_is_better is None:
+    if higher_is_better is None and not any(cell.target is not None for cell in cells):
         return list(cells)
     sign = -1 if higher_is_better else 1
     best: dict[str, float] = {}
     for group in {c.group for c in cells}:
         members = [c for c in cells if c.group == group and c.value is not None]
         if len(members) > 1:
-            first = min(members, key=lambda c: sign * (c.value or 0.0))
-            best[group] = max(sign * end for end in first.interval or (first.value or 0.0,))
+            first = min(members, key=lambda c: sign * (c.rank or 0.0))
+            best[group] = max(sign * end for end in first.ranks or (0.0,))
     return [_marked(cell, sign, best.get(cell.group)) for cell in cells]
 
 
 def _marked(cell: Cell, sign: int, limit: float | None) -> Cell:
-    if cell.value is None or limit is None:
+    if cell.ranks is None or limit is None:
         return cell
-    near = min(sign * end for end in cell.interval or (cell.value,))
-    return replace(cell, best=near <= limit)
+    return replace(cell, best=min(sign * end for end in cell.ranks) <= limit)
 
 
 # --- likelihood ------------------------------------------------------------------------------------------------

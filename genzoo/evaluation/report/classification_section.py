@@ -11,8 +11,9 @@ from genzoo.evaluation.report.case import Case
 from genzoo.evaluation.report.encoder_case import EncoderCase
 from genzoo.evaluation.report.plain_json import finite
 from genzoo.evaluation.report.schema import ClassificationResult
-from genzoo.evaluation.report.section import Section, with_error
+from genzoo.evaluation.report.section import Section, with_error, with_interval
 from genzoo.metrics.estimate import Estimate
+from genzoo.metrics.intervals import mean_estimate, share_estimate
 
 CLASSIFIED_IMAGES = 1000  # images, at most, that are classified
 CLASSIFIED_SECONDS = 120.0
@@ -47,7 +48,7 @@ class ClassificationSection(Section):
         kind = result.kind.lower().replace("_", " ")
         right, nll = result.accuracy, result.nll
         return {
-            "classifies": f"{with_error(right.value, right.stderr, 4)} right "
+            "classifies": f"{with_interval(right, 4)} right "
             f"({result.images} images, {result.classes} classes, by {kind} likelihoods)",
             "-log p(class | image)": f"{with_error(nll.value, nll.stderr, 3)} nats",
             "calibration error": f"{result.calibration_error.value:.3f}, at a mean confidence of "
@@ -58,11 +59,11 @@ class ClassificationSection(Section):
 def classification_result(test_id: str, found: Classification, split: str, seed: int) -> ClassificationResult:
     """What was found as reports hold it."""
 
-    def figure(value: float, stderr: float | None = None, *, better: bool | None = False) -> Estimate:
-        return Estimate.from_stderr(value, stderr, found.images, higher_is_better=better)
+    def figure(value: float, *, better: bool | None = False) -> Estimate:
+        return Estimate(value, 0, found.images, higher_is_better=better)
 
     return ClassificationResult(
-        test_id, figure(found.accuracy, found.accuracy_stderr, better=True), figure(found.nll, found.nll_stderr),
+        test_id, share_estimate(found.accuracy, found.images), mean_estimate(found.nll, found.nll_stderr, found.images),
         figure(found.calibration_error), figure(found.confidence, better=None), found.images, found.classes,
         found.kind.name, finite(found.details), split, seed,  # pyright: ignore[reportArgumentType]
     )  # fmt: skip

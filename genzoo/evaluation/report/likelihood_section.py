@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, final
 
 from typing_extensions import override
@@ -14,6 +15,7 @@ from genzoo.evaluation.report.plain_json import finite
 from genzoo.evaluation.report.schema import GeneralisationGap, KindName, LikelihoodResult
 from genzoo.evaluation.report.section import Section, with_error
 from genzoo.metrics.estimate import Estimate
+from genzoo.metrics.intervals import mean_estimate
 
 GAP_IMAGES = 1000  # training images, at most, that the generalisation gap is measured on
 
@@ -72,8 +74,8 @@ def likelihood_figures(report: LikelihoodReport) -> tuple[Estimate, Estimate]:
             f"the mean log-likelihood is {report.nats:g}: the model finds some image impossible, or has NaN weights"
         )
     return (
-        Estimate.from_stderr(report.bits_per_dim, report.bits_per_dim_stderr, report.images),
-        Estimate.from_stderr(report.nats, report.nats_stderr, report.images, higher_is_better=True),
+        mean_estimate(report.bits_per_dim, report.bits_per_dim_stderr, report.images),
+        mean_estimate(report.nats, report.nats_stderr, report.images, higher_is_better=True),
     )
 
 
@@ -87,18 +89,22 @@ def kind_name(report: LikelihoodReport) -> KindName:
 def generalisation_gap(case: Case, held_out: LikelihoodReport) -> GeneralisationGap | None:
     """How many bits/dim worse the held-out images are than training images.
 
-    No more training images are measured than held-out ones, so that it takes no longer than these did. The error is
-    that of the difference; the two sets of images are independent. None where some training image is impossible.
+    No more training images are measured than held-out ones, so that it takes no longer than these did. None where some
+    training image is impossible.
     """
     most = min(GAP_IMAGES, held_out.images)
-    train = measure(case.model, case.data, "train", seed=case.seed, max_images=most)
+    return gap_between(held_out, measure(case.model, case.data, "train", seed=case.seed, max_images=most))
+
+
+def gap_between(held_out: LikelihoodReport, train: LikelihoodReport) -> GeneralisationGap | None:
+    """The gap of two independent sets of images, with the error of the difference of their means."""
     if not math.isfinite(train.nats):
         return None
     errors = (train.bits_per_dim_stderr, held_out.bits_per_dim_stderr)
     stderr = None if None in errors else sum(e**2 for e in errors if e is not None) ** 0.5
     gap = held_out.bits_per_dim - train.bits_per_dim
-    figure = Estimate.from_stderr(gap, stderr, held_out.images, higher_is_better=None)
-    return GeneralisationGap(figure, train.images, train.bits_per_dim)
+    figure = mean_estimate(gap, stderr, min(held_out.images, train.images), higher_is_better=None)
+    return GeneralisationGap(replace(figure, references=held_out.images), train.images, train.bits_per_dim)
 
 
 def likelihood_rows(result: LikelihoodResult) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """How well a model tells images of other data from those of its own."""
 
+from dataclasses import replace
 from typing import final
 
 from typing_extensions import override
@@ -8,12 +9,13 @@ from genzoo.core.errors import GenzooError
 from genzoo.core.random import seeded
 from genzoo.evaluation.baselines import IndependentPixels
 from genzoo.evaluation.likelihood import subset
-from genzoo.evaluation.ood import likelihood_bits, ood_scores, separation, separation_stderr
+from genzoo.evaluation.ood import OODScores, likelihood_bits, ood_scores, separation, separation_stderr
 from genzoo.evaluation.report.case import Case
 from genzoo.evaluation.report.encoder_case import EncoderCase
 from genzoo.evaluation.report.schema import OODResult
-from genzoo.evaluation.report.section import Section, with_error
+from genzoo.evaluation.report.section import Section, with_interval
 from genzoo.metrics.estimate import Estimate
+from genzoo.metrics.intervals import share_estimate
 
 OOD_IMAGES = 500  # images of each kind, at most, that scores are compared on
 BACKGROUND_IMAGES = 20_000  # training images, at most, that the background of a likelihood ratio is fitted on
@@ -44,14 +46,9 @@ class OODSection(Section):
             scores.append(
                 ood_scores(case.model, chosen, entropy=entropy, background=background, generator=generator)
             )  # fmt: skip
-        errors = separation_stderr(*scores)
         own, others = (len(score.likelihood) for score in scores)
-        auroc = {
-            name: Estimate.from_stderr(value, errors[name], own + others, higher_is_better=True)
-            for name, value in separation(*scores).items()
-        }
         kind = scores[0].kind.name
-        return OODResult(case.name, case.ood.name, auroc, entropy, (own, others), kind)
+        return OODResult(case.name, case.ood.name, auroc_figures(*scores), entropy, (own, others), kind)
 
     def _entropy(self, case: Case, most: int) -> float:
         """Mean bits/dim of `most` validation images."""
@@ -63,10 +60,17 @@ class OODSection(Section):
 
     @override
     def rows(self, result: OODResult) -> dict[str, str]:
-        return {
-            f"AUROC by {score}": with_error(figure.value, figure.stderr, 3)
-            for score, figure in result.auroc.items()
-        }
+        return {f"AUROC by {score}": with_interval(figure, 3) for score, figure in result.auroc.items()}
+
+
+def auroc_figures(inside: OODScores, outside: OODScores) -> dict[str, Estimate]:
+    """The AUROC of each score; its interval is that of a share with DeLong's standard error."""
+    own, others, errors = len(inside.likelihood), len(outside.likelihood), separation_stderr(inside, outside)
+    found = separation(inside, outside)
+    return {
+        name: replace(share_estimate(value, min(own, others), stderr=errors[name]), references=own + others)
+        for name, value in found.items()
+    }
 
 
 def independent_pixels(case: Case) -> IndependentPixels | None:

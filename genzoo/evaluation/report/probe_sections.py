@@ -20,6 +20,7 @@ from genzoo.evaluation.report.picture_places import MAP
 from genzoo.evaluation.report.plain_json import finite
 from genzoo.evaluation.report.section import Section
 from genzoo.metrics.estimate import Estimate
+from genzoo.metrics.intervals import share_estimate
 from genzoo.metrics.probes import (
     NEIGHBOURS,
     Collapse,
@@ -85,19 +86,20 @@ def _set_text(result: ProbesResult) -> str:
 
 
 def share_figure(share: Share, images: int) -> Estimate:
-    """An accuracy over so many images as reports hold it."""
-    return Estimate.from_stderr(share.value, share.stderr, images, higher_is_better=True)
+    """An accuracy over so many images as reports hold it: for this encoder, and the images that it was given."""
+    return share_estimate(share.value, images, stderr=share.stderr)
 
 
-def percent(share: Share | Estimate) -> str:
-    """An accuracy with its standard error.
+def percent(share: Estimate) -> str:
+    """An accuracy with its interval.
 
-    >>> percent(Share(0.9712, 0.0017))
-    '97.1 ± 0.2%'
+    >>> percent(Estimate(0.9712, 0, 400, low=0.9499, high=0.9836)), percent(Estimate(1.0, 0, 4))
+    ('97.1% [95.0, 98.4]', '100.0%')
     """
-    if share.stderr is None:
-        return f"{100 * share.value:.1f}%"
-    return f"{100 * share.value:.1f} ± {100 * share.stderr:.1f}%"
+    text = f"{100 * share.value:.1f}%"
+    if share.low is None or share.high is None:
+        return text
+    return f"{text} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
 
 
 @dataclass(frozen=True)

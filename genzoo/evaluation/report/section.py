@@ -6,6 +6,7 @@ from typing import Any
 
 from genzoo.evaluation.report.case import Case
 from genzoo.evaluation.report.encoder_case import EncoderCase
+from genzoo.metrics.estimate import Estimate
 
 
 class Section(ABC):
@@ -35,6 +36,16 @@ class Section(ABC):
     def pictures(self, result: Any) -> Sequence[str]:
         """The files that go with the answer."""
         return ()
+
+
+def with_interval(figure: Estimate, digits: int) -> str:
+    """A figure and its 95% interval.
+
+    >>> with_interval(Estimate(0.98, 0, 400, low=0.961, high=0.9899), 3)
+    '0.980 [0.961, 0.990]'
+    """
+    text = f"{figure.value:.{digits}f}"
+    return text if figure.low is None else f"{text} [{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
 
 
 def with_error(value: float, stderr: float | None, digits: int) -> str:

@@ -11,6 +11,7 @@ from genzoo.evaluation.report.schema import InputDistances, TranslationResult
 from genzoo.evaluation.report.section import Section, with_error
 from genzoo.evaluation.translation import translation_figures
 from genzoo.metrics.estimate import Estimate
+from genzoo.metrics.intervals import mean_estimate
 
 TRANSLATED = 2000  # images, at most, that predictions are made for
 
@@ -57,7 +58,7 @@ def translation_result(test_id: str, found: dict[str, Any]) -> TranslationResult
     images, doing_nothing = found["images"], found.get("input")
 
     def figure(name: str, better: bool | None) -> Estimate:
-        return Estimate.from_stderr(found[name], found.get(f"{name}_stderr"), images, higher_is_better=better)
+        return mean_estimate(found[name], found.get(f"{name}_stderr"), images, higher_is_better=better)
 
     return TranslationResult(
         test_id, figure("l1", False), figure("psnr", True),
