@@ -100,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _compare(flags: CompareFlags) -> int:
     from genzoo.core.errors import GenzooError
     from genzoo.core.files import check_product
+    from genzoo.core.path_arguments import check_can_be_made
     from genzoo.evaluation.comparison.comparing import compare
 
     given = [f.name for f in fields(flags) if f.name not in SHARED and getattr(flags, f.name) != f.default]
@@ -109,6 +110,7 @@ def _compare(flags: CompareFlags) -> int:
         raise GenzooError(f"{PROG} takes run folders, or --data and presets; name what to compare")
     _refuse_presets(flags.names)
     check_product(flags.html or Path(PAGE))
+    check_can_be_made(flags.html or Path(PAGE))
     runs = [Path(name) for name in flags.names]
     comparison = compare(runs)
     if flags.evaluate:
@@ -156,6 +158,7 @@ def _measure(entry: "Entry", images: int | None) -> None:
 def _bake_off(flags: CompareFlags, argv: Sequence[str]) -> int:
     from genzoo.core.errors import Interrupted
     from genzoo.core.files import check_product
+    from genzoo.core.path_arguments import check_can_be_made
     from genzoo.evaluation.comparison.bake_off import BakeOff
 
     terms = _terms(flags)
@@ -167,6 +170,7 @@ def _bake_off(flags: CompareFlags, argv: Sequence[str]) -> int:
         contest.check(presets)
         if flags.html is not None:
             check_product(flags.html)
+            check_can_be_made(flags.html)
         comparison = contest.run(presets, _reference(terms, contest))
     except Interrupted as stop:
         print(f"stopped; go on with: {PROG} {shlex.join(argv)}", file=sys.stderr)

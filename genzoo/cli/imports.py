@@ -15,6 +15,8 @@ from typing import Annotated
 import tyro
 
 from genzoo.cli.parsing import fail
+from genzoo.core.attempts import show_traceback
+from genzoo.core.bounds import shown
 from genzoo.core.config import allow_types_of
 from genzoo.core.errors import GenzooError
 
@@ -70,8 +72,11 @@ def _import(name: str) -> None:
         allow_types_of(module.__name__)
     except GenzooError as error:
         fail(f"{FLAG} {name}: {error}")
+    except SystemExit:
+        fail(f"{FLAG} {name}: it ended the program instead of registering anything")
     except Exception as error:  # whatever the user's module raises
-        fail(f"{FLAG} {name}: {type(error).__name__}: {' '.join(str(error).split())}")
+        show_traceback(error)
+        fail(f"{FLAG} {shown(name)[1:-1]}: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def _from_path(name: str) -> ModuleType:

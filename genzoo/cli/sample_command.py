@@ -73,10 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _sample(flags: SampleFlags) -> None:
     from genzoo.core.errors import GenzooError
     from genzoo.core.files import check_product
+    from genzoo.core.path_arguments import check_can_be_made
     from genzoo.models.registry import load_generative
 
     if flags.out is not None:
         check_product(flags.out)
+        check_can_be_made(flags.out)
     chosen = None if is_place(flags.cond) else flags.cond
     if sum(condition is not None for condition in (chosen, flags.like, flags.text)) > 1:
         raise GenzooError("--cond, --like and --text each say what is drawn: give one of them")

@@ -123,6 +123,10 @@ def class_condition(text: str, n: int, spec: "DataSpec", names: Sequence[str] = 
         raise GenzooError(f"this model was trained with {what}; leave --cond out, or train with --cond class")
     chosen = choose_classes(text, names, spec.cond_size)
     tell(chosen.remarks)
+    if n < len(chosen.numbers):
+        raise GenzooError(
+            f"--n {n} is fewer than the {len(chosen.numbers)} classes of --cond: give --n {len(chosen.numbers)} or more"
+        )
     return evenly(torch.tensor(chosen.numbers), n)
 
 

@@ -260,9 +260,11 @@ def _default_budget() -> "Budget":
 
 
 def _check_free(out: Path) -> None:
+    from genzoo.core.path_arguments import check_can_be_made
     from genzoo.training.checkpoint import claim_folder
 
     claim_folder(out)
+    check_can_be_made(out)
 
 
 # --- doing it ------------------------------------------------------------------------------------------------

@@ -31,6 +31,18 @@ def is_too_long(text: str) -> bool:
     return len(raw) > LONGEST_PATH or max(map(len, raw.split(b"/"))) > LONGEST_NAME
 
 
+def check_can_be_made(path: Path) -> None:
+    """Raises `GenzooError` where `path`, a file or folder, could not be made where it is to lie.
+
+    It is asked before what takes long; what happens later is told when it does.
+    """
+    above = next(folder for folder in Path(os.path.abspath(path)).parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise GenzooError(f"cannot write {path}: {above} is no folder; choose another place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise GenzooError(f"cannot write {path}: {above} is read-only; choose another place")
+
+
 @contextmanager
 def told_by_the_system() -> Iterator[None]:
     """What the system refuses becomes a `GenzooError` of one line."""

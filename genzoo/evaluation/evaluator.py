@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from genzoo.core.attempts import Attempts, reason_of, show_traceback
-from genzoo.core.bounds import MOST_SECONDS, Range, check_number, check_seed
+from genzoo.core.bounds import MOST_SECONDS, Range, check_number, check_seed, shown
 from genzoo.core.errors import GenzooError, NoLikelihood
 from genzoo.core.log_likelihood import LikelihoodKind
+from genzoo.core.path_arguments import path_of
 from genzoo.core.spec import DataSpec
 from genzoo.core.surroundings import in_plain_surroundings
 from genzoo.data.image_data import ImageData
@@ -111,7 +112,7 @@ def evaluate(
 
     Raises `GenzooError` where the data do not fit the model, or samples that were asked for cannot be evaluated.
     """
-    folder = None if out is None else Path(out)
+    folder = None if out is None else path_of(out, "out")
     return evaluate_with(
         model, data, Evaluation(split, samples, features, max_images, max_seconds, seed, folder)
     )
@@ -148,6 +149,8 @@ def extractor_of(features: Features) -> Extractor:
         return features
     if isinstance(features, FeatureSpace):
         return Extractor(lambda data: features)
+    if features is not None and not isinstance(features, str):
+        raise GenzooError(f"features are a name such as 'pixels', or a feature space, got {shown(features)}")
     return extractor_named(features)
 
 

@@ -33,8 +33,10 @@ from genzoo.core.bounded_build import BUILD_ERRORS, on_meta
 from genzoo.core.checked_json import read_json
 from genzoo.core.errors import GenzooError
 from genzoo.core.files import write_folder
+from genzoo.core.path_arguments import path_of
 from genzoo.core.regular_files import open_regular
 from genzoo.core.spec import DataSpec
+from genzoo.core.surroundings import in_plain_surroundings
 from genzoo.models.diffusion.denoising_model import Diffusion, DiffusionConfig
 from genzoo.models.registry import build_model
 from genzoo.nn.saved_unet import SavedUNetConfig
@@ -176,6 +178,7 @@ class DiffusersDenoiser(ModelMixin, ConfigMixin):
         return UNet2DOutput(sample=y) if return_dict else (y,)
 
 
+@in_plain_surroundings
 def to_diffusers(model: Diffusion, path: str | Path) -> None:
     """Writes the folder `path`, which `diffusers.DDPMPipeline.from_pretrained` opens and samples from.
 
@@ -188,7 +191,11 @@ def to_diffusers(model: Diffusion, path: str | Path) -> None:
     of the pipeline in 0 .. 1, a pixel k as (k + 1/2) / levels. Raises `GenzooError` for conditional models, data that
     are no images, other paths and folders that hold anything else or cannot be written.
     """
-    path = Path(path)
+    path = path_of(path, "path")
+    if not isinstance(model, Diffusion):
+        raise GenzooError(
+            f"only diffusion and flow models are exported to diffusers, not a {type(model).__name__}"
+        )
     _check_exportable(model, path)
     convention = _Convention.of(model.path, model.target)
     unet = _plain_unet(model, convention) or DiffusersDenoiser.of(model)
@@ -243,6 +250,7 @@ def _turn_embedding(unet: UNet2DModel, late: float) -> None:
 # --- to genzoo -----------------------------------------------------------------------------------------------
 
 
+@in_plain_surroundings
 def from_diffusers(path: str | Path) -> Diffusion:
     """The model of a folder that `DDPMPipeline.save_pretrained` or `UNet2DModel.save_pretrained` wrote.
 
@@ -256,7 +264,7 @@ def from_diffusers(path: str | Path) -> Diffusion:
     Raises `GenzooError` where something is missing, damaged, only pickled, or of another kind; conditional U-Nets and
     those that predict a variance too are of another kind.
     """
-    root = Path(path)
+    root = path_of(path, "path")
     if not root.is_dir():
         raise GenzooError(f"no folder at {root}: give one that a diffusers pipeline was saved to")
     nested = (root / "unet").is_dir()

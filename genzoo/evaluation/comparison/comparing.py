@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genzoo.core.errors import GenzooError
+from genzoo.core.path_arguments import path_of
 from genzoo.data.image_data import ImageData
 from genzoo.evaluation.comparison.entries import Entry, check_same_data, distinct, entry_of, read_entries
 from genzoo.evaluation.comparison.page import Comparison, write_page
@@ -34,7 +35,8 @@ def compare(
     With `html` the page is written there. Raises `GenzooError` for nothing to compare, for encoders, for a run folder
     that is named twice, and where two are about different data.
     """
-    if isinstance(items, (str, Path, Report)) or not items:
+    page = None if html is None else path_of(html, "html")
+    if not isinstance(items, Sequence) or isinstance(items, str) or not items:
         raise GenzooError("compare takes a list of run folders, reports or (name, model, data)")
     options = {"samples": samples, "features": features, "max_images": max_images, "max_seconds": max_seconds}
     folders = [Path(item) for item in items if isinstance(item, (str, Path))]
@@ -45,8 +47,8 @@ def compare(
     ])  # fmt: skip
     check_same_data(entries)
     comparison = Comparison(entries)
-    if html is not None:
-        write_page(comparison, Path(html))
+    if page is not None:
+        write_page(comparison, page)
     return comparison
 
 
