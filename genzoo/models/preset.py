@@ -10,13 +10,14 @@ from torch import nn
 from typing_extensions import override
 
 from genzoo.core.attempts import reason_of
-from genzoo.core.bounded_build import BUILD_ERRORS, bounded
+from genzoo.core.bounded_build import BUILD_ERRORS, MOST_VALUES, bounded
 from genzoo.core.bounds import check_seed, shown
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
 from genzoo.core.suggestions import suggestion
 from genzoo.core.trainable import Trainable, TrainableConfig
 from genzoo.models.base import ModelConfig
+from genzoo.training.machine import available_memory
 
 Config = TypeVar("Config", bound=TrainableConfig)
 Row = TypeVar("Row")
@@ -141,11 +142,14 @@ def check_making(spec: Any, size: Any = "small") -> None:
 def build(config: TrainableConfig, spec: DataSpec, *, seed: int = 0) -> Trainable:
     """`config.build(spec)` with initial weights from `seed`; the global random state stays as it was.
 
-    Raises `GenzooError` where it cannot be built.
+    Raises `GenzooError` where it cannot be built, or has more parts than any network that could be meant, or more
+    weights than there is memory for.
     """
     check_seed(seed)
     check_making(spec)
-    with torch.random.fork_rng(), bounded():
+    free = available_memory()
+    most = MOST_VALUES if free is None else free // torch.get_default_dtype().itemsize
+    with torch.random.fork_rng(), bounded(most_values=most):
         torch.manual_seed(seed)
         try:
             return config.build(spec)
