@@ -14,6 +14,7 @@ import torch
 from genzoo.core.attempts import Attempts, reason_of, show_traceback
 from genzoo.core.bounds import MOST_SECONDS, Range, check_number, check_seed, shown
 from genzoo.core.errors import GenzooError, NoLikelihood
+from genzoo.core.files import explained_errors, make_folder
 from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.path_arguments import path_of
 from genzoo.core.spec import DataSpec
@@ -113,6 +114,9 @@ def evaluate(
     Raises `GenzooError` where the data do not fit the model, or samples that were asked for cannot be evaluated.
     """
     folder = None if out is None else path_of(out, "out")
+    if folder is not None:
+        with explained_errors(folder):
+            make_folder(folder)
     return evaluate_with(
         model, data, Evaluation(split, samples, features, max_images, max_seconds, seed, folder)
     )

@@ -47,8 +47,11 @@ class ZooModel(Trainable, ABC):
 
         `data` is a split, uint8 images `[n, c, h, w]`, or `(images, labels or vectors)`. With `val` the
         weights that did best on it are kept, where losses can be compared. With `out` the run is saved there as
-        it goes. The hyper-parameters are `self.config.training`. Raises `GenzooError` where an argument cannot be, and
-        as `Trainer.fit` does.
+        it goes, into a folder that is new, empty or was begun before. The hyper-parameters are `self.config.training`.
+
+        Raises `genzoo.core.errors.Interrupted`, a `KeyboardInterrupt`, where Ctrl-C, SIGTERM or SIGHUP ended it
+        early: it has saved then, and the model holds the best weights so far. Raises `GenzooError` where an argument
+        cannot be, for a folder that holds anything else or that another process trains in, and as `Trainer.fit` does.
         """
         from genzoo.training.trainer import (  # late, as are monitors: who only samples need not wait
             Budget,
@@ -61,7 +64,12 @@ class ZooModel(Trainable, ABC):
 
     @final
     def save(self, path: str | Path) -> None:
-        """Writes `config.json` and `model.safetensors` into the folder `path`, each atomically."""
+        """Writes `config.json` and `model.safetensors` into the folder `path`, each atomically.
+
+        A saved model or a run that lies there is replaced. Raises `GenzooError` for a folder that holds anything else,
+        and for a model that its configuration does not rebuild: a network that was exchanged by hand belongs into a
+        configuration that builds it (`genzoo.register`).
+        """
         save_model(self, path_of(path, "path"))
 
 

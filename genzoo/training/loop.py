@@ -28,6 +28,7 @@ OPTIONAL_SHARE = 0.05  # of a budget in minutes, what optional monitors may take
 VALIDATION_SHARE = 0.1  # of a budget in minutes, all validations together
 MOST_RESERVED = 0.2  # of a budget in minutes, for what comes after the last step
 WORTH_A_LINE = GIBIBYTE // 8  # of memory
+TRACKED = "genzoo"  # what trackers call the project, and their folder in that of a run
 CLOSING_SECONDS = 1.0  # for drawing the loss curve
 
 
@@ -183,6 +184,9 @@ class Run:
         self._tick()
         before = self.state.seconds
         self.folder.open(self.state)
+        if self.options.tracker:  # not before the folder is known to be this run's
+            self.folder.make(TRACKED)
+            self.processes.accelerator.init_trackers(TRACKED)
         self._tick()
         self.save_seconds = self.state.seconds - before
         self.validation_seconds = (self.validator and self.validator.allowed_seconds) or 0.0

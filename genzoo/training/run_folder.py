@@ -151,6 +151,12 @@ class RunFolder:
             if not file.parent.is_symlink():
                 remove_leftovers(file.parent, [file.name])
 
+    def make(self, name: str) -> None:
+        """Makes a folder in that of the run. Raises `GenzooError` where a link stands in its place."""
+        if self.path is not None:
+            with explained_errors(self.path):
+                make_folder(self.path / name, inside=self.path)
+
     def check_there(self) -> None:
         """Raises `GenzooError` where the folder of this run was moved or deleted since `open`."""
         if self.path is None or self._identity is None:

@@ -141,8 +141,6 @@ class Trainer:
                 "torchrun, or clear RANK, LOCAL_RANK and WORLD_SIZE of the environment"
             ) from error
         device = torch.device(self.options.device or accelerator.device)
-        if tracker:
-            accelerator.init_trackers("genzoo")
         return Processes(accelerator, device)
 
     def _joins_on_cpu(self) -> bool:
