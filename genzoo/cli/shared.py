@@ -48,7 +48,11 @@ def guarded(work: Callable[[], int | None]) -> int:
             show_traceback(error)
             fail(reason_of(error))
         except Interrupted as stop:
-            print(f"genzoo: {stop}", file=sys.stderr)
+            try:
+                print(f"genzoo: {stop}", file=sys.stderr, flush=True)
+                sys.stdout.flush()
+            except OSError:  # a terminal that has hung up
+                forget_output()
             return stop.exit_code
         except KeyboardInterrupt:
             print("genzoo: interrupted", file=sys.stderr)

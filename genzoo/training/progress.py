@@ -5,7 +5,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,11 @@ LINE_SECONDS, LINE_SHARE, LINE_PATIENCE = 10.0, 0.1, 60.0
 
 
 class Reporter:
-    """Shows progress if `show`: a rich bar on a terminal, now and then a line elsewhere."""
+    """Shows progress if `show`: a rich bar on a terminal, now and then a line elsewhere.
+
+    Where nobody can be shown anything any more, since a terminal hung up or a reader has gone, it falls silent: a
+    training does not end by that.
+    """
 
     def __init__(self, *, show: bool) -> None:
         self.show = show
@@ -61,23 +66,33 @@ class Reporter:
         ]
         figures += [self.note] if self.note else []
         text = f"step {step}  {'  '.join(figures)}  {speed:,.0f} images/s  {clock_text(seconds_left)} left"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=min(fraction, 1.0), description=text)
-        elif self._line_due(fraction):
-            print(f"{min(fraction, 1.0):4.0%}  {text}", flush=True)
+        with self._silent_when_alone():
+            if self._bar is not None:
+                self._bar.update(self._task, completed=min(fraction, 1.0), description=text)
+            elif self._line_due(fraction):
+                print(f"{min(fraction, 1.0):4.0%}  {text}", flush=True)
 
     def say(self, text: str) -> None:
         """A message of one line."""
-        if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False)
-        elif self.show:
-            print(text, flush=True)
+        with self._silent_when_alone():
+            if self._bar is not None:
+                self._bar.console.print(text, highlight=False, markup=False)
+            elif self.show:
+                print(text, flush=True)
 
     def stop(self) -> None:
         """Closes the bar."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        with self._silent_when_alone():
+            if self._bar is not None:
+                self._bar.stop()
+                self._bar = None
+
+    @contextmanager
+    def _silent_when_alone(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self.show, self._bar = False, None
 
     def _line_due(self, fraction: float) -> bool:
         """At most a line in ten seconds; each tenth of the run, and each minute of a long one."""

@@ -1,8 +1,10 @@
 """A run folder while a run goes: one writer, folders that move, kills before every write, files of others."""
 
+import contextlib
 import json
 import os
 import shutil
+import sys
 
 import pytest
 import torch
@@ -245,3 +247,17 @@ def test_a_model_is_saved_over_its_own_run(tmp_path):
     tiny().save(tmp_path / "run")
     (tmp_path / "empty").mkdir()
     tiny().save(tmp_path / "empty")
+
+
+# --- nobody to be shown anything -------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that takes nothing")
+def test_a_training_goes_on_when_nobody_can_be_told(tmp_path, monkeypatch):
+    """A terminal that has hung up refuses every line."""
+    with contextlib.suppress(OSError), open("/dev/full", "w") as nowhere, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", nowhere)
+        options = RunOptions(device="cpu")
+        trainer = Trainer(tiny(), Budget(steps=3), out=tmp_path / "run", progress=True, options=options)
+        trainer.fit(tiny_images(40, SPEC), tiny_images(20, SPEC, seed=1))
+    assert trainer.step == 3 and (tmp_path / "run" / "loss.png").exists()
