@@ -99,7 +99,7 @@ def _evaluate(flags: EvaluateFlags) -> None:
     _check_flags(model, flags)
     data = load_for(model, flags)
     if flags.ood is not None:
-        other = load_for(model, replace(flags, data=flags.ood))
+        other = load_for(model, replace(flags, data=flags.ood), own_classes=False)
         how = replace(how, ood=OODData(flags.ood, other))
     _show(evaluate_with(model, data, how), flags.run, data.name)
 
@@ -153,8 +153,8 @@ def _tell_change(run: Path, data: "ImageData") -> None:
         tell([f"these are not the data that {run} was trained on: {change}; figures are kept apart"])
 
 
-def load_for(model: "Trainable", flags: EvaluateFlags) -> "ImageData":
-    """The data to be evaluated: the run's own unless the flags name others.
+def load_for(model: "Trainable", flags: EvaluateFlags, *, own_classes: bool = True) -> "ImageData":
+    """The data to be evaluated: the run's own unless the flags name others; `own_classes`: their classes are the run's.
 
     Raises `GenzooError` where neither says which, or where they do not fit the model.
     """
@@ -179,7 +179,7 @@ def load_for(model: "Trainable", flags: EvaluateFlags) -> "ImageData":
         "skip_bad_images": flags.skip_bad_images or arguments.skip_bad_images,
         "cond": own.cond if own is not None else "class" if model.spec.cond == "class" else None,
     }
-    arguments = replace(arguments, **changes)
+    arguments = replace(arguments, **changes, **({} if own_classes else {"classes": ()}))
     data = arguments.load() if own is None else arguments.load_for(flags.run)
     tell(data.remarks)
     if own is not None and flags.data is None:

@@ -21,6 +21,7 @@ from genzoo.models.run_data import (
     class_names_of_run,
     data_of_run,
     is_place,
+    recorded_data,
 )
 
 if TYPE_CHECKING:
@@ -157,13 +158,15 @@ def _like(flags: SampleFlags) -> "Tensor":
     Raises `GenzooError` for other runs, and for a picture that cannot be read.
     """
     from genzoo.core.errors import GenzooError
-    from genzoo.data.pictures import read_picture
+    from genzoo.data.pictures import WHITE, read_picture
     from genzoo.models.conditioning import condition_vectors
 
     encoder = _encoder(flags)
     if encoder is None or flags.like is None:
         raise GenzooError("--like is for models trained with --cond encoder:RUN; leave it out")
-    return condition_vectors(encoder, read_picture(flags.like, encoder.spec)[None]).expand(flags.n, -1)
+    white = recorded_data(flags.run).get("white", WHITE)
+    picture = read_picture(flags.like, encoder.spec, white if isinstance(white, int) else WHITE)
+    return condition_vectors(encoder, picture[None]).expand(flags.n, -1)
 
 
 def _test_pairs(flags: SampleFlags) -> "Split":

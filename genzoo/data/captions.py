@@ -28,8 +28,9 @@ from genzoo.core.text import TEXT_LENGTH, byte_codes
 from genzoo.data.folder import CAPTION_FILES
 from genzoo.data.identity import digest_of_parts
 from genzoo.data.image_data import ImageData, with_remarks
+from genzoo.data.known_data import DIGIT_NAMES
 from genzoo.data.listing import told
-from genzoo.data.sources import DIGIT_NAMES, class_names_of
+from genzoo.data.sources import class_names_of
 from genzoo.data.split import FolderSplit, LazyImages, Split
 
 MOST_BYTES = 2**30

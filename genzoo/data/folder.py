@@ -31,8 +31,8 @@ from genzoo.data.pictures import (
     ImageReader,
     parallel,
     read_header,
-    read_maximum,
     unless_bad,
+    white_of,
 )
 from genzoo.data.split import FolderSplit, LazyImages
 
@@ -41,8 +41,6 @@ MEMORY_LIMIT_BYTES = 2**30
 
 CAPTION_FILES = ("captions.jsonl", "captions.csv")
 """Where a folder's captions are looked for."""
-
-_FEWEST_LEVELS_BITS = 6  # of colour pictures with 16 bits, of which the upper eight are read
 
 
 @final
@@ -92,7 +90,7 @@ def load_folder(
     if skip_bad_images:
         found = _decodable(found, _reader(found, image_size))
         _tell_skipped(found, listing)
-    white = WHITE if how.version == 1 else _white(found)
+    white, told_depth = (WHITE, []) if how.version == 1 else white_of(found.paths, found.headers)
     reader = _reader(found, image_size, white)
     layout = read_layout(found.files, how, classes)
     members = _members(found, layout)
@@ -102,7 +100,7 @@ def load_folder(
         raise GenzooError(_unlabelled(root, found.files, layout))
     if cond is not None:
         _check_classes(root, listing, layout, classes)
-    remarks = [*listing.remarks, *found.remarks, *layout.remarks]
+    remarks = [*listing.remarks, *found.remarks, *told_depth, *layout.remarks]
     remarks += coverage_remarks(layout, {name: torch.from_numpy(places) for name, places in members.items()})
     name = showable(f"folder:{path}", 1000)
     more: dict[str, Any] = {
@@ -199,31 +197,6 @@ def _reader(found: _Found, image_size: int | None, white: int = WHITE) -> ImageR
     else:
         shape = (channels, image_size, image_size)
     return ImageReader(tuple(found.paths), shape, image_size is not None, white)
-
-
-def _white(found: _Found) -> int:
-    """The largest value that the 16-bit pictures of a folder can have: cameras with 12 bits write files of 16.
-
-    Raises `GenzooError` for colour pictures of which too few levels would be left, and `BadImage`.
-    """
-    pairs = list(zip(found.paths, found.headers, strict=True))
-    cut = [path for path, header in pairs if header.cut]
-    if cut and (largest := max(parallel(read_maximum, cut))) < 2**_FEWEST_LEVELS_BITS:
-        raise GenzooError(
-            f"pictures such as {showable(cut[0].relative_to(found.root))} have 16 bits in their files but use "
-            f"{8 + largest.bit_length()}, of which {largest + 1} levels would be left: save them with 8 bits"
-        )
-    deep = [path for path, header in pairs if header.deep]
-    if not deep:
-        return WHITE
-    largest = max(parallel(read_maximum, deep))
-    bits = next((bits for bits in (8, 10, 12, 14) if largest < 2**bits), 16)
-    if bits < 16:
-        found.remarks.append(
-            f"pictures with 16 bits in their files use {bits} (their largest value is {largest}): "
-            f"{2**bits - 1} is taken for white"
-        )
-    return 2**bits - 1
 
 
 # --- splits ----------------------------------------------------------------------------------------------------

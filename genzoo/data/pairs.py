@@ -25,11 +25,14 @@ from typing_extensions import override
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.regular_files import sha256_of
+from genzoo.core.showable import showable
 from genzoo.core.spec import Batch, DataSpec
+from genzoo.data.folder import CAPTION_FILES
 from genzoo.data.identity import SPLITS, digest_of_parts, extended
-from genzoo.data.image_data import ImageData
-from genzoo.data.listing import list_pictures
-from genzoo.data.pictures import ImageReader, parallel, read_header, suffixes
+from genzoo.data.image_data import ImageData, with_remarks
+from genzoo.data.layout import Rules
+from genzoo.data.listing import Listing, list_pictures, told
+from genzoo.data.pictures import WHITE, ImageReader, parallel, read_header, white_of
 from genzoo.data.split import FolderSplit, LazyImages, Split
 
 LUMA = (0.299, 0.587, 0.114)
@@ -226,13 +229,13 @@ class PairedSplit(Split):
 # --- whole data sets -------------------------------------------------------------------------------------------
 
 
-def paired(data: ImageData, cond: str) -> ImageData:
+def paired(data: ImageData, cond: str, rules: int = 2) -> ImageData:
     """Unconditional `data` with inputs as `cond` names them; the spec's `cond` is "vector", its size c' h w.
 
-    The protocol tells under "input" what the inputs are. Raises `GenzooError` for an unknown name, for data that are no
-    images of discrete levels, and where inputs are missing.
+    The protocol tells under "input" what the inputs are; `rules` are those of `genzoo.data.layout.Rules`. Raises
+    `GenzooError` for an unknown name, for data that are no images of discrete levels, and where inputs are missing.
     """
-    levels, content = data.spec.levels, None
+    levels, content, remarks = data.spec.levels, None, ()
     kind, _, rest = cond.partition(":")
     if cond not in CORRUPTIONS and not (kind == "folder" and rest):
         raise GenzooError(
@@ -246,10 +249,11 @@ def paired(data: ImageData, cond: str) -> ImageData:
         inputs: Sequence[Inputs] = [Corrupted(CORRUPTIONS[cond], levels)] * 3
         recipe = CORRUPTIONS[cond].recipe
     else:
-        inputs, recipe = _from_folder(data, rest), "image of the same name, resized as the images"
+        found = _from_folder(data, rest, Rules(rules))
+        inputs, recipe, remarks = found.parts, "image of the same name, resized as the images", found.remarks
         content = {
-            part: digest_of_parts([str(of_part.images.shape), *map(sha256_of, of_part.files)])
-            for part, of_part in zip(SPLITS, inputs, strict=True)
+            part: digest_of_parts([str(of_part.images.shape), *found.depth, *map(sha256_of, of_part.files)])
+            for part, of_part in zip(SPLITS, found.parts, strict=True)
         }
     splits = [PairedSplit(part, of_part) for part, of_part in zip(parts, inputs, strict=True)]
     spec = _paired_spec(data.spec, splits[0])
@@ -261,7 +265,8 @@ def paired(data: ImageData, cond: str) -> ImageData:
         **({"content": content} if content else {}),
     }
     protocol = _paired_protocol(data.protocol, about)
-    return replace(data, train=splits[0], val=splits[1], test=splits[2], spec=spec, protocol=protocol)
+    found_pairs = replace(data, train=splits[0], val=splits[1], test=splits[2], spec=spec, protocol=protocol)
+    return with_remarks(found_pairs, remarks) if remarks else found_pairs
 
 
 def _paired_spec(spec: DataSpec, split: PairedSplit) -> DataSpec:
@@ -280,7 +285,17 @@ def _paired_protocol(protocol: Mapping[str, Any], about: Mapping[str, Any]) -> d
     return found
 
 
-def _from_folder(data: ImageData, path: str) -> "list[Stored]":
+@final
+@dataclass(frozen=True)
+class _FolderInputs:
+    """Inputs of train, val and test, the depth of their files where it is not 16 bits, and remarks on their folder."""
+
+    parts: "list[Stored]"
+    depth: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+def _from_folder(data: ImageData, path: str, rules: Rules) -> _FolderInputs:
     """Those of every split: the image in the folder `path` with the same relative path, whatever its suffix."""
     parts = (data.train, data.val, data.test)
     targets = data.root
@@ -288,27 +303,43 @@ def _from_folder(data: ImageData, path: str) -> "list[Stored]":
         raise GenzooError(
             f"cond=folder:{path} goes with data from a folder: too, {data.name} has no file names"
         )
-    found = _by_stem(Path(path).expanduser())
+    listing = _listed(Path(path).expanduser(), rules)
+    found = _by_stem(Path(path).expanduser(), listing.files)
     files = [[_partner(p, targets, found, path) for p in part.paths]
              for part in parts if isinstance(part, FolderSplit)]  # fmt: skip
     headers = parallel(read_header, [file for of_part in files for file in of_part])
     h, w = data.spec.shape[1:]
     shape = (1 if all(header.grey for header in headers) else 3, h, w)
-    readers = [ImageReader(tuple(of_part), shape, resize=True) for of_part in files]
+    everything = [file for of_part in files for file in of_part]
+    white, told_depth = (WHITE, []) if rules.version == 1 else white_of(everything, headers)
+    readers = [ImageReader(tuple(of_part), shape, resize=True, white=white) for of_part in files]
     in_memory = isinstance(data.train.images, Tensor)
     lazy = [LazyImages(reader.read, (len(reader.files), *shape)) for reader in readers]
-    return [
+    parts = [
         Stored(images[:] if in_memory else images, tuple(of_part))
         for images, of_part in zip(lazy, files, strict=True)
     ]
+    unused = [file for file in found.values() if file not in set(everything)]
+    remarks = [f"inputs: {line}" for line in (*listing.remarks, *told_depth)]
+    if unused:
+        remarks.append(
+            f"{len(unused)} inputs belong to no picture that was read: {told([f.name for f in unused])}"
+        )
+    return _FolderInputs(parts, () if white == WHITE else (str(white),), tuple(remarks))
 
 
-def _by_stem(root: Path) -> dict[str, Path]:
-    """Relative paths without suffix to files. Raises `GenzooError` for want of a folder, or where a name is twice."""
+def _listed(root: Path, rules: Rules) -> Listing:
     if not root.is_dir():
-        raise GenzooError(f"there is no folder {root} of inputs: check the path after --cond folder:")
+        raise GenzooError(
+            f"there is no folder {showable(root)} of inputs: check the path after --cond folder:"
+        )
+    return list_pictures(root, rules.suffixes, CAPTION_FILES)
+
+
+def _by_stem(root: Path, files: Sequence[Path]) -> dict[str, Path]:
+    """Relative paths without suffix to files. Raises `GenzooError` where a name is twice."""
     found: dict[str, Path] = {}
-    for file in list_pictures(root, suffixes()).files:
+    for file in files:
         stem = _stem(file)
         if stem in found:
             raise GenzooError(

@@ -42,6 +42,7 @@ _MORE = {
 }  # fmt: skip
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"})
 _SIXTEEN_BIT = frozenset({"I", "I;16", "I;16B", "I;16L"})
+_FEWEST_BITS = 6  # that must be left of colour pictures with 16, of which the upper eight are read
 _POOL = 4
 _STRIDE = 1024  # files handed to the pool at a time: an error does not wait for a whole large folder
 
@@ -136,6 +137,32 @@ def read_maximum(file: Path) -> int:
     """The largest value of a picture as Pillow hands it out. Raises `BadImage`."""
     with _opened(file) as image:
         return int(np.asarray(image).max())
+
+
+def white_of(files: Sequence[Path], headers: Sequence[Header]) -> tuple[int, list[str]]:
+    """The largest value that 16-bit pictures can have, and a remark where it is less than what 16 bits can hold.
+
+    Cameras with 12 bits write files of 16. Raises `GenzooError` for colour pictures of which too few levels would be
+    left, and `BadImage`.
+    """
+    pairs = list(zip(files, headers, strict=True))
+    cut = [path for path, header in pairs if header.cut]
+    if cut and (largest := max(parallel(read_maximum, cut))) < 2**_FEWEST_BITS:
+        raise GenzooError(
+            f"pictures such as {showable(cut[0].name)} have 16 bits in their files but use "
+            f"{8 + largest.bit_length()}, of which {largest + 1} levels would be left: save them with 8 bits"
+        )
+    deep = [path for path, header in pairs if header.deep]
+    if not deep:
+        return WHITE, []
+    largest = max(parallel(read_maximum, deep))
+    bits = next((bits for bits in (8, 10, 12, 14) if largest < 2**bits), 16)
+    if bits == 16:
+        return WHITE, []
+    return 2**bits - 1, [
+        f"pictures with 16 bits in their files use {bits} (their largest value is {largest}): "
+        f"{2**bits - 1} is taken for white"
+    ]
 
 
 def unless_bad(function: Callable[[Path], Result], files: Sequence[Path]) -> list[Result | None]:

@@ -23,6 +23,7 @@ from genzoo.data.arrays import PARTS, from_images
 from genzoo.data.folder import load_folder
 from genzoo.data.identity import digest_of_parts, vouched
 from genzoo.data.image_data import SPLIT_SEED, ImageData, conditional_spec, permutation, protocol
+from genzoo.data.known_data import CIFAR10_NAMES, CLOTHES, DIGIT_NAMES, KNOWN_TEST_SETS, THREE_DIGIT_NAMES
 from genzoo.data.pairs import paired
 from genzoo.data.split import BinarisedSplit, Split, TensorSplit, binarise
 from genzoo.data.stacked_channels import stacked
@@ -57,11 +58,6 @@ _TOY_SIZES = (20_000, 1_000, 2_000)
 _TOY_SEED = 0
 _MOST_RECORDED = 200  # names of classes that a run keeps of a named source
 _DIGIT_SHARES = (0.2, 0.1)  # of each class to test and to val
-_KNOWN = {
-    "digits": "b031da4b3bae49b1", "mnist": "f72e2a709bf79f32", "mnist-binary": "6b60820f203a52ad",
-    "fashion-mnist": "f6554e7a5978c5f0",
-}  # fmt: skip
-"""Digests of test sets whose name says what they are; torchvision checks the files of cifar10 itself."""
 
 
 @final
@@ -131,7 +127,7 @@ def load_data(
         plain = load_data(
             name, root, image_size=image_size, skip_bad_images=skip_bad_images, rules=rules, classes=classes
         )
-        return paired(plain, cond)
+        return paired(plain, cond, rules)
     kind, colon, rest = name.partition(":")
     if kind == "folder" and rest:
         return load_folder(
@@ -243,7 +239,7 @@ def _load_digits(request: Request) -> ImageData:
     bunch: Any = load_digits()
     data = _Labelled(torch.from_numpy(bunch.images.astype(np.uint8))[:, None], torch.from_numpy(bunch.target))
     train, val, test = (data.part(p).split() for p in _stratified(bunch.target))
-    test_id = vouched(f"digits/test@seed={SPLIT_SEED}", test, _KNOWN["digits"])
+    test_id = vouched(f"digits/test@seed={SPLIT_SEED}", test, KNOWN_TEST_SETS["digits"])
     return _image_data(request, (train, val, test), test_id, levels=17)
 
 
@@ -288,7 +284,7 @@ def _load_mnist_binary(request: Request) -> ImageData:
         TensorSplit(binarise(val.images, seeds["val"]), val.labels),
         TensorSplit(binarise(test.images, seeds["test"]), test.labels),
     )
-    test_id = vouched(f"mnist-binary/test@seed={seeds['test']}", splits[2], _KNOWN["mnist-binary"])
+    test_id = vouched(f"mnist-binary/test@seed={seeds['test']}", splits[2], KNOWN_TEST_SETS["mnist-binary"])
     more = {
         "binarisation": "dynamic, Bernoulli(grey/255); val and test drawn once",
         "binarisation_seeds": seeds,
@@ -312,7 +308,7 @@ def _load_cifar10(request: Request) -> ImageData:
 def _load_plain(request: Request, full: _Labelled, test: _Labelled) -> ImageData:
     train, val = _without_val(full)
     splits = (train.split(), val.split(), test.split())
-    known = _KNOWN.get(request.name)
+    known = KNOWN_TEST_SETS.get(request.name)
     test_id = f"{request.name}/test"
     test_id = test_id if known is None else vouched(test_id, splits[2], known)
     return _image_data(request, splits, test_id, levels=256)
@@ -336,22 +332,15 @@ def _load_toy(request: Request) -> ImageData:
     return ImageData(request.name, train, val, test, spec, about, truth)
 
 
-DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_CLOTHES = (
-    "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
-)  # fmt: skip
-_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_THREE_NAMES = tuple(f"{a} {b} {c}" for a in DIGIT_NAMES for b in DIGIT_NAMES for c in DIGIT_NAMES)
-
 _SOURCES: dict[str, Source] = {
     source.name: source
     for source in (
         Source("digits", _load_digits, DIGIT_NAMES, "small-digits"),
-        Source("stacked-digits", _load_stacked_digits, _THREE_NAMES),
+        Source("stacked-digits", _load_stacked_digits, THREE_DIGIT_NAMES),
         Source("mnist", _load_mnist, DIGIT_NAMES, "digits"),
         Source("mnist-binary", _load_mnist_binary, DIGIT_NAMES, "digits"),
-        Source("fashion-mnist", _load_fashion_mnist, _CLOTHES, "garments"),
-        Source("cifar10", _load_cifar10, _CIFAR10, "photographs"),
+        Source("fashion-mnist", _load_fashion_mnist, CLOTHES, "garments"),
+        Source("cifar10", _load_cifar10, CIFAR10_NAMES, "photographs"),
     )
 }
 _OWN = frozenset(_SOURCES)

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from genzoo.core.errors import GenzooError
@@ -225,3 +226,20 @@ def test_captions_without_pictures_are_told(tmp_path):
 def test_natural_key_and_split_names_agree():
     """Every name of a split is its own lower case, by which it is looked up."""
     assert all(name == name.casefold() for name in layout._SPLIT_NAMES)
+
+
+def test_inputs_are_read_and_told_as_pictures_are(tmp_path):
+    """12 bits in files of 16 keep their levels, files of other kinds and inputs without a picture are told."""
+    pictures, inputs = fill(tmp_path / "p", 12), tmp_path / "i"
+    inputs.mkdir()
+    for i in range(13):
+        values = np.roll(np.linspace(0, 4095, 9), i).round().astype(np.uint16).reshape(3, 3)
+        Image.fromarray(values).save(inputs / f"{i:03}.png")
+    (inputs / "notes.txt").touch()
+    data = load_data(f"folder:{pictures}", cond=f"folder:{inputs}")
+    assert data.train.batch(torch.arange(1)).cond.max() > 0.99
+    said = "\n".join(data.remarks)
+    assert "inputs: passed over files" in said and "inputs: pictures with 16 bits" in said
+    assert "1 inputs belong to no picture that was read: 012.png" in said
+    former = load_data(f"folder:{pictures}", cond=f"folder:{inputs}", rules=1)
+    assert former.train.batch(torch.arange(1)).cond.max() < -0.8
