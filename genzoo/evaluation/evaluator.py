@@ -29,6 +29,7 @@ from genzoo.evaluation.report.case import AISOptions, Case, OODData
 from genzoo.evaluation.report.encoder_case import EncoderCase
 from genzoo.evaluation.report.evaluated_samples import Inquiry
 from genzoo.evaluation.report.probe_sections import check_fine_tunes
+from genzoo.evaluation.report.report_file import weights_of
 from genzoo.evaluation.report.schema import ModelFacts, Report
 from genzoo.evaluation.report.section import Section
 from genzoo.models.base import Encoder, GenerativeModel
@@ -126,6 +127,11 @@ def evaluate(
 def evaluate_with(model: Any, data: Any, how: Evaluation) -> Report:
     """As `evaluate`, with all that can be asked."""
     check_fits(model, data)
+    weights = None if how.run is None else weights_of(how.run)
+    return replace(_evaluated(model, data, how), weights=weights)
+
+
+def _evaluated(model: GenerativeModel | Encoder, data: ImageData, how: Evaluation) -> Report:
     if isinstance(model, Encoder):
         return _of_encoder(model, data, how)
     if how.ais is not None:

@@ -58,6 +58,8 @@ class Entry:
     """What of its report could not be read."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Of a run; {} for a model in memory."""
+    outdated: frozenset[str] = frozenset()
+    """Parts of its report that were measured on other weights than it has now, and are not here."""
 
     @property
     def likelihood(self) -> LikelihoodResult | None:
@@ -99,7 +101,8 @@ class Entry:
     def missing(self) -> list[str]:
         """The parts that have not been measured."""
         gaps = [name for name in MEASURED if getattr(self.report, name) is None]
-        return (["likelihood"] if self.likelihood is None and self.reason is None else []) + gaps
+        gaps = (["likelihood"] if self.likelihood is None and self.reason is None else []) + gaps
+        return [name for name in gaps if name not in self.outdated]  # of which a note tells
 
     @property
     def is_run(self) -> bool:
@@ -165,6 +168,7 @@ def read_entry(run: Path, name: str | None = None) -> Entry:
         report=report,
         notes=stored.notes,
         config=config,
+        outdated=stored.outdated,
     )
 
 

@@ -15,7 +15,7 @@ from genzoo.evaluation.report.schema import LikelihoodResult, MemorisationResult
 from genzoo.metrics.estimate import Estimate, display_name
 from genzoo.metrics.metric_registry import current_figure
 
-MISSING = "not measured"
+MISSING, OUT_OF_DATE = "not measured", "out of date"
 NO_FIGURE = "no figure"
 UNTOLD = "without the figure of real images, which is best"
 KIND_WORDS = {
@@ -179,9 +179,9 @@ def quality_column(entries: Sequence[Entry], name: str, quality_of: QualityOf = 
         figure = _figures(quality).get(name)
         group = quality_group(quality, figure) if quality and figure else ""
         reason = quality.missing.get(name) if quality else None
-        cells.append(
-            Cell(None, "none", reason) if reason else figure_cell(figure, group, entry.evaluate_command)
-        )
+        part = "quality" if quality_of is quality_of_run else "memorisation"
+        cell = absent_cell(entry, part) if figure is None else figure_cell(figure, group)
+        cells.append(Cell(None, "none", reason) if reason else cell)
     if any(cell.target is not None for cell in cells):
         cells = [
             cell if cell.target is not None or cell.value is None else replace(cell, group=UNTOLD)
@@ -208,6 +208,14 @@ def quality_group(quality: Quality, figure: Estimate) -> str:
 def _figures(quality: Quality | None) -> Mapping[str, Estimate]:
     """With the names and directions of today, whenever they were reported."""
     return dict(current_figure(name, figure) for name, figure in (quality.figures if quality else {}).items())
+
+
+def absent_cell(entry: Entry, part: str) -> Cell:
+    """Of a run whose report has no answer of `part`: it was not measured, or on other weights than there are now."""
+    if part in entry.outdated:
+        why = f"measured on other weights than there are now; measure anew with: {entry.evaluate_command}"
+        return Cell(None, OUT_OF_DATE, f"{OUT_OF_DATE}: {why}")
+    return Cell(None, "", f"{MISSING}: {entry.evaluate_command}")
 
 
 def figure_cell(figure: Estimate | None, group: str = "", command: str = "") -> Cell:
@@ -294,7 +302,7 @@ def _likelihood_cell(entry: Entry) -> Cell:
     if figure is None and entry.reason is not None:
         return Cell(None, "none", entry.reason)
     if figure is None:
-        return Cell(None, "", f"{MISSING}: {entry.evaluate_command}")
+        return absent_cell(entry, "likelihood")
     bits = figure.bits_per_dim
     error = "" if bits.stderr is None else f"± {bits.stderr:.3f}"
     inside = None if bits.low is None or bits.high is None else (bits.low, bits.high)
@@ -323,8 +331,8 @@ def gap_column(entries: Sequence[Entry]) -> Column:
     for entry in entries:
         gap = entry.likelihood.gap.bits_per_dim if entry.likelihood and entry.likelihood.gap else None
         group = likelihood_group(entry.likelihood) if entry.likelihood and gap else ""
-        why = entry.reason or f"{MISSING}: {entry.evaluate_command}"
-        cells.append(figure_cell(gap, group) if gap else Cell(None, "none" if entry.reason else "", why))
+        absent = Cell(None, "none", entry.reason) if entry.reason else absent_cell(entry, "likelihood")
+        cells.append(figure_cell(gap, group) if gap else absent)
     words = "Bits/dim of test images less those of training images: the generalisation gap"
     groups = {cell.group: cell.group for cell in cells if cell.value is not None}
     return Column("generalisation gap", cells, None, words, groups)
@@ -349,11 +357,13 @@ def cost_column(entries: Sequence[Entry], cost: CostColumn) -> Column:
     cells = []
     for entry in entries:
         value = cost.of(entry)
-        note = "" if value is not None else f"{MISSING}: {entry.evaluate_command}"
+        if value is None:
+            cells.append(absent_cell(entry, "cost"))
+            continue
         group = ""
-        if cost.where and entry.cost and value is not None:
+        if cost.where and entry.cost:
             group = f"measured on {cost.where(entry.cost) or 'an unknown machine'}"
-        cells.append(Cell(value, "" if value is None else compact(value), note, group))
+        cells.append(Cell(value, compact(value), "", group))
     groups = {cell.group: cell.group for cell in cells if cell.group}
     return Column(cost.title, cells, cost.higher_is_better, cost.help, groups)
 

@@ -2,6 +2,11 @@
 
     {"format": 2, "likelihood": {"digits/test@seed=0": {...}}, "quality": {"digits/test@seed=0": {...}}, ...}
 
+Each part has the hash of the weights that it was measured on (`"weights"`). Where other weights lie beside the report
+now, the part is out of date: it is not read, and a note says so. Parts of former versions have no hash, and are taken
+for parts of the weights that lie there, as they always were. A part on more images of the same weights is kept when one
+on fewer is written, such as the quick likelihood at the end of a training.
+
 It is written and read by the types of `genzoo.evaluation.report.schema`. A file may have been edited, cut short or
 written by another version: what does not fit a part's type costs that part, and a note says which field it was.
 """
@@ -20,11 +25,12 @@ from genzoo.core.checked_json import check_plain, short
 from genzoo.core.errors import GenzooError
 from genzoo.core.files import keep_aside, write_atomically
 from genzoo.core.folder_lock import only_writer
-from genzoo.core.regular_files import is_regular, read_regular
+from genzoo.core.regular_files import is_regular, read_regular, sha256_of
 from genzoo.core.showable import storable
 from genzoo.evaluation.report.legacy_report import upgrade
 from genzoo.evaluation.report.plain_json import finite, top_level_parts
 from genzoo.evaluation.report.schema import FORMAT, PARTS, Report
+from genzoo.training.checkpoint import WEIGHTS
 
 REPORT = "report.json"
 
@@ -42,6 +48,8 @@ class StoredReports:
 
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    outdated: frozenset[str] = frozenset()
+    """Questions whose only answers are of other weights."""
 
     def report(self, test_id: str | None = None) -> Report:
         """All parts on one set of images: those of `test_id`, and where a question has none the last that it has."""
@@ -66,27 +74,50 @@ def read_report(path: str | Path) -> StoredReports:
     if not os.path.lexists(file):
         return StoredReports()
     text = read_regular(file, MOST_BYTES).decode("utf-8-sig", errors="replace")
-    return parsed_report(text, str(file))
+    return parsed_report(text, str(file), weights_of(path) if path.is_dir() else None)
 
 
-def parsed_report(text: str, name: str) -> StoredReports:
-    """As `read_report`, of the text of a file called `name`."""
+def weights_of(run: Path) -> str | None:
+    """What tells the weights in a run folder from others: the SHA-256 of their file; None where there are none."""
+    file = run / WEIGHTS
+    try:
+        return sha256_of(file) if is_regular(file) else None
+    except GenzooError:
+        return None
+
+
+def parsed_report(text: str, name: str, weights: str | None = None) -> StoredReports:
+    """As `read_report`, of the text of a file called `name` that lies beside these weights (None: no matter which)."""
     raw, notes = _raw_parts(text, name)
     version = raw.pop("format", 1)
     if version not in (1, FORMAT) or isinstance(version, bool):
         notes.append(f"{name} has format {short(version)}, which this version of genzoo does not know")
     parts: dict[str, dict[str, Any]] = {}
+    old: dict[str, list[str]] = {}
     for old_name, by_set in raw.items():
         if not isinstance(by_set, dict):
             notes.append(f"{name}: {short(old_name)} is no part of a report")
             continue
         for key, content in by_set.items():
+            if _of_other_weights(content, weights):
+                old.setdefault(old_name, []).append(key)
+                continue
             try:
                 section, own_key, part = _part(old_name, key, content, version)
                 parts.setdefault(section, {})[own_key] = part
             except _Unreadable as reason:
                 notes.append(f"{name}: {short(old_name)} of {short(key)} is left out: {reason}")
-    return StoredReports(parts, tuple(notes))
+    if old:
+        notes.append(
+            f"{name}: out of date, since measured on other weights than those that lie there now: "
+            f"{short(', '.join(old))}; measure anew with: genzoo evaluate RUN"
+        )
+    return StoredReports(parts, tuple(notes), frozenset(old) - frozenset(parts))
+
+
+def _of_other_weights(content: Any, weights: str | None) -> bool:
+    own = content.get("weights") if isinstance(content, Mapping) else None
+    return isinstance(own, str) and weights is not None and own != weights
 
 
 class _Unreadable(Exception):
@@ -161,16 +192,35 @@ def write_report(report: Report, path: str | Path, *, must_exist: bool = False) 
 
 def _write(report: Report, file: Path, folder: Path) -> None:
     content = _kept_content(file) if is_regular(file) else {}
+    weights = report.weights or weights_of(folder)
     if _is_damaged(file):
         print(f"genzoo: {file} was damaged; it is kept as {keep_aside(file)}", file=sys.stderr)
     for name, part in report.parts():
         before = content.get(name)
         key = _key(report, name)
         plain = storable(finite(msgspec.to_builtins(part, enc_hook=str)))
+        if weights is not None and name != "about":
+            plain["weights"] = weights
+        if isinstance(before, dict) and _tells_more(before.get(key), plain):
+            continue
         kept = {k: v for k, v in before.items() if k != report.former_id} if isinstance(before, dict) else {}
         content[name] = {**kept, key: plain}
     text = json.dumps({"format": FORMAT, **content}, indent=2, allow_nan=False)
     write_atomically(file, (text + "\n").encode(), inside=folder)
+
+
+def _tells_more(before: Any, now: Mapping[str, Any]) -> bool:
+    """Whether a part of the same weights was measured on more images."""
+    if not isinstance(before, Mapping) or not now.get("weights") or before.get("weights") != now["weights"]:
+        return False
+    return any(_count(before, name) > _count(now, name) for name in ("images", "samples", "references"))
+
+
+def _count(part: Mapping[str, Any], name: str) -> int:
+    """Of images; 0 where a part has none of that name."""
+    found = part.get(name)
+    numbers = found if isinstance(found, (list, tuple)) else [found]
+    return sum(n for n in numbers if isinstance(n, int) and not isinstance(n, bool))
 
 
 def _is_damaged(file: Path) -> bool:

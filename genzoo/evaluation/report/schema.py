@@ -319,6 +319,8 @@ class Report:
     missing: dict[str, str] = field(default_factory=dict, compare=False)
     former_id: str | None = field(default=None, compare=False)
     """What former versions called the same images: figures under that name are replaced."""
+    weights: str | None = field(default=None, compare=False)
+    """The SHA-256 of the file of weights that were evaluated; None: those that lie where the report is written."""
 
     def parts(self) -> Iterator[tuple[str, Any]]:
         """The parts there are, by their names."""
@@ -332,7 +334,9 @@ def _part_types() -> dict[str, type]:
     """The type of each part of a `Report` by its name."""
     hints = get_type_hints(Report)
     return {
-        name: hints[name].__args__[0] for name in hints if name not in ("test_id", "missing", "former_id")
+        name: hints[name].__args__[0]
+        for name in hints
+        if name not in ("test_id", "missing", "former_id", "weights")
     }
 
 
