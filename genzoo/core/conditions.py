@@ -22,13 +22,14 @@ def as_condition(cond: Any, spec: DataSpec, n: int) -> Tensor | None:
         return None
     if spec.cond is None:
         raise GenzooError("this model is unconditional: leave cond out, or train it with --cond")
-    found = _tensor(cond)
+    found = condition_tensor(cond)
     if found.device.type == "meta":
         raise GenzooError("cond is on the meta device, which holds no numbers")
     return _classes(found, spec, n) if spec.cond == "class" else _vectors(found, spec, n)
 
 
-def _tensor(cond: Any) -> Tensor:
+def condition_tensor(cond: Any) -> Tensor:
+    """A tensor, an array or a list of numbers as a tensor; raises `GenzooError` for anything else."""
     if isinstance(cond, Tensor):
         return cond
     try:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
+from genzoo.core.conditions import condition_tensor
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import Batch, DataSpec
 
@@ -207,7 +208,8 @@ def as_split(data: Split | Tensor | tuple[Tensor, Tensor]) -> Split:
     if isinstance(data, tuple):
         if len(data) != 2:
             raise GenzooError(f"data must be images or (images, labels), got a tuple of {len(data)}")
-        return TensorSplit(*data)
+        images, labels = data
+        return TensorSplit(images, None if labels is None else condition_tensor(labels))
     return TensorSplit(data)
 
 

@@ -225,7 +225,7 @@ def measured(case: Case | EncoderCase, sections: Sequence[Section] = SECTIONS) -
 
     Whatever goes wrong in one of them costs that one alone.
     """
-    attempts = Attempts()
+    attempts = case.attempts if isinstance(case, Case) else Attempts()
     parts = {section.name: attempts(section.name, lambda s=section: _answer(s, case)) for section in sections}
     former = case.data.protocol.get("former_test_id") if case.split == "test" else None
     return Report(case.name, facts_of(case), **parts, missing=attempts.missing, former_id=former)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from genzoo.core.attempts import Attempts
 from genzoo.core.errors import GenzooError
 from genzoo.core.passes import runs_in_bf16
 from genzoo.core.random import mix_seed, seeded
@@ -173,7 +174,13 @@ class Run:
         if lacks:
             self.folder.log.start(self.state.step, self.state.rows)
             self._write_bill()
-            self.folder.close()
+            self._draw_curve()
+
+    def _draw_curve(self) -> None:
+        attempts = Attempts()
+        attempts("loss curve", self.folder.close)
+        for name, reason in attempts.missing.items():
+            self.reporter.say(f"{name}: none: {reason}")
 
     def _open(self) -> None:
         self.reporter.start()
@@ -385,7 +392,7 @@ class Run:
             self.state.done = {self.budget.kind: self.budget.amount}
             self._log_row()  # else a resumed run ends the row that it belongs to
         self._save()
-        self.folder.close()
+        self._draw_curve()
         self._write_bill()
         how = f"stopped by {self.stopped_by}" if self.stopped_by else "trained"
         skipped = f", {self.state.skipped} steps skipped" if self.state.skipped else ""

@@ -83,7 +83,7 @@ def test_a_split_is_a_dataset(labels, expected):
         ((images(), torch.arange(5)), "lengths differ: 6 images and 5 labels"),
         ((images(), torch.zeros(6)), "labels must be integers"),
         ((images(), torch.zeros(6, 2, dtype=torch.long)), "labels must be integers"),
-        ((images(), [0] * 6), "labels must be a torch tensor, got list"),
+        ((images(), ["a"] * 6), "classes or vectors, as a tensor, an array or a list"),
         ((images(), torch.arange(6), 1), "tuple of 3"),
     ],
 )

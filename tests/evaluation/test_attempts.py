@@ -157,14 +157,44 @@ def test_the_table_is_printed_where_the_closing_figures_cannot_be_written(tmp_pa
     assert "samples" in told.out and "ZeroDivisionError" in told.out and "bits/dim" in told.out
 
 
-def test_a_page_that_cannot_be_written_comes_after_the_table(tmp_path, capsys):
+def test_a_page_that_cannot_be_written_comes_after_the_table(tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     assert (
         main(["train", "vae", "--out", str(run), *SHORT, "--training.validations", "0", "--no-progress"]) == 0
     )
     capsys.readouterr()
-    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("genzoo.evaluation.comparison.page.write_page", lambda *_: 1 / 0)
     with pytest.raises(SystemExit) as stop:
-        main(["compare", str(run), "--html", str(tmp_path / "file" / "page.html")])
+        main(["compare", str(run), "--html", str(tmp_path / "page.html")])
     told = capsys.readouterr()
-    assert stop.value.code == 2 and "run" in told.out and "error: " in told.err
+    assert stop.value.code == 2 and "run" in told.out
+    assert "error: there is no page: ZeroDivisionError" in told.err
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_figures(data, tmp_path, monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("no picture")
+
+    for place in (
+        "sample_sections.save_grid",
+        "sample_sections.save_neighbours",
+        "latents_section.draw_latents",
+    ):
+        monkeypatch.setattr(f"genzoo.evaluation.report.{place}", fails)
+    model = genzoo.create("vae", SPEC, "tiny", channels=(4,), blocks=0)
+    report = evaluate(model, data, samples=10, features="pixels", out=tmp_path / "out")
+    assert report.quality is not None and report.quality.picture is None
+    assert report.memorisation is not None and report.latents is not None
+    assert sum(name.startswith("picture") for name in report.missing) == 3
+
+
+def test_a_loss_curve_that_cannot_be_drawn_ends_no_run(tmp_path, capsys, monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("genzoo.training.run_folder.save_curve", fails)
+    images = torch.zeros(8, 1, 4, 4, dtype=torch.uint8)
+    model = genzoo.create("vae", SPEC, "tiny", channels=(4,), blocks=0)
+    model.fit(images, steps=1, out=tmp_path / "run")
+    assert "loss curve: none: RuntimeError: no fonts" in capsys.readouterr().out
+    assert genzoo.load(tmp_path / "run").sample(1).shape == (1, 1, 4, 4)

@@ -316,3 +316,14 @@ def test_every_family_takes_classes_in_any_form(preset, labels):
     if model.likelihood is not genzoo.Likelihood.NONE:
         found = model.log_likelihood(X[:2], labels(Y[:2]), generator=rng()).nats
         assert torch.equal(found, model.log_likelihood(X[:2], Y[:2], generator=rng()).nats)
+
+
+@pytest.mark.parametrize(
+    "labels", [Y.tolist(), Y.numpy(), Y.to(torch.uint8), Y.int(), Y.numpy().astype(np.uint8)]
+)
+def test_fit_takes_classes_in_any_form(labels):
+    trained = [
+        genzoo.create("vae", CLASSES, "tiny", **SMALL).fit((X, y), steps=1, progress=False).state_dict()
+        for y in (Y, labels)
+    ]
+    assert all(torch.equal(trained[0][key], trained[1][key]) for key in trained[0])

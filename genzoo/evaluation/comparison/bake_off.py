@@ -152,9 +152,8 @@ class BakeOff:
         if not _has_trained(folder, self.terms.budget):
             self._set(preset, status=FAILED, stage="training", message="it was stopped; run again to go on")
             return
-        if self._stage(preset, "evaluation", self._evaluate_command(folder), children) and self._classes(
-            preset, children
-        ):
+        if self._stage(preset, "evaluation", self._evaluate_command(folder), children):
+            self._classes(preset, children)  # a grid is no measure of success
             self._set(preset, status=DONE, stage="", message="")
 
     def _train_command(self, folder: Path, preset: str) -> list[str]:
@@ -168,12 +167,11 @@ class BakeOff:
         device = [] if self.terms.device is None else ["--device", self.terms.device]
         return ["evaluate", str(folder), "--seed", str(self.terms.seed), *few, *device]
 
-    def _classes(self, preset: str, children: "Children") -> bool:
+    def _classes(self, preset: str, children: "Children") -> None:
         """Draws the class grid where the run takes classes."""
         entry = read_entry(self.out / preset)
-        if not entry.class_count or (self.out / preset / "samples" / CLASS_GRID).is_file():
-            return True
-        return self._stage(preset, "evaluation", class_command(entry)[1:], children)
+        if entry.class_count and not (self.out / preset / "samples" / CLASS_GRID).is_file():
+            self._stage(preset, "evaluation", class_command(entry)[1:], children)
 
     def _stage(self, preset: str, stage: str, words: Sequence[str], children: "Children") -> bool:
         """Runs one command for an entrant; whether it went well. Raises `Interrupted` when it was to stop."""

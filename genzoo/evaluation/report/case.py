@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from genzoo.core.attempts import Attempts
 from genzoo.core.errors import GenzooError, NoLikelihood
 from genzoo.core.progress_bar import progress_bar
 from genzoo.core.random import seeded
@@ -56,6 +57,8 @@ class Case:
     ood: OODData | None = None
     ais: AISOptions | None = None
     samples_only: bool = False
+    attempts: Attempts = field(default_factory=Attempts, compare=False)
+    """Of what goes with an answer, such as its picture: what fails here costs no figures."""
 
     @property
     def name(self) -> str:

@@ -39,7 +39,11 @@ class LatentsSection(Section):
         figures = latent_figures(model, split, likelihood, generator=generator)
         pictures: list[Path] = []
         if case.out is not None and isinstance(model, PicturedLatents):
-            pictures = draw_latents(model, split, case.out, generator=generator)
+            out = case.out
+            drawn = case.attempts(
+                "pictures of latents", lambda: draw_latents(model, split, out, generator=generator)
+            )
+            pictures = drawn or []
         return latents_result(case.name, figures, [str(path) for path in pictures], likelihood.images)
 
     @override

@@ -1,7 +1,7 @@
 """What samples are like: how good they are, whether they are copies, and of which classes."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -48,9 +48,10 @@ class QualitySection(Section):
         samples, start = case.samples, time.perf_counter()
         figures, missing = METRICS.figures(samples.sets)
         asked, unasked = _class_figures(case)
-        picture = _path(case, JUDGED)
-        if picture is not None:
-            save_grid(samples.drawn.images[:SHOWN], case.model.spec, picture, inside=case.out)
+        picture = _drawn(
+            case, JUDGED,
+            lambda path: save_grid(samples.drawn.images[:SHOWN], case.model.spec, path, inside=case.out),
+        )  # fmt: skip
         return QualityResult(
             case.name, **_about(case), figures={**figures, **asked}, missing={**missing, **unasked},
             references=len(samples.sets.real), seconds=samples.seconds + time.perf_counter() - start,
@@ -81,10 +82,12 @@ class MemorisationSection(Section):
 
     @override
     def measure(self, case: Case) -> MemorisationResult:
-        samples, picture = case.samples, _path(case, NEIGHBOURS)
+        samples = case.samples
         figures, missing = METRICS.figures(samples.sets, "memorisation")
-        if picture is not None:
-            save_neighbours(_nearest_pairs(samples), case.model.spec, picture, inside=case.out)
+        picture = _drawn(
+            case, NEIGHBOURS,
+            lambda path: save_neighbours(_nearest_pairs(samples), case.model.spec, path, inside=case.out),
+        )  # fmt: skip
         return MemorisationResult(
             case.name, **_about(case), figures=figures, missing=missing,
             training_images=len(samples.sets.train), picture=_text(picture),
@@ -123,10 +126,12 @@ class ClassesSection(Section):
         shares = class_shares(
             bank, sets.samples, sets.real, sets.stand_in, generator=sets.generator("class shares")
         )
-        picture = _path(case, BY_CLASS)
-        if picture is not None:
+
+        def draw(path: Path) -> None:
             shown = by_class(samples.drawn.images, shares.found, min(bank.classes, MOST_CLASSES), PER_CLASS)
-            save_grid(shown.flatten(0, 1), case.model.spec, picture, columns=PER_CLASS, inside=case.out)
+            save_grid(shown.flatten(0, 1), case.model.spec, path, columns=PER_CLASS, inside=case.out)
+
+        picture = _drawn(case, BY_CLASS, draw)
         named = shares.share_figures(_names(case, bank.classes))
         return ClassesResult(case.name, shares.shift, named, case.seed, _text(picture))
 
@@ -173,6 +178,17 @@ def _count_text(result: QualityResult) -> str:
 def _rows(figures: Mapping[str, Estimate], missing: Mapping[str, str]) -> dict[str, str]:
     rows = {display_name(name): str(figure) for name, figure in figures.items()}
     return rows | {display_name(name): f"none: {reason}" for name, reason in missing.items()}
+
+
+def _drawn(case: Case, name: str, draw: Callable[[Path], object]) -> Path | None:
+    """Where the picture called `name` went; None where nobody wants one, or it cannot be drawn."""
+    path = _path(case, name)
+
+    def work(path: Path) -> Path:
+        draw(path)
+        return path
+
+    return None if path is None else case.attempts(f"picture {name}", lambda: work(path))
 
 
 def _path(case: Case, name: Path) -> Path | None:
