@@ -293,7 +293,7 @@ class _Runs:
         return os.system, (f"touch {self.marker}",)
 
 
-def state_mutations(run, few=False) -> Iterator[Mutation]:
+def state_mutations(run) -> Iterator[Mutation]:
     """Everything in the training state."""
     state = torch.load(run / "state/state.pt", weights_only=True)
     values = [
@@ -318,7 +318,7 @@ def state_mutations(run, few=False) -> Iterator[Mutation]:
     moments = [("optimizers", turn, "state", first)]
     moments += [(*moments[0], key) for key in state["optimizers"][turn]["state"][first]]
     for place in [*tops, *inner, *optimizer, *groups, *moments]:
-        for number, value in enumerate(values[:4] if few else values):
+        for number, value in enumerate(values):
             yield f"state/{'.'.join(map(str, place))}={number}", _dumps(replaced_state(state, place, value))
         yield f"state/{'.'.join(map(str, place))}=absent", _dumps(replaced_state(state, place, ...))
     weights = next(k for k, v in state["model"].items() if v.is_floating_point())
@@ -328,7 +328,8 @@ def state_mutations(run, few=False) -> Iterator[Mutation]:
             tensor = tensor[key]
         for label, odd in odd_tensors(tensor):
             yield f"state/{'.'.join(map(str, place))}={label}", _dumps(replaced_state(state, place, odd))
-    sparse = torch.sparse_coo_tensor(torch.zeros(2, 1, dtype=torch.long), torch.ones(1), (10**6, 10**6))
+    places_of_one = torch.zeros(2, 1, dtype=torch.long)
+    sparse = torch.sparse_coo_tensor(places_of_one, torch.ones(1), (10**6, 10**6), check_invariants=True)
     expanded = torch.zeros(1).expand(10**6, 10**6)
     for label, odd in {"sparse": sparse, "expanded": expanded, "meta": torch.zeros(3, device="meta")}.items():
         for place in (("model", weights), ("best", "weights", weights), moments[-1]):

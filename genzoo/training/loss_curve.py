@@ -16,7 +16,7 @@ def save_curve(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for key, label, style in (("loss", "training", "-"), ("val_loss", "validation", "o-")):
-        points = [(r["step"], r[key]) for r in rows if r.get(key) is not None]
+        points = [(r["step"], r[key]) for r in rows if None not in (r.get(key), r.get("step"))]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, markersize=4)
     axes.set(xlabel="step", ylabel="loss (nats)")

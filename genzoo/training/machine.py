@@ -70,7 +70,8 @@ def usage_at(rows: Sequence[Mapping[str, Any]], step: int, seconds: float) -> tu
     >>> usage_at([{"step": 1, "seconds": 2.0, "cpu_seconds": 4.0, "peak_memory_mib": 300.0}], 5, 10.0)
     (20.0, 300.0)
     """
-    told = [r for r in rows if r.get("cpu_seconds") is not None and r.get("step", math.inf) <= step]
+    told = [r for r in rows if None not in (r.get("cpu_seconds"), r.get("seconds"), r.get("step"))]
+    told = [r for r in told if r["step"] <= step]
     if not told:
         return (math.nan if step else 0.0), 0.0
     last = told[-1]

@@ -10,7 +10,15 @@ averaged weights and the best ones. Small runs are not looked at: `LARGEST_PER_V
 Estimated / measured (the peak of resident memory in two steps over that before `fit`), in MiB, for batches of 64 grey
 images, presets of size small, on a processor with bf16; some 80 of what is measured are modules that training loads:
 
-TABLE
+                28x28           64x64
+    pixelcnn    293 / 301      1441 / 1343
+    flow        179 / 297       677 / 1274
+    ot-flow      98 / 265       675 / 1315      run in earnest
+    vae         394 / 147      1969 / 610       estimated for the end of a run, where its loss takes several samples
+    gan          56 / 244       223 / 899
+    simclr       52 / 79        122 / 283       run in earnest
+
+So it may be half of what is taken, of a GAN a quarter: what cannot fit is refused, what barely fits may not fit.
 """
 
 import copy
