@@ -101,7 +101,9 @@ def _evaluate(flags: EvaluateFlags) -> None:
     if flags.ood is not None:
         other = load_for(model, replace(flags, data=flags.ood), own_classes=False)
         how = replace(how, ood=OODData(flags.ood, other))
-    _show(evaluate_with(model, data, how), flags.run, data.name)
+    report = evaluate_with(model, data, how)
+    tell([*data.remarks, *_changes(flags, data)])
+    _show(report, flags.run, data.name)
 
 
 def _check_flags(model: "Trainable", flags: EvaluateFlags) -> None:
@@ -144,13 +146,13 @@ def _show(report: "Report", run: Path, data: str) -> None:
     print(f"report: {showable(write_report(report, run, must_exist=True), 1000)}")
 
 
-def _tell_change(run: Path, data: "ImageData") -> None:
-    """Says where what lies at the place of the run's data is not what it was trained on."""
+def _changes(flags: EvaluateFlags, data: "ImageData") -> list[str]:
+    """A remark where what lies at the place of the run's data is not what it was trained on."""
     from genzoo.models.run_data import change_since
 
-    change = change_since(run, data)
-    if change is not None:
-        tell([f"these are not the data that {run} was trained on: {change}; figures are kept apart"])
+    change = None if flags.data is not None else change_since(flags.run, data)
+    known = "" if change is None else f"these are not the data that {flags.run} was trained on: {change}"
+    return [f"{known}; figures are kept apart"] if known else []
 
 
 def load_for(model: "Trainable", flags: EvaluateFlags, *, own_classes: bool = True) -> "ImageData":
@@ -181,8 +183,5 @@ def load_for(model: "Trainable", flags: EvaluateFlags, *, own_classes: bool = Tr
     }
     arguments = replace(arguments, **changes, **({} if own_classes else {"classes": ()}))
     data = arguments.load() if own is None else arguments.load_for(flags.run)
-    tell(data.remarks)
-    if own is not None and flags.data is None:
-        _tell_change(flags.run, data)
     check_fits(model, data)
     return data

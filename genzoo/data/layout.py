@@ -109,7 +109,7 @@ def coverage_remarks(layout: Layout, members: dict[str, Tensor]) -> list[str]:
     return remarks
 
 
-FEW_TEST_IMAGES = 10
+FEW_TEST_IMAGES = 5
 """With fewer than these a remark is made."""
 
 

@@ -87,9 +87,15 @@ class DataArguments:
 
     def load_for(self, run: Path) -> "ImageData":
         """The data of the run in the folder `run`. Raises `GenzooError` that tells how to say where they are now."""
-        for text, flag in ((self.name, "--data"), (self.cond or "", "--cond")):
+        own = data_of_run(run)
+        recorded = ("", "") if own is None else (own.name, own.cond)
+        for text, before, flag in (
+            (self.name, recorded[0], "--data"),
+            (self.cond or "", recorded[1], "--cond"),
+        ):
             kind, _, place = text.partition(":")
-            if f"{kind}:" in (ENCODER, FOLDER) and not os.path.isdir(Path(place).expanduser()):
+            is_place = f"{kind}:" in (ENCODER, FOLDER) and text == before
+            if is_place and not os.path.isdir(Path(place).expanduser()):
                 raise GenzooError(
                     f"there is no folder {showable(place)}, which {showable(run)} was trained with: "
                     f"say where it is now with {flag} {kind}:PATH"

@@ -167,7 +167,7 @@ def test_classes_that_lie_in_one_split_are_told(tmp_path):
 
 def test_a_test_split_of_one_is_told(tmp_path):
     assert "only 1 image:" in remarks(fill(tmp_path, 3))
-    fill(tmp_path, 120)
+    fill(tmp_path, 60)
     assert remarks(tmp_path) == ""
 
 
