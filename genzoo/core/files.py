@@ -221,7 +221,7 @@ def explained_errors(path: Path) -> Iterator[None]:
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
     """Removes what writers of the files `names` in `folder` left behind when they were killed.
 
-    No other process may be writing these files.
+    Names may hold wildcards. No other process may be writing these files.
     """
     for name in names:
         for path in folder.glob(f".{name[:40]}.*.tmp"):

@@ -146,6 +146,7 @@ class RunFolder:
             checkpoint.STATE,
             checkpoint.METRICS,
             checkpoint.CURVE,
+            f"{checkpoint.SAMPLES}/step_*",
         ):
             file = self.path / place
             if not file.parent.is_symlink():

@@ -23,7 +23,7 @@ import msgspec
 
 from genzoo.core.checked_json import check_plain, short
 from genzoo.core.errors import GenzooError
-from genzoo.core.files import keep_aside, write_atomically
+from genzoo.core.files import keep_aside, remove_leftovers, write_atomically
 from genzoo.core.folder_lock import only_writer
 from genzoo.core.regular_files import is_regular, read_regular, sha256_of
 from genzoo.core.showable import storable
@@ -186,6 +186,7 @@ def write_report(report: Report, path: str | Path, *, must_exist: bool = False) 
     if must_exist and not folder.is_dir():
         raise GenzooError(f"{folder} is not there; the report was not written")
     with only_writer(folder, f"{folder} is being written to", name=f"{file.name}.lock", wait=True):
+        remove_leftovers(folder, [file.name])
         _write(report, file, folder)
     return file
 
