@@ -13,6 +13,7 @@ from torch import Tensor
 from genzoo.core.bounds import Range, check_number, shown
 from genzoo.core.conditions import as_condition
 from genzoo.core.errors import GenzooError, InvalidValue
+from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import DataSpec, check_images
 from genzoo.core.surroundings import check_weights, plain_surroundings, plain_tensor
 
@@ -68,6 +69,8 @@ def door_of_log_likelihood(method: Callable[..., T]) -> Callable[..., T]:
     def log_likelihood(
         self: Any, images: Any, cond: Any = None, *, generator: torch.Generator | None = None, **own: Any
     ) -> T:
+        if self.likelihood is LikelihoodKind.NONE:  # whatever the arguments are, it says why
+            return method(self, images, cond, generator=generator, **own)
         _check_generator(generator)
         check_weights(self)
         with plain_surroundings():

@@ -145,7 +145,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, capsys, monkeypatch):
         (["--data", "digits", "simclr"], "is an encoder"),
         (["--data", "digits", good], "is a run folder"),
         (["--data", "digits", "vae", "--steps", 3, "--minutes", 1], "give one budget"),
-        (["--data", "digits", "vae", "--steps", 0], "--steps must be above 0"),
+        (["--data", "digits", "vae", "--steps", 0], "--steps must be a whole number from 1"),
         (["--data", "nonsense", "vae", "--steps", 3], "nonsense"),
     ):
         assert run("compare", *argv) == 2

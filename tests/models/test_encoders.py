@@ -123,6 +123,7 @@ class Broken(ViewsEncoder):
         return changes.get(self.config.fault, lambda: vectors)()
 
 
+Broken.embed = Broken.embed.__wrapped__  # what is checked for every encoder would not get in
 FAULTS = {
     "": set(),
     "global": {"global_rng_untouched"},
