@@ -11,6 +11,8 @@ from genzoo.core.errors import GenzooError, InvalidValue
 
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 """Bytes of a file's name and of a path, by the limits of the usual systems."""
+MOST_PARTS = 256
+"""Folders in a path: Python makes them by a function that calls itself for each."""
 
 
 def path_of(value: Any, what: str) -> Path:
@@ -26,9 +28,10 @@ def path_of(value: Any, what: str) -> Path:
 
 
 def is_too_long(text: str) -> bool:
-    """Whether a part of a path, or the whole of it, has more bytes than systems take."""
+    """Whether a part of a path, or the whole of it, has more bytes than systems take, or it has too many parts."""
     raw = text.encode("utf-8", "surrogatepass")
-    return len(raw) > LONGEST_PATH or max(map(len, raw.split(b"/"))) > LONGEST_NAME
+    parts = raw.split(b"/")
+    return len(raw) > LONGEST_PATH or max(map(len, parts)) > LONGEST_NAME or len(parts) > MOST_PARTS
 
 
 def check_can_be_made(path: Path) -> None:

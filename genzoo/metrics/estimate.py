@@ -135,6 +135,11 @@ def check_features(real: Tensor, fake: Tensor, metric: str) -> None:
     Raises `GenzooError` unless both are matrices of real numbers, of one width and two or more rows each, all finite.
     """
     for name, rows in (("real", real), ("generated", fake)):
+        if not isinstance(rows, Tensor):
+            raise GenzooError(
+                f"{metric} takes features as torch tensors, the {name} ones are a {type(rows).__name__}: give "
+                "torch.as_tensor(...) of them"
+            )
         if rows.ndim != 2 or rows.is_complex() or rows.shape[-1] == 0:
             raise GenzooError(
                 f"{metric} takes matrices of features, a row for an image: the {name} ones have the shape "

@@ -38,7 +38,8 @@ class Condition(nn.Module):
         cond = check_condition(cond, self.spec, n)
         if cond is None or self.embed is None:
             return None
-        return self.embed(cond.to(next(self.embed.parameters()).device))
+        weight = next(self.embed.parameters())
+        return self.embed(cond.to(weight if cond.is_floating_point() else weight.device))
 
     def or_drawn(self, cond: Tensor | None, n: int, generator: torch.Generator | None) -> Tensor | None:
         """`cond`, or uniformly drawn classes, long `[n]`, where a class-conditional model is told none."""

@@ -37,6 +37,7 @@ TRAIN = [
             "{dir}/file/run",
             "{dir}/loop/run",
             "{dir}/" + "y/" * 3000,
+            "{dir}/" + "y/" * 1900,
         )
     ),
     *(

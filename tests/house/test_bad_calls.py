@@ -70,6 +70,7 @@ CALLS = {
             ("blocks", 1.5),
         )
     },
+    "arrays as features": lambda z: genzoo.metrics.frechet_distance(np.zeros((9, 3)), np.ones((9, 3))),
     "network": lambda z: genzoo.create("flow", PLAIN, network=torch.nn.Linear(1, 1)),
     "encoder kind": lambda z: genzoo.create_encoder("simclr", PLAIN, kind="nothing"),
     "encoder vectors": lambda z: genzoo.create_encoder("simclr", genzoo.DataSpec((4,), None)),
@@ -327,3 +328,13 @@ def test_fit_takes_classes_in_any_form(labels):
         for y in (Y, labels)
     ]
     assert all(torch.equal(trained[0][key], trained[1][key]) for key in trained[0])
+
+
+@pytest.mark.parametrize("preset", ["vae", "flow", "pixelcnn", "gan"])
+def test_vectors_are_taken_in_any_precision(preset):
+    model = genzoo.create(preset, VECTORS, "tiny").eval()
+    vectors = [[0.0, 0.5, 1.0], [1.0, 0.0, -0.5]]
+    rng = lambda: torch.Generator().manual_seed(0)  # noqa: E731
+    expected = model.sample(2, torch.tensor(vectors), generator=rng())
+    for given in (vectors, np.array(vectors), torch.tensor(vectors).half(), torch.tensor(vectors).double()):
+        assert torch.equal(model.sample(2, given, generator=rng()), expected)
