@@ -31,10 +31,14 @@ def _metrics() -> dict[str, str]:
     from genzoo.metrics.estimate import display_name
     from genzoo.metrics.metric_registry import METRICS
 
-    better = {True: "higher is better", False: "lower is better", None: "neither way is better"}
-    return {
-        name: f"{display_name(name)}, {better[row.higher_is_better]}" for name, row in METRICS.rows.items()
+    better = {
+        "lower": "lower is better",
+        "higher": "higher is better",
+        "nearest real": "best near what real images get",
+        "nearest 0": "best near 0",
+        "neither": "neither way is better",
     }
+    return {name: f"{display_name(name)}, {better[row.direction]}" for name, row in METRICS.rows.items()}
 
 
 KINDS: Mapping[str, Callable[[], dict[str, str]]] = {
