@@ -24,7 +24,7 @@ from genzoo.core.showable import showable
 from genzoo.data.identity import digest_of_parts
 from genzoo.data.image_data import SPLIT_SEED, ImageData, conditional_spec, permutation, protocol
 from genzoo.data.layout import SPLITS, Layout, Rules, coverage_remarks, read_layout
-from genzoo.data.listing import Listing, list_pictures
+from genzoo.data.listing import Listing, expanded, list_pictures
 from genzoo.data.pictures import (
     WHITE,
     Header,
@@ -84,7 +84,7 @@ def load_folder(
     Raises `GenzooError` for a missing or empty folder, differing sizes, fewer than three images, and for an
     image that cannot be decoded (with `skip_bad_images` those are left out and counted).
     """
-    root, how = Path(path).expanduser(), Rules(rules)
+    root, how = expanded(path), Rules(rules)
     listing = _listed(root, how)
     found = _with_headers(root, listing, skip_bad_images)
     if skip_bad_images:

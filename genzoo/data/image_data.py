@@ -11,6 +11,7 @@ from torch import Tensor
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
 from genzoo.data.identity import content_of
+from genzoo.data.listing import expanded
 from genzoo.data.split import FolderSplit, Split
 from genzoo.data.toy import Density
 
@@ -57,7 +58,7 @@ class ImageData:
         if isinstance(self.train, FolderSplit) and self.train.root is not None:
             return self.train.root
         kind, _, path = self.name.partition(":")
-        return Path(path).expanduser() if kind == "folder" else None
+        return expanded(path) if kind == "folder" else None
 
     def log_prob(self, images: Tensor) -> Tensor:
         """The true log-probability of `images` `[n, *shape]` in nats, float64 `[n]`.

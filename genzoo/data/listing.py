@@ -177,6 +177,18 @@ class _Walk:
             yield f"read once what several names lead to: {', '.join(pairs)}{f' and {more} more' if more else ''}"
 
 
+def expanded(path: str | Path) -> Path:
+    """`path` with `~` replaced by a home folder, where there is one of that name.
+
+    >>> expanded("~nobody-of-this-name/pictures").parts[0]
+    '~nobody-of-this-name'
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def told(paths: Collection[object]) -> str:
     """The first of some names, and how many more there are.
 

@@ -31,7 +31,7 @@ from genzoo.data.folder import CAPTION_FILES
 from genzoo.data.identity import SPLITS, digest_of_parts, extended
 from genzoo.data.image_data import ImageData, with_remarks
 from genzoo.data.layout import Rules
-from genzoo.data.listing import Listing, list_pictures, told
+from genzoo.data.listing import Listing, expanded, list_pictures, told
 from genzoo.data.pictures import WHITE, ImageReader, parallel, read_header, white_of
 from genzoo.data.split import FolderSplit, LazyImages, Split
 
@@ -303,8 +303,8 @@ def _from_folder(data: ImageData, path: str, rules: Rules) -> _FolderInputs:
         raise GenzooError(
             f"cond=folder:{path} goes with data from a folder: too, {data.name} has no file names"
         )
-    listing = _listed(Path(path).expanduser(), rules)
-    found = _by_stem(Path(path).expanduser(), listing.files)
+    listing = _listed(expanded(path), rules)
+    found = _by_stem(expanded(path), listing.files)
     files = [[_partner(p, targets, found, path) for p in part.paths]
              for part in parts if isinstance(part, FolderSplit)]  # fmt: skip
     headers = parallel(read_header, [file for of_part in files for file in of_part])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from genzoo.core.bounds import Range, check_fields
 from genzoo.core.errors import GenzooError, InvalidValue
 from genzoo.core.showable import showable
+from genzoo.data.listing import expanded
 
 if TYPE_CHECKING:
     from genzoo.data.image_data import ImageData
@@ -95,7 +96,7 @@ class DataArguments:
         ):
             kind, _, place = text.partition(":")
             is_place = f"{kind}:" in (ENCODER, FOLDER) and text == before
-            if is_place and not os.path.isdir(Path(place).expanduser()):
+            if is_place and not os.path.isdir(expanded(place)):
                 raise GenzooError(
                     f"there is no folder {showable(place)}, which {showable(run)} was trained with: "
                     f"say where it is now with {flag} {kind}:PATH"
@@ -184,6 +185,6 @@ def _resolved(text: str) -> str:
 
 def _absolute(path: str) -> str:
     try:
-        return str(Path(path).expanduser().resolve())
+        return str(expanded(path).resolve())
     except (OSError, RuntimeError, ValueError):
         return path

@@ -243,3 +243,8 @@ def test_inputs_are_read_and_told_as_pictures_are(tmp_path):
     assert "1 inputs belong to no picture that was read: 012.png" in said
     former = load_data(f"folder:{pictures}", cond=f"folder:{inputs}", rules=1)
     assert former.train.batch(torch.arange(1)).cond.max() < -0.8
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "a\0b", "x" * 5000, "\n", "caf\udce9"])
+def test_folders_that_cannot_be_are_refused_in_one_line(path):
+    assert "there is no folder" in refusal(lambda: load_data(f"folder:{path}"))

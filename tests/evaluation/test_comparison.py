@@ -399,3 +399,20 @@ def test_the_command_writes_the_page_and_the_table(tmp_path, capsys, monkeypatch
     assert [r["name"] for r in content["runs"]] == ["a", "b"] and content["data"] == "digits"
     assert content["runs"][0]["report"]["likelihood"]["kind"] == "LOWER_BOUND"
     assert (tmp_path / "comparison.html").is_file()
+
+
+def test_one_data_set_by_any_name(tmp_path):
+    """Images tell data sets apart, and not their names."""
+
+    def run(name, called, content):
+        path = hand_written(tmp_path / name)
+        config = json.loads((path / "config.json").read_text())
+        digests = {"train": "t", "val": "v", "test": content}
+        config["data"] = {"name": called, "test_id": f"folder/test@images={content}", "content": digests}
+        (path / "config.json").write_text(json.dumps(config))
+        return path
+
+    a, b, c = run("a", "folder:pics", "1"), run("b", "folder:/all/pics", "1"), run("c", "folder:pics", "2")
+    assert len(read_entries([a, b])) == 2
+    with pytest.raises(GenzooError, match=r"test images 1\).*test images 2\)"):
+        read_entries([a, c])

@@ -255,11 +255,11 @@ def _same_test_images(a: Entry, b: Entry) -> bool | None:
 
 def _protocol_of(entry: Entry) -> Mapping[str, Any]:
     """What a run, else the report of a model in memory, says of its data."""
-    likelihood = entry.likelihood
-    for protocol in (entry.config.get("data"), None if likelihood is None else likelihood.protocol):
-        if isinstance(protocol, Mapping) and "test_id" in protocol:
-            return protocol
-    return {}
+    own = entry.config.get("data")
+    if isinstance(own, Mapping) and "test_id" in own:
+        return own
+    told = {} if entry.likelihood is None else entry.likelihood.protocol
+    return told if "test_id" in told and showable(told.get("name")) == entry.data else {}
 
 
 def _data_told(entry: Entry) -> str:
