@@ -247,4 +247,4 @@ def test_inputs_are_read_and_told_as_pictures_are(tmp_path):
 
 @pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "a\0b", "x" * 5000, "\n", "caf\udce9"])
 def test_folders_that_cannot_be_are_refused_in_one_line(path):
-    assert "there is no folder" in refusal(lambda: load_data(f"folder:{path}"))
+    assert "there is no folder" in refusal(lambda: load_folder(path))
