@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(flags: EvaluateFlags) -> None:
-    from genzoo.evaluation.evaluator import Evaluation, evaluate_with
+    from genzoo.evaluation.evaluator import Evaluation, check_finite, evaluate_with
     from genzoo.evaluation.fine_tuning import FineTuning
     from genzoo.evaluation.report.case import AISOptions, OODData
     from genzoo.models.registry import load_model
@@ -96,6 +96,7 @@ def _evaluate(flags: EvaluateFlags) -> None:
         fine_tuning=None if flags.fine_tune is None else FineTuning(flags.fine_tune),
     )  # fmt: skip
     model = load_model(flags.run).to(device_of(flags.device))
+    check_finite(model)
     _check_flags(model, flags)
     data = load_for(model, flags)
     if flags.ood is not None:

@@ -387,7 +387,7 @@ def _reported_rows(out: Path, case: "Case | EncoderCase", sections: Sequence["Se
     report = replace(report, about=None)
     attempts = Attempts()
     if any(report.parts()):
-        attempts("report", lambda: write_report(report, out, must_exist=True))
+        attempts("report", lambda: write_report(report, out, must_exist=True, keep_thorough=True))
     return report_rows(report, sections) | none_rows(attempts)
 
 

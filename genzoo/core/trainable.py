@@ -36,6 +36,8 @@ class Trainable(nn.Module, ABC):
     comparable_losses: bool = True
     """Whether a lower loss on held-out images means a better model. Not where the loss is against something that moves,
     such as a momentum copy or a queue: there the last weights are kept, not those of the lowest loss."""
+    loss_unit: str = ""
+    """Of the losses, where they have one: "nats" for a negative log-likelihood of an image, or a bound on it."""
     takes_labels: bool = True
     """Whether batches hold the labels of the data although `spec.cond` is None: encoders may learn from them."""
     progress: float = 1.0

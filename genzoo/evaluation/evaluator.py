@@ -178,6 +178,16 @@ def check_fits(model: Any, data: Any) -> None:
         raise GenzooError(f"{data.name} does not fit this model: {_difference(model.spec, data.spec)}")
 
 
+def check_finite(model: GenerativeModel | Encoder) -> None:
+    """Raises `GenzooError` for weights that are NaN or infinite: whatever was measured would be no figure."""
+    wrong = [name for name, weights in model.named_parameters() if not bool(weights.isfinite().all())]
+    if wrong:
+        raise GenzooError(
+            f"{len(wrong)} of this model's weights hold NaN or infinity ({wrong[0]} ...), so nothing can be measured: "
+            "train it anew with a lower learning rate"
+        )
+
+
 def _check_data(data: Any) -> None:
     if not isinstance(data, ImageData):
         raise GenzooError(

@@ -40,13 +40,13 @@ class Coverage:
     `divergence` is KL(samples || data) in nats, of shares of modes: 0 where they agree, ln(m / k) for a sampler that
     hits k of m equally likely modes evenly, infinite where no sample hits any. Of n perfect samples it is about
     (m - 1) / (2 n). `dispersion` is the mean distance between two samples over that between two data: 1 where they
-    agree, near 0 for a generator that draws one image.
+    agree, near 0 for a generator that draws one image, None for data that do not vary at all.
     """
 
     covered: int
     modes: int
     divergence: float
-    dispersion: float = 1.0
+    dispersion: float | None = 1.0
 
     @classmethod
     def of(
@@ -55,7 +55,7 @@ class Coverage:
         shares: Tensor,
         *,
         samples: int | None = None,
-        dispersion: float = 1.0,
+        dispersion: float | None = 1.0,
         least_fraction: float = LEAST_SHARE,
     ) -> Self:
         """From how many samples hit each mode, `[m]`, and the data's shares of the modes, `[m]`.
@@ -82,7 +82,9 @@ class Coverage:
         Both are far from what a sampler shows that merely draws badly; before training, every generator is collapsed.
         At least ten samples a mode are needed for the first half to mean anything.
         """
-        return 2 * self.covered < self.modes or not self.dispersion >= LEAST_DISPERSION
+        return 2 * self.covered < self.modes or (
+            self.dispersion is not None and not self.dispersion >= LEAST_DISPERSION
+        )
 
     def __str__(self) -> str:
         return f"modes {self.covered}/{self.modes}"
@@ -141,7 +143,8 @@ class Modes:
         """
         finite = images.cpu()[images.cpu().flatten(1).isfinite().all(1)]
         counts = torch.bincount(self.members_of(finite), minlength=len(self))
-        dispersion = _dispersion(_features(finite), 0) / max(self.dispersion, 1e-12)
+        # data that do not vary give nothing to hold samples against
+        dispersion = _dispersion(_features(finite), 0) / self.dispersion if self.dispersion > 0 else None
         return Coverage.of(counts, self.shares, samples=len(images), dispersion=dispersion)
 
     def _nearest(self, features: Tensor) -> Tensor:

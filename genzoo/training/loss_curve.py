@@ -9,8 +9,11 @@ from typing import Any
 from genzoo.core.files import write_atomically
 
 
-def save_curve(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Writes training and validation loss over steps as PNG, from the rows of `metrics.jsonl`."""
+def save_curve(rows: Sequence[Mapping[str, Any]], path: str | Path, unit: str = "") -> None:
+    """Writes training and validation loss over steps as PNG, from the rows of `metrics.jsonl`.
+
+    `unit` is that of the losses, where they have one.
+    """
     from matplotlib.figure import Figure  # without pyplot, which keeps global state
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -19,7 +22,7 @@ def save_curve(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         points = [(r["step"], r[key]) for r in rows if None not in (r.get(key), r.get("step"))]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, markersize=4)
-    axes.set(xlabel="step", ylabel="loss (nats)")
+    axes.set(xlabel="step", ylabel=loss_label(unit))
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()
@@ -27,6 +30,15 @@ def save_curve(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     write_atomically(path, buffer.getvalue(), inside=Path(path).parent)
+
+
+def loss_label(unit: str) -> str:
+    """What the axis of losses is called.
+
+    >>> loss_label("nats"), loss_label("")
+    ('loss (nats)', 'loss')
+    """
+    return f"loss ({unit})" if unit else "loss"
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:

@@ -57,7 +57,7 @@ class Reporter:
             self._bar.start()
 
     def update(self, step: int, fraction: float, meter: "Meter", speed: float, seconds_left: float) -> None:
-        """Tells the state after `step`: share of the budget used, losses (nats), images/s, seconds left."""
+        """Tells the state after `step`: share of the budget used, losses, images/s, seconds left."""
         if not self.show:
             return
         figures = [

@@ -195,7 +195,7 @@ class RunFolder:
         """The loss curve."""
         if self.path is not None:
             self.check_there()
-            save_curve(self.log.rows(), self.path / checkpoint.CURVE)
+            save_curve(self.log.rows(), self.path / checkpoint.CURVE, self.model.loss_unit)
 
     def lacks_end(self, state: TrainingState) -> bool:
         """Whether a kill left a finished run without its last row or its loss curve."""

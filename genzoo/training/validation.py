@@ -17,7 +17,7 @@ from genzoo.training.processes import Feed
 
 @dataclass(frozen=True)
 class Score:
-    """Mean losses on validation: of the last turn's `total` (nats), and of every part by name."""
+    """Mean losses on validation: of the last turn's `total`, and of every part by name."""
 
     loss: float
     parts: dict[str, float]

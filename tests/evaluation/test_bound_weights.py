@@ -54,12 +54,14 @@ def test_out_of_date_figures_are_never_ranked(tmp_path):
 
 def test_a_quick_likelihood_does_not_replace_a_thorough_one(tmp_path):
     run = weighted(tmp_path / "run", likelihood(1.5, images=300))
-    write_report(Report(TEST_ID, **likelihood(1.6, images=60)), run)
+    write_report(Report(TEST_ID, **likelihood(1.6, images=60)), run, keep_thorough=True)
     assert read_report(run).report(TEST_ID).likelihood.images == 300
-    write_report(Report(TEST_ID, **likelihood(1.4, images=300)), run)  # as many: measured anew
+    write_report(
+        Report(TEST_ID, **likelihood(1.4, images=300)), run, keep_thorough=True
+    )  # as many: measured anew
     assert read_report(run).report(TEST_ID).likelihood.bits_per_dim.value == 1.4
     (run / "model.safetensors").write_bytes(b"two")
-    write_report(Report(TEST_ID, **likelihood(1.3, images=60)), run)
+    write_report(Report(TEST_ID, **likelihood(1.3, images=60)), run, keep_thorough=True)
     assert read_report(run).report(TEST_ID).likelihood.images == 60
 
 

@@ -52,7 +52,7 @@ class LatentsSection(Section):
         if result.rate is not None and result.distortion is not None:
             rows["rate + distortion"] = f"{result.rate.value:.2f} + {result.distortion.value:.2f} nats (ELBO)"
         if result.active_units is not None:
-            rows["active latents"] = f"{result.active_units} of {result.latents}"
+            rows["active latents"] = _active_text(result)
         if result.kl_per_group is not None:
             rows["KL per group"] = ", ".join(f"{kl:.2f}" for kl in result.kl_per_group) + " nats"
         if result.codebook_usage is not None and result.codebook_perplexity is not None:
@@ -63,6 +63,12 @@ class LatentsSection(Section):
     @override
     def pictures(self, result: LatentsResult) -> Sequence[str]:
         return result.pictures
+
+
+def _active_text(result: LatentsResult) -> str:
+    """With the definition, and what the latents carry together, which may be next to nothing."""
+    carried = "" if result.rate is None else f"; all carry {result.rate.value:.2f} nats together"
+    return f"{result.active_units} of {result.latents} (Var E[z|x] > 0.01{carried})"
 
 
 def latents_result(

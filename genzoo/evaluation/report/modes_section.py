@@ -35,7 +35,9 @@ class ModesSection(Section):
         away = math.inf if result.divergence is None else result.divergence.value
         rows = {
             "modes": f"{result.covered.value:.0f} of {result.modes} covered, KL {away:.3f} nats from the data's shares",
-            "dispersion of samples": f"{result.spread.value:.2f} of that of the data",
+            "dispersion of samples": "none: the data do not vary"
+            if result.spread is None
+            else f"{result.spread.value:.2f} of that of the data",
         }
         return rows | (
             {"health": "COLLAPSED: the samples are alike or miss most modes"} if result.collapsed else {}
@@ -49,6 +51,7 @@ def modes_result(test_id: str, found: Coverage, samples: int) -> ModesResult:
         return Estimate(value, samples, 0, higher_is_better=better)
 
     far = figure(found.divergence, False) if math.isfinite(found.divergence) else None
+    spread = None if found.dispersion is None else figure(found.dispersion, None)
     return ModesResult(
-        test_id, figure(found.covered, True), far, figure(found.dispersion, None), found.modes, samples, found.collapsed
-    )  # fmt: skip
+        test_id, figure(found.covered, True), far, spread, found.modes, samples, found.collapsed
+    )

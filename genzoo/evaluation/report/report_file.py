@@ -4,8 +4,8 @@
 
 Each part has the hash of the weights that it was measured on (`"weights"`). Where other weights lie beside the report
 now, the part is out of date: it is not read, and a note says so. Parts of former versions have no hash, and are taken
-for parts of the weights that lie there, as they always were. A part on more images of the same weights is kept when one
-on fewer is written, such as the quick likelihood at the end of a training.
+for parts of the weights that lie there, as they always were. What a training measures quickly at its end does not
+replace a part on more images of the same weights.
 
 It is written and read by the types of `genzoo.evaluation.report.schema`. A file may have been edited, cut short or
 written by another version: what does not fit a part's type costs that part, and a note says which field it was.
@@ -173,10 +173,13 @@ def _whole_parts(text: str, name: str, error: Exception) -> tuple[dict[str, Any]
 # --- writing ---------------------------------------------------------------------------------------------------
 
 
-def write_report(report: Report, path: str | Path, *, must_exist: bool = False) -> Path:
+def write_report(
+    report: Report, path: str | Path, *, must_exist: bool = False, keep_thorough: bool = False
+) -> Path:
     """Sets the parts of `report` in the run folder (or file) `path`, keeping what other commands wrote there.
 
     Writers take turns. A file that is no sound JSON is kept under another name, of which a line on stderr tells.
+    With `keep_thorough` parts that were measured on more images of the same weights stay as they are.
     `must_exist` is for the folder of a run, which is not made anew where it was moved or deleted. Raises `GenzooError`
     where it is not there, or the file cannot be written.
     """
@@ -187,11 +190,11 @@ def write_report(report: Report, path: str | Path, *, must_exist: bool = False) 
         raise GenzooError(f"{folder} is not there; the report was not written")
     with only_writer(folder, f"{folder} is being written to", name=f"{file.name}.lock", wait=True):
         remove_leftovers(folder, [file.name])
-        _write(report, file, folder)
+        _write(report, file, folder, keep_thorough)
     return file
 
 
-def _write(report: Report, file: Path, folder: Path) -> None:
+def _write(report: Report, file: Path, folder: Path, keep_thorough: bool) -> None:
     content = _kept_content(file) if is_regular(file) else {}
     weights = report.weights or weights_of(folder)
     if _is_damaged(file):
@@ -202,7 +205,7 @@ def _write(report: Report, file: Path, folder: Path) -> None:
         plain = storable(finite(msgspec.to_builtins(part, enc_hook=str)))
         if weights is not None and name != "about":
             plain["weights"] = weights
-        if isinstance(before, dict) and _tells_more(before.get(key), plain):
+        if keep_thorough and isinstance(before, dict) and _tells_more(before.get(key), plain):
             continue
         kept = {k: v for k, v in before.items() if k != report.former_id} if isinstance(before, dict) else {}
         content[name] = {**kept, key: plain}

@@ -218,7 +218,7 @@ class ModesResult:
     test_id: str
     covered: Estimate
     divergence: Estimate | None
-    spread: Estimate
+    spread: Estimate | None
     modes: Count
     samples: Count
     collapsed: bool

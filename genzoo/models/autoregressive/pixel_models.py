@@ -186,6 +186,8 @@ class _Parts(nn.Module):
 class AutoregressiveModel(GenerativeModel):
     """A causal backbone, a sub-pixel head and an output distribution; exact likelihood, cached sampling."""
 
+    loss_unit = "nats"
+
     def __init__(
         self, spec: DataSpec, config: ModelConfig, parts: _Parts, backbone: GatedPixelCNN | CausalTransformer
     ) -> None:

@@ -116,6 +116,7 @@ class HVAE(GenerativeModel):
     """Bottom-up encoder, top-down decoder with groups of latents, output distribution; a lower bound."""
 
     config: HVAEConfig
+    loss_unit = "nats"
 
     def __init__(self, spec: DataSpec, config: HVAEConfig, levels: tuple[Level, ...]) -> None:
         super().__init__()

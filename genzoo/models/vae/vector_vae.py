@@ -122,6 +122,7 @@ class VAE(GenerativeModel):
     """Encoder, decoder, prior and output distribution; a lower bound on the likelihood."""
 
     config: VAEConfig
+    loss_unit = "nats"
 
     def __init__(self, spec: DataSpec, config: VAEConfig, parts: VAEParts) -> None:
         super().__init__()
