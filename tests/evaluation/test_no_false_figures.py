@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import genzoo
-from genzoo.__main__ import main
+from genzoo.cli.evaluate_command import main
 from genzoo.core.errors import GenzooError
 from genzoo.data.split import TensorSplit
 from genzoo.evaluation.evaluator import check_finite
@@ -25,7 +25,7 @@ def test_weights_that_are_not_finite_are_refused(value, tmp_path, capsys):
     with pytest.raises(GenzooError, match="hold NaN or infinity"):
         check_finite(model)
     model.save(tmp_path / "run")
-    assert main(["evaluate", str(tmp_path / "run"), "--data", "digits", "--max-images", "4"]) == 2
+    assert main([str(tmp_path / "run"), "--data", "digits", "--max-images", "4"]) == 2
     error = capsys.readouterr().err
     assert "hold NaN or infinity" in error and error.count("\n") == 1
     assert not (tmp_path / "run" / "report.json").exists()
