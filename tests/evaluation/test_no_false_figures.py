@@ -25,7 +25,9 @@ def test_weights_that_are_not_finite_are_refused(value, tmp_path, capsys):
     with pytest.raises(GenzooError, match="hold NaN or infinity"):
         check_finite(model)
     model.save(tmp_path / "run")
-    assert main([str(tmp_path / "run"), "--data", "digits", "--max-images", "4"]) == 2
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path / "run"), "--data", "digits", "--max-images", "4"])
+    assert stop.value.code == 2
     error = capsys.readouterr().err
     assert "hold NaN or infinity" in error and error.count("\n") == 1
     assert not (tmp_path / "run" / "report.json").exists()
