@@ -156,6 +156,8 @@ def _problem(value: Any, hint: Any) -> str | None:
     if hint is str:
         return None if isinstance(value, str) and len(value) <= LONGEST else "a text"
     kind = NoneType if hint is None else origin or hint
+    if dataclasses.is_dataclass(kind) and dataclasses.is_dataclass(value):
+        return None  # a part of another kind: whoever builds it knows whether it fits
     try:
         return None if not isinstance(kind, type) or isinstance(value, kind) else _called(kind)
     except TypeError:  # a protocol that cannot be asked

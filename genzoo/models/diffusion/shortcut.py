@@ -62,7 +62,7 @@ class ShortcutConfig(ModelConfig):
     """The network."""
     c_noise: NoiseConditioning = field(default_factory=TimeConditioning)
     """Noise conditioning: what the network sees of the time."""
-    calls: Many = 4
+    calls: int = 4
     """Network calls for a sample: a power of two up to `finest`."""
     finest: Many = 128
     """The most steps: 1 / finest is the length that counts as an instant, a power of two."""

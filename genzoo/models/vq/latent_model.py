@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genzoo.core.bounds import BelowOne
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError, NoLikelihood
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
@@ -42,7 +41,7 @@ class LatentConfig(ModelConfig):
     """A VQ-VAE, or one with a discriminator (VQGAN)."""
     prior: PixelTransformerConfig = field(default_factory=_token_transformer)
     """Any model of integer images will do in a configuration; its flags are those of the transformer."""
-    autoencoder_fraction: BelowOne = 0.5
+    autoencoder_fraction: float = 0.5
     """Share of the training budget that trains the autoencoder; the rest trains the prior."""
     training: TrainConfig = field(default_factory=TrainConfig)
 

@@ -92,7 +92,7 @@ class DormandPrince(Solver):
 class RungeKutta4(Solver):
     """Fourth order with a fixed number of equal steps: images do not affect each other."""
 
-    steps: Many = 64
+    steps: int = 64
     """Steps of four evaluations each."""
 
     def __post_init__(self) -> None:
@@ -199,7 +199,7 @@ class OdeProtocol(Protocol):
     solver: Solver = field(default_factory=DormandPrince)
     divergence: Divergence = field(default_factory=Hutchinson)
     dequantisation: Dequantisation = field(default_factory=UniformDequantisation)
-    draws: Many = 1
+    draws: int = 1
     """K: dequantised images, each with fresh probes, for every image."""
     importance_weighted: bool = False
     """log of the mean weight (Hoogeboom et al. 2020) in place of the mean of its log."""
