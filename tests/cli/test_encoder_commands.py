@@ -70,7 +70,7 @@ def test_training_ends_with_probes(tmp_path, capsys):
     ):
         assert words in text
     figures = report_of(out)["probes"][test_id]
-    assert f"{100 * figures['knn']['value']:.1f} ± " in text and 0.5 < figures["knn"]["value"] <= 1
+    assert f"{100 * figures['knn']['value']:.1f}% [" in text and 0.5 < figures["knn"]["value"] <= 1
     assert figures["images"] == 359 and figures["examples"] == 10
     assert not (out / "samples" / "final.png").exists()
     stored = json.loads((out / "config.json").read_text())
