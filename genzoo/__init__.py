@@ -29,7 +29,7 @@ _HOMES = {
     "from_diffusers": "genzoo.models.diffusers_format",
     "list_encoders": "genzoo.models.registry",
     "list_models": "genzoo.models.registry",
-    "load": "genzoo.models.registry:load_model",
+    "load": "genzoo.models.loading:load_model",
     "load_data": "genzoo.data.sources",
     "register": "genzoo.models.registry",
     "register_data": "genzoo.data.sources",

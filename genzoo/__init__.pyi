@@ -27,9 +27,9 @@ from genzoo.models.base import ModelConfig as ModelConfig
 from genzoo.models.class_numbers import class_numbers as class_numbers
 from genzoo.models.diffusers_format import from_diffusers as from_diffusers
 from genzoo.models.diffusers_format import to_diffusers as to_diffusers
+from genzoo.models.loading import load_model as load
 from genzoo.models.registry import create as create
 from genzoo.models.registry import create_encoder as create_encoder
 from genzoo.models.registry import list_encoders as list_encoders
 from genzoo.models.registry import list_models as list_models
-from genzoo.models.registry import load_model as load
 from genzoo.models.registry import register as register

@@ -86,7 +86,7 @@ def _evaluate(flags: EvaluateFlags) -> None:
     from genzoo.evaluation.evaluator import Evaluation, check_finite, evaluate_with
     from genzoo.evaluation.fine_tuning import FineTuning
     from genzoo.evaluation.report.case import AISOptions, OODData
-    from genzoo.models.registry import load_model
+    from genzoo.models.loading import load_model
     from genzoo.objectives.likelihood.decoder import Annealing
 
     how = Evaluation(

@@ -75,7 +75,7 @@ def _sample(flags: SampleFlags) -> None:
     from genzoo.core.errors import GenzooError
     from genzoo.core.files import check_product
     from genzoo.core.path_arguments import check_can_be_made
-    from genzoo.models.registry import load_generative
+    from genzoo.models.loading import load_generative
 
     if flags.out is not None:
         check_product(flags.out)

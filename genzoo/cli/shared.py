@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from genzoo.cli.parsing import fail
 from genzoo.cli.terminal import forget_output, plain, tolerant_streams
-from genzoo.core.attempts import TRACEBACK, reason_of, show_traceback
+from genzoo.core.attempts import TRACEBACK, show_traceback
 from genzoo.core.bounds import shown
+from genzoo.core.errors import reason_of
 from genzoo.core.launch import world_size
 
 if TYPE_CHECKING:

@@ -207,8 +207,8 @@ def _resumed_plan(argv: Sequence[str], flags: TrainFlags, preset: str | None, re
     Differences that a run cannot bear are found by the trainer, which compares both.
     """
     from genzoo.core.errors import GenzooError
+    from genzoo.models.loading import config_of
     from genzoo.models.prior.with_prior import WithPriorConfig
-    from genzoo.models.registry import config_of
     from genzoo.training.checkpoint import read_config
     from genzoo.training.trainer import Budget
 

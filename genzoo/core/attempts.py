@@ -9,14 +9,12 @@ import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
-from genzoo.core.errors import GenzooError
+from genzoo.core.errors import reason_of
 
 T = TypeVar("T")
 
 TRACEBACK = "GENZOO_TRACEBACK"
 """The environment variable that asks for the tracebacks of errors that are told in one line."""
-
-_LONGEST = 300
 
 
 class Attempts:
@@ -36,18 +34,6 @@ class Attempts:
                 self._errors.append(error)
                 self.missing[name] = reason_of(error)
             return None
-
-
-def reason_of(error: BaseException) -> str:
-    """Why something failed, in one line of bounded length; errors that are not meant for people begin with their type.
-
-    >>> reason_of(GenzooError("two images are needed")), reason_of(ValueError("n = 0"))
-    ('two images are needed', 'ValueError: n = 0')
-    """
-    text = " ".join(str(error).split())
-    if not isinstance(error, GenzooError):
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def show_traceback(error: BaseException) -> None:

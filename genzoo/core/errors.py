@@ -2,6 +2,9 @@
 
 import signal
 
+LONGEST_REASON = 300
+"""Characters of a reason told by `reason_of`."""
+
 
 class GenzooError(Exception):
     """User error; the message is one line that says what was wrong and what to change."""
@@ -26,3 +29,15 @@ class NoLikelihood(GenzooError):
 
 class InvalidValue(GenzooError, ValueError):
     """An argument, or a field of a configuration, that has no such value."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something failed, in one line of bounded length; errors that are not meant for people begin with their type.
+
+    >>> reason_of(GenzooError("two images are needed")), reason_of(ValueError("n = 0"))
+    ('two images are needed', 'ValueError: n = 0')
+    """
+    text = " ".join(str(error).split())
+    if not isinstance(error, GenzooError):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 3]}..."

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from genzoo.core.attempts import Attempts, reason_of, show_traceback
+from genzoo.core.attempts import Attempts, show_traceback
 from genzoo.core.bounds import MOST_SECONDS, Range, check_number, check_seed, shown
-from genzoo.core.errors import GenzooError, NoLikelihood
+from genzoo.core.errors import GenzooError, NoLikelihood, reason_of
 from genzoo.core.files import explained_errors, make_folder
 from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.path_arguments import path_of

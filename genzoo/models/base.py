@@ -18,7 +18,6 @@ from genzoo.core.spec import DataSpec
 from genzoo.core.trainable import Monitor, RunContext, Trainable, TrainableConfig
 from genzoo.data.split import Split
 from genzoo.models.doors import DOORS
-from genzoo.training.checkpoint import save_model
 
 
 class ZooModel(Trainable, ABC):
@@ -70,6 +69,8 @@ class ZooModel(Trainable, ABC):
         and for a model that its configuration does not rebuild: a network that was exchanged by hand belongs into a
         configuration that builds it (`genzoo.register`).
         """
+        from genzoo.training.checkpoint import save_model  # late: who only samples need not wait
+
         save_model(self, path_of(path, "path"))
 
 

@@ -25,7 +25,7 @@ from genzoo.data.image_data import ImageData
 from genzoo.data.split import LazyImages, Split
 from genzoo.data.vectors import VectorSplit
 from genzoo.models.base import Encoder, SharesSpaceWithTexts
-from genzoo.models.registry import load_model
+from genzoo.models.loading import load_model
 from genzoo.training.checkpoint import WEIGHTS
 
 SPLITS = ("train", "val", "test")

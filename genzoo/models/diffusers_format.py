@@ -38,7 +38,7 @@ from genzoo.core.regular_files import open_regular
 from genzoo.core.spec import DataSpec
 from genzoo.core.surroundings import in_plain_surroundings
 from genzoo.models.diffusion.denoising_model import Diffusion, DiffusionConfig
-from genzoo.models.registry import build_model
+from genzoo.models.loading import build_model
 from genzoo.nn.saved_unet import SavedUNetConfig
 from genzoo.nn.unet import UNetDenoiser
 from genzoo.objectives.denoising.betas import Betas, CosineBetas, GivenBetas, LinearBetas

@@ -9,15 +9,14 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from genzoo.core.attempts import reason_of
 from genzoo.core.bounded_build import BUILD_ERRORS, MOST_VALUES, bounded
 from genzoo.core.bounds import check_seed, shown
-from genzoo.core.errors import GenzooError
+from genzoo.core.errors import GenzooError, reason_of
+from genzoo.core.free_memory import available_memory
 from genzoo.core.spec import DataSpec
 from genzoo.core.suggestions import suggestion
 from genzoo.core.trainable import Trainable, TrainableConfig
 from genzoo.models.base import ModelConfig
-from genzoo.training.machine import available_memory
 
 Config = TypeVar("Config", bound=TrainableConfig)
 Row = TypeVar("Row")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genzoo.core.spec import Batch
 from genzoo.models.base import Encoder
-from genzoo.models.registry import load_model
+from genzoo.models.loading import load_model
 from genzoo.testing.learning_checks import types_of
 from genzoo.testing.probe import (
     example_batch,

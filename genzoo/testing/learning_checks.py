@@ -13,7 +13,7 @@ from torch import Tensor
 from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import Batch
 from genzoo.models.base import GenerativeModel
-from genzoo.models.registry import load_model
+from genzoo.models.loading import load_model
 from genzoo.testing.probe import easy_batch, example_batch, example_cond, perturb, require, seeded, train
 
 LEARNING_RATES = (3e-3, 3e-4, 3e-2)

@@ -8,11 +8,12 @@ import torch
 
 from genzoo.core.attempts import Attempts
 from genzoo.core.errors import GenzooError
+from genzoo.core.free_memory import available_memory
 from genzoo.core.passes import runs_in_bf16
 from genzoo.core.random import mix_seed, seeded
 from genzoo.core.trainable import Monitor, RunContext
 from genzoo.data.split import Split
-from genzoo.training.machine import available_memory, machine, peak_memory_mib, usage_at
+from genzoo.training.machine import machine, peak_memory_mib, usage_at
 from genzoo.training.memory import GIBIBYTE, local_processes, memory_need, refusal
 from genzoo.training.optim import WeightAverage, copy_buffers, rate_factor
 from genzoo.training.options import RunPlan

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genzoo.core.attempts import reason_of
 from genzoo.core.bounds import check_seed
-from genzoo.core.errors import GenzooError, Interrupted
+from genzoo.core.errors import GenzooError, Interrupted, reason_of
 from genzoo.core.folder_lock import only_writer
 from genzoo.core.launch import world_size
 from genzoo.core.path_arguments import path_of

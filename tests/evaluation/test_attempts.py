@@ -10,8 +10,8 @@ from PIL import Image
 
 import genzoo
 from genzoo.__main__ import main
-from genzoo.core.attempts import Attempts, reason_of
-from genzoo.core.errors import GenzooError
+from genzoo.core.attempts import Attempts
+from genzoo.core.errors import GenzooError, reason_of
 from genzoo.core.spec import DataSpec
 from genzoo.data import from_images
 from genzoo.evaluation.evaluator import evaluate, measured

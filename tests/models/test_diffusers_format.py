@@ -38,7 +38,7 @@ from genzoo.core.spec import DataSpec
 from genzoo.models.diffusers_format import DiffusersDenoiser, from_diffusers, to_diffusers
 from genzoo.models.diffusion.samplers.sampling import Sampling
 from genzoo.models.diffusion.samplers.solvers import DDIM, Euler
-from genzoo.models.registry import load_model
+from genzoo.models.loading import load_model
 from genzoo.nn.saved_unet import SavedUNetConfig
 from genzoo.objectives.denoising.betas import LinearBetas
 from genzoo.objectives.denoising.noise_conditioning import TimeConditioning

@@ -14,7 +14,7 @@ from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.models.autoregressive.pixel_models import HeadConfig, PixelTransformerConfig
 from genzoo.models.gan.generator_model import GANConfig
-from genzoo.models.registry import load_model
+from genzoo.models.loading import load_model
 from genzoo.models.vq.latent_model import LatentConfig
 from genzoo.models.vq.vqgan import MOST_PER_DIM, VQGANConfig, adaptive_weight
 from genzoo.models.vq.vqvae import VQVAEConfig

@@ -14,7 +14,7 @@ from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError
 from genzoo.core.files import write_atomically
 from genzoo.core.spec import DataSpec
-from genzoo.models.registry import load_model
+from genzoo.models.loading import load_model
 from genzoo.training.checkpoint import first_difference, load_state, save_model, save_state, save_weights
 from genzoo.training.trainer import Budget, RunOptions, Trainer
 

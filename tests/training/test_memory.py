@@ -11,10 +11,10 @@ from tiny_model import TinyConfig
 
 import genzoo
 from genzoo.core.errors import GenzooError
+from genzoo.core.free_memory import _free_in_group, available_memory
 from genzoo.core.spec import Batch, DataSpec
 from genzoo.models.registry import create, create_encoder, get_preset
 from genzoo.training import loop
-from genzoo.training.machine import _free_in_group, available_memory
 from genzoo.training.memory import GIBIBYTE, MemoryNeed, memory_need, refusal
 
 GREY = DataSpec((1, 8, 8), levels=17)

@@ -19,7 +19,7 @@ from tiny_model import DuelConfig, TinyConfig, tiny_images
 from genzoo.core.config import TrainConfig
 from genzoo.core.spec import DataSpec
 from genzoo.data.split import as_split
-from genzoo.models.registry import load_model
+from genzoo.models.loading import load_model
 from genzoo.training.checkpoint import load_state
 from genzoo.training.processes import Feed, Processes, leave_processes
 from genzoo.training.trainer import Budget, RunOptions, Trainer

@@ -28,7 +28,7 @@ from genzoo.evaluation.report.schema import (
 )
 from genzoo.metrics.estimate import Estimate
 from genzoo.models.base import GenerativeModel
-from genzoo.models.registry import build_model
+from genzoo.models.loading import build_model
 from genzoo.training.checkpoint import WEIGHTS, read_config
 
 MEASURED = ("quality", "memorisation", "cost")

@@ -41,8 +41,8 @@ from genzoo.evaluation.features.published import dinov2_space, inception_space
 from genzoo.models.base import Encoder
 from genzoo.models.conditioning import load_encoder
 from genzoo.models.encoders.views import ViewsConfig
+from genzoo.models.loading import load_model
 from genzoo.models.preset import build
-from genzoo.models.registry import load_model
 from genzoo.models.run_data import data_of_run
 from genzoo.nn.backbones import ProjectionConfig, ResNetConfig
 from genzoo.objectives.contrastive import NTXent
