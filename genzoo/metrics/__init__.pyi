@@ -3,9 +3,9 @@
 from genzoo.metrics.diversity import sliced_wasserstein as sliced_wasserstein
 from genzoo.metrics.diversity import vendi_score as vendi_score
 from genzoo.metrics.estimate import Estimate as Estimate
-from genzoo.metrics.estimate import bootstrap as bootstrap
 from genzoo.metrics.frechet import frechet_distance as frechet_distance
 from genzoo.metrics.frechet import frechet_extrapolated as frechet_extrapolated
+from genzoo.metrics.intervals import bootstrap as bootstrap
 from genzoo.metrics.kernels import gaussian_mmd as gaussian_mmd
 from genzoo.metrics.kernels import kid as kid
 from genzoo.metrics.kernels import mmd as mmd

@@ -184,7 +184,7 @@ CALLS = {
             [0.5, 1],
             torch.tensor([True, False]),
             {},
-            object(),
+            Ellipsis,
             [0, None],
             torch.tensor([0, 1], device="meta"),
             7,
