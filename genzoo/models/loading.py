@@ -42,7 +42,9 @@ def load_model(path: str | Path, *, types: Iterable[type] = (), weights: str = "
     if weights not in ("ema", "raw"):
         raise GenzooError(f'weights are "ema" or "raw", got {shown(weights)}')
     content = read_config(path)
-    shapes = on_meta(lambda: build_model(content, path, types))
+    config, spec = _described(content, path, types)
+    with _explained(path):
+        shapes = on_meta(lambda: config.build(spec))
     if shapes is not None:
         check_shapes(shapes, path, weights)
     model = build_model(content, path, types)
@@ -63,13 +65,20 @@ def build_model(content: Mapping[str, Any], path: Path, types: Iterable[type] = 
 
     Raises `GenzooError` where it names unknown types or fields, or values that no model can be built from.
     """
+    config, spec = _described(content, path, types)
+    with _explained(path), torch.random.fork_rng(), bounded():
+        return config.build(spec)
+
+
+def _described(
+    content: Mapping[str, Any], path: Path, types: Iterable[type]
+) -> tuple[TrainableConfig, DataSpec]:
+    """The configuration and the spec in `config.json`; raises as `build_model` does."""
     with _explained(path):
         spec = from_json(content["spec"], [DataSpec])
         if not isinstance(spec, DataSpec):
             raise ValueError("its spec is none")
-    config = config_of(content, path, types)
-    with _explained(path), torch.random.fork_rng(), bounded():
-        return config.build(spec)
+    return config_of(content, path, types), spec
 
 
 def config_of(content: Mapping[str, Any], path: Path, types: Iterable[type] = ()) -> TrainableConfig:

@@ -22,6 +22,7 @@ from genzoo.evaluation.generative_classifier import (
     log_prior,
 )
 from genzoo.evaluation.report.classification_section import classification_result
+from genzoo.metrics.intervals import wilson
 from genzoo.models.base import GenerativeModel
 
 SPEC = DataSpec((1, 2, 2), levels=3, cond="class", cond_size=4)
@@ -82,7 +83,9 @@ def test_figures_are_those_of_bayes_rule():
     assert (result.kind, result.images, result.classes) == (LikelihoodKind.EXACT, 300, 4)
     stored = classification_result("test", result, "test", 0)
     assert stored.kind == "EXACT" and stored.details == result.details == {"protocol": "by hand"}
-    assert (stored.accuracy.value, stored.accuracy.stderr) == (result.accuracy, result.accuracy_stderr)
+    assert stored.accuracy.value == result.accuracy and stored.accuracy.stderr is None
+    low, high = wilson(result.accuracy, 300)
+    assert (stored.accuracy.low, stored.accuracy.high) == pytest.approx((low, high))
     uniform = classification(found, labels)
     assert uniform.nll > result.nll  # the prior is part of the truth here
 

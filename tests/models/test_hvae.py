@@ -329,9 +329,9 @@ def test_resolutions_follow_the_image(shape, sizes):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"top": 0}, "positive"), ({"groups": (1,)}, "equally long"),
+    [({"top": 0}, "top of HVAEConfig must be a whole number from 1"), ({"groups": (1,)}, "equally long"),
      ({"channels": (), "latent_channels": (), "groups": ()}, "equally long"),
-     ({"latent_channels": (1, 0)}, "positive")],
+     ({"latent_channels": (1, 0)}, "latent_channels of HVAEConfig must be a list whose every value")],
 )  # fmt: skip
 def test_mistakes_are_named(changes, message):
     with pytest.raises(GenzooError, match=message):

@@ -89,10 +89,15 @@ def test_everything_but_training_is_the_autoencoders():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"adversarial_weight": -1.0}, {"feature_weight": -1.0}, {"adversarial_start": 1.0}]
+    ("fields", "message"),
+    [
+        ({"adversarial_weight": -1.0}, "adversarial_weight of VQGANConfig must be a number from 0"),
+        ({"feature_weight": -1.0}, "feature_weight of VQGANConfig must be a number from 0"),
+        ({"adversarial_start": 1.0}, "weights of at least 0"),
+    ],
 )
-def test_configurations_that_cannot_be(fields):
-    with pytest.raises(GenzooError, match="weights of at least 0"):
+def test_configurations_that_cannot_be(fields, message):
+    with pytest.raises(GenzooError, match=message):
         replace(TINY, **fields).build(SPEC)
 
 

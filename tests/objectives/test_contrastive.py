@@ -340,7 +340,9 @@ def test_a_single_image_has_no_negatives():
 @pytest.mark.parametrize("kind", [InfoNCE, NTXent, Decoupled, Logistic, NCE, QueuedInfoNCE, SupCon])
 @pytest.mark.parametrize("temperature", [0.0, -0.1, math.nan, math.inf])
 def test_temperatures_are_above_zero(kind, temperature):
-    with pytest.raises(GenzooError, match=f"temperature of {kind.__name__} must be above 0"):
+    with pytest.raises(
+        GenzooError, match=f"temperature of {kind.__name__} must be (above 0|a finite number)"
+    ):
         kind(temperature)
 
 
