@@ -130,6 +130,7 @@ def test_what_is_not_stacked(stacks):
 # --- the benchmarks on them ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_stacks_are_judged_channel_by_channel(digits, stacks):
     judge = Judge(fit_classifier(digits.train, digits.spec, steps=400))
     right = (judge.modes_of(stacks.test.images) == stacks.test.labels).double().mean().item()

@@ -66,6 +66,7 @@ def test_a_model_in_memory_is_judged(report, model, digits):
     assert "Fréchet" in report_rows(report) and "test bits/dim" in report_rows(report)
 
 
+@pytest.mark.slow
 def test_the_same_call_gives_the_same_report(report, model, digits):
     again, other = (evaluate(model, digits, seed=seed, **QUICK) for seed in (0, 1))
     for name in ("baselines", "latents", "memorisation", "classes"):

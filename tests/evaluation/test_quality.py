@@ -181,6 +181,7 @@ def test_one_image_again_and_again_lacks_diversity(digits, saved):
     assert figures["recall"].value == 0 and figures["coverage"].value < 0.1
 
 
+@pytest.mark.slow
 def test_copies_of_training_images_are_found(digits, saved):
     quality, copies = results_of(digits.train.images, digits, saved)
     fresh = results_of(digits.val.images, digits, saved)[1]
@@ -392,7 +393,7 @@ def test_classes_of_samples_that_nobody_asked_for(saved):
 
 @pytest.mark.parametrize(
     ("steps", "right"),
-    [(100, 0.8), pytest.param(STEPS, 0.97, marks=pytest.mark.slow)],
+    [pytest.param(100, 0.8, marks=pytest.mark.slow), pytest.param(STEPS, 0.97, marks=pytest.mark.slow)],
     ids=["quick", "full"],
 )
 def test_samples_of_classes_are_held_against_what_was_asked(saved, steps, right, monkeypatch):

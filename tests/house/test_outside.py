@@ -130,6 +130,7 @@ def test_a_module_that_cannot_be_imported(argv, message, command, tmp_path, monk
     assert error.startswith("genzoo: error: ") and message in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_without_the_flag_a_run_folder_brings_no_types(tmp_path):
     """The folder names a type that nobody has loaded: nothing is imported for it."""
     config = {"type": "RealNVPConfig", "couplings": 2, "width": 8}

@@ -88,7 +88,13 @@ def complaints(trained, untrained):
     return {word for word, is_so in wrong.items() if is_so}
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+QUICK = {"simclr", "swav", "dino"}
+"""One of each kind of remedy against collapse; the second tier trains them all."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ENCODERS]
+)
 def test_no_recipe_collapses(name, digits):
     encoder = encoder_of(name, digits)
     untrained = vectors_of(encoder, digits)

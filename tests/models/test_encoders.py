@@ -326,6 +326,7 @@ def test_training_teaches_neighbours_who_they_are(digits):
     assert after > before + 0.01 and after > 0.9 and rank > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["swav", "dino"])
 def test_clusters_do_not_collapse(name, digits):
     """The usual end of these recipes: all images in one place, every prototype as good as the other."""

@@ -311,6 +311,7 @@ def test_a_run_that_crashed_resumes_bit_for_bit(tmp_path):
     assert int(load_state(tmp_path / "whole")["model"]["game.d_steps"]) == 40 == int(whole.game.d_steps)
 
 
+@pytest.mark.slow
 def test_training_moves_the_samples_to_the_data():
     """A shifted Gaussian: mean and spread of the samples come near those of the data."""
     data = torch.randn(4000, 2, generator=rng()) * 0.5 + torch.tensor([2.0, -1.0])

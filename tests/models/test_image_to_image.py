@@ -227,6 +227,7 @@ def test_the_presets_differ_in_the_adversarial_term_alone():
         assert both.adversarial_weight > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["image-to-image", "image-to-image-l1"])
 def test_presets_learn_to_sharpen(preset):
     """Digits in four blocks of means: after a short training much nearer to the truth than those are."""

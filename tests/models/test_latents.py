@@ -26,7 +26,9 @@ def run(*argv):
     return main([str(a) for a in argv])
 
 
-@pytest.mark.parametrize("preset", FIELDS)
+@pytest.mark.parametrize(
+    "preset", [pytest.param(p, marks=pytest.mark.slow if p == "vqvae" else ()) for p in FIELDS]
+)
 def test_evaluate_describes_the_latents(preset, tmp_path, capsys):
     out = tmp_path / "run"
     flags = ["--data", "digits", "--size", "tiny", "--steps", "4", "--out", out]

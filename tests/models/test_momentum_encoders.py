@@ -269,7 +269,10 @@ def train(name, out, *, crash=None, resume=False):
     return encoder
 
 
-@pytest.mark.parametrize("name", ["moco", "swav", "dino"])
+@pytest.mark.parametrize(
+    "name",
+    ["moco", pytest.param("swav", marks=pytest.mark.slow), pytest.param("dino", marks=pytest.mark.slow)],
+)
 def test_a_run_that_crashed_resumes_bit_for_bit(name, tmp_path):
     with pytest.raises(Crash):
         train(name, tmp_path / "crashed", crash=17)

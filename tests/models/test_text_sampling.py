@@ -226,6 +226,7 @@ def flow_run(tmp_path_factory, clip_run):
     return generator_run(tmp_path_factory.mktemp("runs") / "flow", clip_run, flow, 20)
 
 
+@pytest.mark.slow
 def test_vectors_for_three_are_those_of_threes(digits, clip_run, gan_run):
     """Evaluated by the nearest class mean of the training images in the shared space."""
     model, encoder = genzoo.load(gan_run), genzoo.load(clip_run)

@@ -246,6 +246,7 @@ def test_chunks_do_not_change_the_bound():
 # --- learning --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_collapse_on_digits():
     data = load_data("digits")
     training = TrainConfig(batch_size=32, learning_rate=4e-3)

@@ -301,6 +301,7 @@ def test_step_sizes_are_tuned_per_observation():
     assert 0.5 < answer.details["acceptance"] < 0.85
 
 
+@pytest.mark.slow
 def test_step_sizes_reach_the_wanted_acceptance():
     """In many dimensions, where acceptance falls smoothly with the step size."""
 

@@ -70,6 +70,7 @@ def test_few_levels_by_hand():
     assert ll.nats.item() == pytest.approx(2 * math.log(math.erf(1 / 3 / SCALE / math.sqrt(2))), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_scale_that_made_the_images_is_chosen():
     model = Linear(DataSpec((12,), None))
     x = model.generate(torch.randn(40, 2, generator=rng(6))) + SCALE * torch.randn(40, 12, generator=rng(7))

@@ -62,7 +62,7 @@ def metrics(out):
     return [{k: r.get(k) for k in ("step", "loss", "lr", "grad_norm", "val_loss")} for r in rows]
 
 
-@pytest.mark.parametrize("attempt", range(2))
+@pytest.mark.parametrize("attempt", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_bit_for_bit(tmp_path, processes, attempt):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = processes.Process(target=train, args=(killed,), kwargs={"pause": 0.003})
