@@ -216,6 +216,7 @@ def test_modes_refuse(digits):
 # --- the classifier ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_digits_are_told_apart(classifier, digits):
     assert classifier.accuracy(digits.val) >= 0.96 and classifier.accuracy(digits.test) >= 0.96
     probabilities = classifier.probabilities(digits.test.images)

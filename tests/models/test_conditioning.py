@@ -101,6 +101,7 @@ def test_variations_of_a_picture(tmp_path, encoder_run, digits, capsys):
         assert words in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_with_a_prior_draws_on_its_own(tmp_path, encoder_run, capsys):
     run = tmp_path / "run"
     flags = ["--size", "tiny", "--steps", "2", "--out", str(run), "--no-progress"]

@@ -94,7 +94,7 @@ def test_one_process_does_what_the_formula_says(tmp_path):
     assert_equal(tmp_path, 1)
 
 
-@pytest.mark.slow  # `test_resume.py` starts two processes in the first tier
+@pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one_in_both_turns(tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     tests = Path(__file__).parents[1]

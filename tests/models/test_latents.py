@@ -27,7 +27,7 @@ def run(*argv):
 
 
 @pytest.mark.parametrize(
-    "preset", [pytest.param(p, marks=pytest.mark.slow if p == "vqvae" else ()) for p in FIELDS]
+    "preset", [pytest.param(p, marks=pytest.mark.slow if p in ("vqvae", "hvae") else ()) for p in FIELDS]
 )
 def test_evaluate_describes_the_latents(preset, tmp_path, capsys):
     out = tmp_path / "run"

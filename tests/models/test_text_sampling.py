@@ -243,6 +243,7 @@ def test_vectors_for_three_are_those_of_threes(digits, clip_run, gan_run):
         assert 32 * ENOUGH <= found.effective < 0.5 * found.pool
 
 
+@pytest.mark.slow
 def test_the_command_draws_by_a_text(gan_run, clip_run, capsys):
     assert sample([str(gan_run), "--text", "A three!", "--n", "4"]) == 0
     shown = capsys.readouterr().out

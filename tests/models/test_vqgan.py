@@ -326,7 +326,14 @@ def whole(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("crash", "saved"), [(9, 7), (10 + 2 * 6 + 1, 14), (10 + 20 + 9, 28)])
+@pytest.mark.parametrize(
+    ("crash", "saved"),
+    [
+        pytest.param(9, 7, marks=pytest.mark.slow),
+        (10 + 2 * 6 + 1, 14),
+        pytest.param(10 + 20 + 9, 28, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_crashed_resumes_bit_for_bit(tmp_path, whole, crash, saved):
     with pytest.raises(Crash):
         train(tmp_path, crash=crash)

@@ -140,6 +140,7 @@ def validate_apart(folder):
     (folder / f"buffer-{processes.rank}").write_text(str(int(model.seen)))
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one(tmp_path):
     # `accelerate launch --cpu --num_processes 2` starts one process unless it finds MPI (accelerate issue 2741)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
