@@ -8,6 +8,9 @@ import zlib
 
 from PIL import Image
 
+NO_FILES = ("a-folder", "a-pipe", "to-a-pipe", "to-a-device", "to-nothing", "to-itself", "a-socket")
+"""What `not_files` puts into a folder, by name."""
+
 
 def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -85,14 +88,4 @@ def not_files(folder):
     finally:
         os.chdir(here)
         listening.close()
-    names = [
-        "a-folder",
-        "a-pipe",
-        "to-a-pipe",
-        "to-a-device",
-        "to-nothing",
-        "to-itself",
-        "a-socket",
-        "no-such-file",
-    ]
-    return [folder / name for name in names]
+    return [folder / name for name in (*NO_FILES, "no-such-file")]

@@ -160,15 +160,7 @@ def file_mutations(run) -> Iterator[Mutation]:
             contents["comma"] = text.rstrip().removesuffix("}").encode() + b",}"
         for label, data in contents.items():
             yield f"{name}:{label}", _writes(name, data)
-        for label in (
-            "a-folder",
-            "a-pipe",
-            "to-a-pipe",
-            "to-a-device",
-            "to-nothing",
-            "to-itself",
-            "a-socket",
-        ):
+        for label in hostile_pictures.NO_FILES:
             yield f"{name}:{label}", _becomes(name, label)
         yield f"{name}:absent", lambda folder, name=name: (folder / name).unlink()
         yield f"{name}:sparse", lambda folder, name=name: os.truncate(folder / name, 2**40)

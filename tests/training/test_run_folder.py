@@ -14,6 +14,7 @@ from tiny_model import TinyConfig, tiny_images
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError, Interrupted
 from genzoo.core.spec import DataSpec
+from genzoo.models.loading import load_model
 from genzoo.training.trainer import Budget, RunOptions, Trainer
 
 SPEC = DataSpec((1, 3, 3), levels=4)
@@ -246,10 +247,12 @@ def test_a_path_that_names_no_folder_is_refused(tmp_path, monkeypatch, name):
 
 def test_a_model_is_saved_over_its_own_run(tmp_path):
     train(tmp_path / "run")
-    tiny().save(tmp_path / "run")
-    tiny().save(tmp_path / "run")
     (tmp_path / "empty").mkdir()
-    tiny().save(tmp_path / "empty")
+    for name in ("run", "run", "empty"):
+        model = tiny()
+        torch.nn.init.constant_(model.gain, 2.0 + (name == "empty"))
+        model.save(tmp_path / name)
+        assert torch.equal(load_model(tmp_path / name, types=[TinyConfig]).gain, model.gain)
 
 
 # --- nobody to be shown anything -------------------------------------------------------------------------------
