@@ -28,6 +28,14 @@ ROWS = (
         tests=("tests/objectives/test_pixels.py",),
         why="an end bin has one edge: the last level is P(x > lower edge)",
     ),
+    Mutant(
+        name="mean of a logistic mixture as if components were narrow",
+        file="objectives/pixels.py",
+        old="((mean - edges) * inverse_scale).sigmoid()",
+        new="((mean - edges) * 1e9).sigmoid()",
+        tests=("tests/objectives/test_pixels.py",),
+        why="E[x] = sum_k P(x > edge_k), each the logistic's own mass above the edge",
+    ),
     # --- dequantisation
     Mutant(
         name="dequantisation without the factor of the range",

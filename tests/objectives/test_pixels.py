@@ -9,6 +9,7 @@ from scipy import stats
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
+from genzoo.objectives import pixels
 from genzoo.objectives.pixels import (
     Bernoulli,
     Categorical,
@@ -123,19 +124,63 @@ def test_gaussian_gradients_agree_with_differences(distribution):
     assert torch.autograd.gradcheck(lambda p: distribution.log_prob(p, x), params)
 
 
-@pytest.mark.parametrize(
-    "distribution", [Bernoulli(), Categorical(17), DiscretisedGaussian(17), LogisticMixture()]
-)
-def test_mean_is_the_expected_level(distribution):
-    """Exact where it can be; narrow components inside the range for the others."""
-    params = random_params(distribution, 20, scale=0.3, dtype=torch.float64)
-    if distribution.n_params not in (1, 17):
-        params[..., distribution.n_params * 2 // 3 :] -= 4 if distribution.n_params > 2 else 0
-        params[..., -1] -= 2
-    p = all_log_probs(distribution, params).exp()
-    expected = p @ torch.arange(distribution.levels).double()
-    tolerance = 1e-9 if distribution.n_params in (1, 17) else 0.02 * distribution.levels
-    assert (distribution.mean(params) - expected).abs().max() < tolerance
+@pytest.mark.parametrize("distribution", ALL, ids=repr)
+@pytest.mark.parametrize("scale", [0.0, 0.3, 2.0, 8.0])
+def test_mean_is_the_expected_level(distribution, scale):
+    """sum_v v P(v) over all levels, whose end bins have open tails: wide components reach far beyond them."""
+    params = random_params(distribution, 40, scale=scale, dtype=torch.float64)
+    expected = all_log_probs(distribution, params).exp() @ torch.arange(distribution.levels).double()
+    torch.testing.assert_close(distribution.mean(params), expected, rtol=1e-9, atol=1e-9)
+    single = distribution.mean(params.float())
+    assert single.dtype == torch.float32
+    assert (single.double() - expected).abs().max() < 2e-4 * distribution.levels
+
+
+@pytest.mark.parametrize("log_scale", [-8.0, -3.0, 1.0, 7.0])
+@pytest.mark.parametrize("place", [-3.0, -1.0, 0.1, 1.0, 3.0])
+@pytest.mark.parametrize("distribution", [LogisticMixture(256, 1), DiscretisedGaussian()], ids=repr)
+def test_mean_counts_the_open_tails(distribution, place, log_scale):
+    """A component at the end of the range, or beyond it, has half of its mass, or most, in the end bin."""
+    of_scale = [0.0, place, log_scale] if isinstance(distribution, LogisticMixture) else [place, log_scale]
+    params = torch.tensor([of_scale], dtype=torch.float64)
+    expected = all_log_probs(distribution, params).exp() @ torch.arange(256).double()
+    assert distribution.mean(params).item() == pytest.approx(expected.item(), abs=1e-9)
+
+
+def test_mean_of_a_few_edges_at_a_time(monkeypatch):
+    distribution = LogisticMixture(256, 3)
+    params = random_params(distribution, 5, 4, dtype=torch.float64)
+    expected = distribution.mean(params)
+    monkeypatch.setattr(pixels, "MOST_AT_ONCE", 7 * 60)
+    torch.testing.assert_close(distribution.mean(params), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("distribution", ALL, ids=repr)
+def test_means_of_a_batch_are_those_of_its_rows(distribution):
+    params = random_params(distribution, 6, 2)
+    rows = torch.cat([distribution.mean(row[None]) for row in params])
+    torch.testing.assert_close(distribution.mean(params), rows, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("distribution", ALL, ids=repr)
+def test_mean_is_single_precision_under_autocast(distribution):
+    """In bf16 a level of 17 would be off by a twentieth."""
+    params = random_params(distribution, 40)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = distribution.mean(params)
+    torch.testing.assert_close(found, distribution.mean(params), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("distribution", ALL, ids=repr)
+def test_location_is_the_mean_of_what_is_narrow(distribution):
+    """Within a level where components are narrower than one, and where there are none the mean itself."""
+    params = random_params(distribution, 40, scale=0.3, dtype=torch.float64)
+    if isinstance(distribution, LogisticMixture):
+        params[..., 2 * distribution.components :] = -20
+    if isinstance(distribution, DiscretisedGaussian) and distribution.scale is None:
+        params[..., 1] = -20
+    near = 0.5 if isinstance(distribution, (LogisticMixture, DiscretisedGaussian)) else 0.0
+    assert (distribution.location(params) - distribution.mean(params)).abs().max() <= near + 0.01
 
 
 @pytest.mark.parametrize("distribution", [LogisticMixture(), DiscretisedGaussian()], ids=repr)

@@ -5,9 +5,10 @@
                     rec = -log P(x | z(x)) + f dims d(x, x^)               d: distance of features
                     lambda = |grad_L rec| / (|grad_L adv| + delta)         L: the decoder's last layer (equation 7)
 
-x^ is the mean of P(x | z), rounded as it is when it is shown: what the codes say about the image. The noise that
-P(x | z) has around it is what keeps the two-part code honest; a discriminator that saw draws would punish it. The mean
-has a gradient in the distribution's parameters, the rounding is passed straight through. Everything that a VQ-VAE does
+x^ is the mean of P(x | z), by the cheap formula for it (`OutputDistribution.location`), rounded as it is when it is
+shown: what the codes say about the image. The noise that P(x | z) has around it is what keeps the two-part code honest;
+a discriminator that saw draws would punish it. The mean has a gradient in the distribution's parameters, the rounding
+is passed straight through. Everything that a VQ-VAE does
 (codes, two-part code, likelihood, samples) is done by the VQ-VAE inside, `autoencoder`; the likelihood stays a bound.
 """
 
@@ -131,12 +132,12 @@ class VQGAN(GenerativeModel):
         real = self.scale.centres(check_images(batch.images, self.spec))
         if turn == "autoencoder":
             return self._autoencoder_loss(batch, real, generator)
-        fake = self.scale.centres(self.autoencoder.reconstruct(batch.images, batch.cond))
+        fake = self.scale.centres(self.autoencoder.located(batch.images, batch.cond))
         return self.game.discriminator_loss(self.discriminator, real, fake, generator, self.progress)
 
     def _autoencoder_loss(self, batch: Batch, real: Tensor, generator: torch.Generator | None) -> Loss:
         (total, parts), params = self.autoencoder.loss_and_params(batch, generator)
-        mean = self.autoencoder.distribution.mean(params)
+        mean = self.autoencoder.distribution.location(params)
         fake = self.scale.centres(straight_through(mean, mean.detach().round()))
         plays = self.progress_of("discriminator") is not None
         features = self.discriminator if self.features is None and plays else self.features
@@ -176,7 +177,7 @@ class VQGAN(GenerativeModel):
         return self.autoencoder.log_likelihood(images, cond, generator=generator)
 
     def reconstruct(self, images: Tensor, cond: Tensor | None = None) -> Tensor:
-        """The expected images, rounded, `[n, c, h, w]`, given the images' own codes: what the discriminator sees."""
+        """The expected images, rounded, `[n, c, h, w]`, given the images' own codes."""
         return self.autoencoder.reconstruct(images, cond)
 
     def latent_figures(
