@@ -186,9 +186,13 @@ def variance_by_power(halves: Tensor, quarters: Tensor) -> Tensor:
 
 def design_effect(found: Tensor, images: int) -> Tensor:
     """The variance of shares of `images` over that of independent ones, 1 or more, `[k]`, of halves `[draws, 2, k]`."""
-    share = found.mean((0, 1))
+    return effect_of(variance_of_halves(found), found.mean((0, 1)), images)
+
+
+def effect_of(variance: Tensor, share: Tensor, images: int) -> Tensor:
+    """`variance` `[k]` of shares `[k]` of `images` over that of independent ones; 1 or more."""
     own = share * (1 - share) / images
-    effect = variance_of_halves(found) / own.clamp(min=torch.finfo(own.dtype).tiny)
+    effect = variance / own.clamp(min=torch.finfo(own.dtype).tiny)
     return torch.where(own > 0, effect, torch.ones_like(effect)).clamp(min=1.0)
 
 

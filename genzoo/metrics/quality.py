@@ -23,6 +23,7 @@ from genzoo.metrics.intervals import (
     WILSON_OF_HALVES,
     bootstrap,
     design_effect,
+    effect_of,
     figures_of_parts,
     in_halves,
     student,
@@ -207,19 +208,25 @@ def likelihood_divergence(sets: FeatureSets) -> Estimate:
 def authenticity_figure(sets: FeatureSets) -> Estimate:
     """The share of samples that are no copies of training images; its floor is that of evaluated images.
 
-    Its interval is over samples and training images, many of which may have one neighbour.
+    Its interval is over samples and training images. One training image may be the neighbour of very many samples, so
+    that the variance may fall more slowly than 1 / n.
     """
     found = authenticity(sets.train, sets.samples)
     order = torch.randperm(len(sets.real), generator=sets.generator("authenticity"))
     floor = authenticity(sets.train, sets.real[order[: len(sets.samples)]]).value
     plain = Estimate(found.value, len(sets.samples), len(sets.train), reference=floor)
-    if min(len(sets.train), len(sets.samples)) < 4:
+    if min(len(sets.train), len(sets.samples)) < 8:
         return plain
-    halves, used = figures_of_parts(
-        lambda train, fake: authenticity(train, fake).value, [sets.train, sets.samples],
-        generator=sets.generator("halves of authenticity"),
-    )  # fmt: skip
-    effect = design_effect(halves, max(1, round(len(sets.samples) * used))).item()
+
+    def parts(count: int, draws: int) -> tuple[Tensor, float]:
+        return figures_of_parts(
+            lambda train, fake: authenticity(train, fake).value, [sets.train, sets.samples], parts=count, draws=draws,
+            generator=sets.generator(f"{count} parts of authenticity"),
+        )  # fmt: skip
+
+    (halves, used), (quarters, _) = parts(2, PAIRS), parts(4, QUARTERED)
+    images = max(1, round(len(sets.samples) * used))
+    effect = effect_of(variance_by_power(halves, quarters), halves.mean((0, 1)), images).item()
     low, high = wilson(found.value, len(sets.samples) / effect, student(PAIRS))
     return replace(plain, low=low, high=high, interval=WILSON_OF_HALVES)
 

@@ -178,12 +178,16 @@ class RunFolder:
         self.log.write(row)
 
     def save(self, state: TrainingState) -> None:
-        """State and weights, each atomically."""
+        """Weights, then the state, each atomically.
+
+        In this order: a state that says that the run is finished is never beside weights of an earlier checkpoint,
+        which nothing would write again. Weights beside a state from before them are written again when it is taken up.
+        """
         self.saved_at, state.rows = state.seconds, self.log.count
         if self.path is not None:
             self.check_there()
-            checkpoint.save_state(state.dump(), self.path)
             checkpoint.save_weights(state.chosen(), self.path, raw=state.model.state_dict())
+            checkpoint.save_state(state.dump(), self.path)
 
     def save_due(self, state: TrainingState, every: int | None) -> bool:
         """Whether a checkpoint is due: each `every` steps, or each minute where that is None."""

@@ -15,6 +15,7 @@ from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError, Interrupted
 from genzoo.core.spec import DataSpec
 from genzoo.models.loading import load_model
+from genzoo.training.checkpoint import load_state
 from genzoo.training.trainer import Budget, RunOptions, Trainer
 
 SPEC = DataSpec((1, 3, 3), levels=4)
@@ -41,6 +42,11 @@ def train(out, steps=5, *, model=None, resume=False, save_every=2):
 def rows(out):
     found = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
     return [{k: v for k, v in row.items() if k not in CLOCKS} for row in found]
+
+
+def best_step(out):
+    """Of the weights that did best on validation images."""
+    return load_state(out)["best"]["step"]
 
 
 def at_step(model, step, work):
@@ -154,16 +160,18 @@ def test_a_kill_before_any_write_leaves_a_run_that_ends_as_if_nothing_had_happen
 ):
     """Weights, states and rows of metrics: each row once, those of validation in the closing stage among them."""
     opened = killer(tmp_path / "whole", None)
-    train(tmp_path / "whole", 4)
+    assert train(tmp_path / "whole", 6).step == best_step(
+        tmp_path / "whole"
+    )  # the last weights are those wanted
     wanted, writes = rows(tmp_path / "whole"), len(opened)
     assert writes > 12 and sum("val_loss" in row for row in wanted) == 2
     for n in range(writes - 5 if closing_alone else 1, writes + 1):
         out = tmp_path / f"run{n}"
         killer(out, n)
         with pytest.raises(Killed):
-            train(out, 4)
+            train(out, 6)
         killer(out, None)
-        train(out, 4, resume=(out / "config.json").exists())
+        train(out, 6, resume=(out / "config.json").exists())
         assert rows(out) == wanted, n
         assert_same_runs(tmp_path / "whole", out)
         assert (out / "loss.png").exists() and not list(out.rglob("*.tmp"))
