@@ -1,9 +1,9 @@
 """The twelve grids of the recorded bake-off on Fashion-MNIST, ranked by looking.
 
-The grids are those of samples/bakeoff-fashion-mnist.html as recorded at commit 466dc0a: 64 samples of each
-entrant after ten minutes, beside 64 real test images. They were ranked twice, the second time in the reverse order of presentation,
-by the question "how many of these could be taken for pictures of real garments?", and written down here before any
-figure of a new feature extractor was computed. Variety counts only where a grid shows its lack.
+The grids are those of samples/bakeoff-fashion-mnist.html as recorded at commit 466dc0a: 64 samples of each entrant
+after ten minutes, beside 64 real test images. They were ranked twice, the second time in the reverse order of
+presentation, by the question "how many of these could be taken for pictures of real garments?", and written down here
+before any figure of a new feature extractor was computed. Variety counts only where a grid shows its lack.
 """
 
 from collections.abc import Mapping, Sequence
