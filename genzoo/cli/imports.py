@@ -19,6 +19,7 @@ from genzoo.core.attempts import show_traceback
 from genzoo.core.bounds import shown
 from genzoo.core.config import allow_types_of
 from genzoo.core.errors import GenzooError
+from genzoo.core.path_arguments import real_path
 
 FLAG = "--import"
 VARIABLE = "GENZOO_IMPORT"
@@ -63,7 +64,7 @@ def _is_file(name: str) -> bool:
 
 def _absolute(name: str) -> str:
     """Of a file the whole path: another command may be started elsewhere."""
-    return str(Path(name).resolve()) if _is_file(name) else name
+    return str(real_path(Path(name))) if _is_file(name) else name
 
 
 def _import(name: str) -> None:
@@ -89,9 +90,9 @@ def _from_path(name: str) -> ModuleType:
 
 def _from_file(path: Path) -> ModuleType:
     """A file as the module of its stem, once."""
-    path = path.expanduser().resolve()
+    path = real_path(path.expanduser())
     known = sys.modules.get(path.stem)
-    if known is not None and Path(getattr(known, "__file__", None) or "").resolve() == path:
+    if known is not None and real_path(Path(getattr(known, "__file__", None) or "")) == path:
         return known
     if known is not None:
         raise GenzooError(f"there is a module called {path.stem} already: give the file another name")

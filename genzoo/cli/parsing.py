@@ -17,7 +17,7 @@ from genzoo.core.suggestions import nearest
 
 T = TypeVar("T")
 
-_FRAME = "│╭╮╰╯ "
+_FRAME = "│╭╮╰╯| "
 
 
 LONGEST_ERROR = 2000
@@ -142,17 +142,21 @@ def _one_line_errors() -> Iterator[None]:
 
 
 def unframed(box: str) -> str:
-    """The text of a framed message up to its first rule, as one line.
+    """The text of a framed message between its title and the first rule behind it, as one line.
 
     >>> unframed("╭─ Parsing error ─╮\\n│ Error parsing   │\\n│ --n: no number  │\\n│ ────── │\\n│ help │\\n╰───╯")
     'Error parsing --n: no number'
+    >>> unframed(" Parsing error \\n ------------- \\n  Error parsing \\n  --n: no number \\n -----\\n  help \\n")
+    'Error parsing --n: no number'
     """
     words: list[str] = []
+    in_title = True
     for line in box.splitlines():
         text = line.strip(_FRAME)
-        if "──" in text or text.startswith("─"):
-            if words:
+        if text.startswith("─") or (len(text) > 3 and not text.strip("-")):  # the latter in plain terminals
+            if not in_title and words:
                 break
+            in_title, words = False, []
             continue
         words += text.split()
     text = " ".join(words).partition(" Got errors:")[0]  # one per member of a union: more than a person needs

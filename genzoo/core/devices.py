@@ -17,7 +17,8 @@ def device_of(name: str | torch.device | None) -> torch.device | None:
         raise InvalidValue(f"a device is a text such as 'cpu' or 'cuda', got {shown(name)}")
     try:
         device = torch.device(name)
-        if device.type != "meta":
+        numbered_processor = device.type == "cpu" and (device.index or 0) > 0  # PyTorch takes any number
+        if device.type != "meta" and not numbered_processor:
             torch.zeros(1, device=device)
             return device
     except (RuntimeError, AssertionError, ImportError, ValueError, OverflowError):  # by the kind of device

@@ -27,6 +27,14 @@ def path_of(value: Any, what: str) -> Path:
     return Path(text)
 
 
+def real_path(path: Path) -> Path:
+    """The whole of `path`, links followed as far as they lead somewhere: a ring of links is left as it is.
+
+    `Path.resolve` raises an error over such a ring, and another one from version to version of Python.
+    """
+    return Path(os.path.realpath(path))
+
+
 def is_too_long(text: str) -> bool:
     """Whether a part of a path, or the whole of it, has more bytes than systems take, or it has too many parts."""
     raw = text.encode("utf-8", "surrogatepass")

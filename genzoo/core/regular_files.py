@@ -16,6 +16,8 @@ from genzoo.core.errors import GenzooError
 
 MOST_BYTES = 2**26
 """Of a text that is read as a whole: 64 MiB."""
+MOST_HASHED = 2**34
+"""Of weights: 16 GiB, four thousand million parameters. A file may claim to be longer than any disk is large."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -86,9 +88,12 @@ def read_regular(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of the regular file `path` in hexadecimal digits. Raises `UnreadableFile` as `open_regular` does."""
+    """The SHA-256 of the regular file `path` in hexadecimal digits, of `MOST_HASHED` bytes at most.
+
+    Raises `UnreadableFile` as `open_regular` does.
+    """
     digest = hashlib.sha256()
-    with open_regular(path) as file:
+    with open_regular(path, MOST_HASHED) as file:
         try:
             while part := file.read(2**20):
                 digest.update(part)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from genzoo.core.errors import GenzooError
+from genzoo.core.path_arguments import real_path
 from genzoo.core.regular_files import sha256_of
 from genzoo.core.showable import showable
 from genzoo.data.identity import digest_of_parts
@@ -298,4 +299,4 @@ def _former_id(root: Path, files: Sequence[Path], shape: tuple[int, ...]) -> str
     """What called the test set before content did: a digest of the files' names and the image shape."""
     text = "\n".join(["x".join(map(str, shape)), *(f.as_posix() for f in files)])
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return f"folder:{showable(root.resolve().name)}/test@seed={SPLIT_SEED},files={digest}"
+    return f"folder:{showable(real_path(root).name)}/test@seed={SPLIT_SEED},files={digest}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genzoo.core.errors import GenzooError
+from genzoo.core.path_arguments import real_path
 from genzoo.core.showable import showable
 
 MOST_FOLDERS = 100_000
@@ -66,7 +67,7 @@ class _Walk:
     repeated: list[tuple[Path, Path]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.real = self.root.resolve()
+        self.real = real_path(self.root)
         self.waiting: deque[Path] = deque([Path()])
         self.links: deque[Path] = deque()
         self.seen: dict[tuple[int, int], Path] = {}

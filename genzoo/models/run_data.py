@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from genzoo.core.bounds import Range, check_fields
 from genzoo.core.errors import GenzooError, InvalidValue
+from genzoo.core.path_arguments import real_path
 from genzoo.core.showable import showable
 from genzoo.data.listing import expanded
 
@@ -185,6 +186,6 @@ def _resolved(text: str) -> str:
 
 def _absolute(path: str) -> str:
     try:
-        return str(expanded(path).resolve())
-    except (OSError, RuntimeError, ValueError):
+        return str(real_path(expanded(path)))
+    except (OSError, RuntimeError, ValueError):  # of a home that is not known, for one
         return path

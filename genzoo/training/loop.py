@@ -8,13 +8,11 @@ import torch
 
 from genzoo.core.attempts import Attempts
 from genzoo.core.errors import GenzooError
-from genzoo.core.free_memory import available_memory
-from genzoo.core.passes import runs_in_bf16
 from genzoo.core.random import mix_seed, seeded
 from genzoo.core.trainable import Monitor, RunContext
 from genzoo.data.split import Split
 from genzoo.training.machine import machine, peak_memory_mib, usage_at
-from genzoo.training.memory import GIBIBYTE, local_processes, memory_need, refusal
+from genzoo.training.memory import memory_line
 from genzoo.training.optim import WeightAverage, copy_buffers, rate_factor
 from genzoo.training.options import RunPlan
 from genzoo.training.processes import BatchOrder, Feed, Processes, StopSignals
@@ -29,7 +27,6 @@ LOG_ROWS = 500  # training rows of metrics.jsonl over a whole run
 OPTIONAL_SHARE = 0.05  # of a budget in minutes, what optional monitors may take together
 VALIDATION_SHARE = 0.1  # of a budget in minutes, all validations together
 MOST_RESERVED = 0.2  # of a budget in minutes, for what comes after the last step
-WORTH_A_LINE = GIBIBYTE // 8  # of memory
 TRACKED = "genzoo"  # what trackers call the project, and their folder in that of a run
 CLOSING_SECONDS = 1.0  # for drawing the loss curve
 
@@ -55,7 +52,7 @@ class Run:
         self.feed = Feed(train, self.model, processes)
         self.order = BatchOrder(len(train), self.config.batch_size, self.seed)
         self._check_batch()
-        self.memory = self._check_memory()
+        self.memory = memory_line(self.model, self.feed, self.order, processes)
         self.folder = RunFolder(
             plan.out, self.model, self._facts(), resume=self.options.resume, writes=processes.is_main
         )
@@ -78,29 +75,6 @@ class Run:
                 f"a batch of {self.order.batch_size} images is too small for {self.processes.count} process(es) "
                 f"with accumulate={self.config.accumulate}: it needs at least {shares}"
             )
-
-    def _check_memory(self) -> str | None:
-        """What the run needs and what there is, in a line; None where that is not worth one, or nobody can tell.
-
-        Raises `GenzooError` where it is not enough.
-        """
-        processes, device = self.processes, self.processes.device
-        free = available_memory(device)
-        if free is None:
-            return None
-        free //= local_processes(processes.count) if device.type == "cpu" else 1
-        sample = self.feed.batch(
-            torch.arange(processes.count) % self.order.n, seeded("cpu", "memory", self.seed)
-        )
-        images = math.ceil(self.order.batch_size / processes.count / self.config.accumulate)
-        bf16 = runs_in_bf16(self.config.precision, device)
-        need = memory_need(self.model, sample, images, bf16=bf16, free=free)
-        problem = refusal(need, self.model.spec.shape, free)
-        if any(processes.sum([float(problem is not None)])):  # all or none
-            raise GenzooError(problem or "another process has too little memory to train on these images")
-        return (
-            f"memory: {need} more, {free / GIBIBYTE:.1f} GiB are free" if need.total > WORTH_A_LINE else None
-        )
 
     def _facts(self) -> dict[str, Any]:
         facts = {

@@ -5,7 +5,7 @@ tensors), while counting the bytes of all that are alive at the same time: activ
 gradients, and what operations need in between. That takes a fraction of a second, whatever the size of the images, and
 leaves random states alone. Losses that look at numbers, as optimal transport does, and families from outside are run in
 earnest on a copy, for two and four images, and the rest is extrapolated. To that come the optimiser's moments, the
-averaged weights and the best ones. Small runs are not looked at: `LARGEST_PER_VALUE` bounds them.
+averaged weights and the best ones. Small runs are not looked at: `PER_OUTPUT` bounds them.
 
 Estimated / measured (the peak of resident memory in two steps over that before `fit`), in MiB, for batches of 64 grey
 images, presets of size small, on a processor with bf16; some 80 of what is measured are modules that training loads:
@@ -22,6 +22,7 @@ So it may be half of what is taken, of a GAN a quarter: what cannot fit is refus
 """
 
 import copy
+import math
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -35,17 +36,27 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from genzoo.core.errors import GenzooError
+from genzoo.core.free_memory import available_memory
+from genzoo.core.passes import runs_in_bf16
 from genzoo.core.random import private_rng, seeded
 from genzoo.core.spec import Batch
 from genzoo.core.trainable import Trainable
+from genzoo.training.processes import BatchOrder, Feed, Processes
 
 GIBIBYTE = 2**30
+WORTH_A_LINE = GIBIBYTE // 8
+"""Bytes from which on a run says what it needs."""
 LARGEST_PER_VALUE = 2**18
-"""Bytes that no model needs for a sub-pixel of an image of a batch; the presets need 2,000 to 20,000."""
+"""Bytes for a sub-pixel of an image of a batch, more than a family from outside will need."""
+PER_OUTPUT = 24
+"""Bytes for a sub-pixel and an output of a layer (a row of a weight matrix); presets need 0.1 to 11."""
 COPIES = 5
 """Of the weights beside the model's own: gradients, two moments, the average, the best."""
 FEW = (2, 4)
 """Images of the two steps that are extrapolated from."""
+END = (1.0,)
+"""Moments of a run that are looked at, as `Trainable.progress`: no loss of genzoo takes more before its last step."""
 MARGIN = 0.9
 """Of what is free, what is offered as fitting."""
 ON_CPU = 1.4
@@ -93,23 +104,43 @@ class MemoryNeed:
         return found // 8 * 8 if found > 8 else found
 
 
+def memory_line(model: Trainable, feed: Feed, order: BatchOrder, processes: Processes) -> str | None:
+    """What training needs and what there is, for people; None where that is not worth a line, or nobody can tell.
+
+    Every process must call it. Raises `GenzooError` where there is not enough for one of them.
+    """
+    config, device = model.config.training, processes.device
+    free = available_memory(device)
+    if free is None:
+        return None
+    free //= local_processes(processes.count) if device.type == "cpu" else 1
+    sample = feed.batch(torch.arange(processes.count) % order.n, seeded("cpu", "memory", order.seed))
+    images = math.ceil(order.batch_size / processes.count / config.accumulate)
+    need = memory_need(model, sample, images, bf16=runs_in_bf16(config.precision, device), free=free)
+    problem = refusal(need, model.spec.shape, free)
+    if any(processes.sum([float(problem is not None)])):  # all or none
+        raise GenzooError(problem or "another process has too little memory to train on these images")
+    return f"memory: {need} more, {free / GIBIBYTE:.1f} GiB are free" if need.total > WORTH_A_LINE else None
+
+
 def memory_need(model: Trainable, batch: Batch, images: int, *, bf16: bool = False, free: int) -> MemoryNeed:
     """What training `model` takes with `images` in a micro-batch; `batch` holds one or more such as it will be given.
 
     A closer look is taken only where a bound on what any model needs is not far below the `free` bytes.
     """
     overhead = ON_CPU if model.device.type == "cpu" else 1.0
+    own = type(model).__module__.startswith("genzoo.")  # others may keep tensors in places that a copy shares
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    bound = MemoryNeed(
-        COPIES * weights, float(LARGEST_PER_VALUE * batch.images[0].numel()), images, bound=True
-    )
+    outputs = sum(len(p) for p in model.parameters() if p.ndim > 1)
+    per_value = PER_OUTPUT * outputs if own else LARGEST_PER_VALUE
+    bound = MemoryNeed(COPIES * weights, float(per_value * batch.images[0].numel()), images, bound=True)
     if bound.total < free / 2 or COPIES * weights > free:
         return bound
-    own = type(model).__module__.startswith("genzoo.")  # others may keep tensors in places that a copy shares
     peak = _peak_without_numbers(model, repeated(batch, images), bf16) if own else None
     if peak is not None:
         return MemoryNeed(COPIES * weights, overhead * peak / images, images)
-    few, more = (_peak_in_earnest(model, repeated(batch, n), bf16, free) for n in FEW)
+    moments = END if own else (0.0, *END)
+    few, more = (_peak_in_earnest(model, repeated(batch, n), bf16, free, moments) for n in FEW)
     if few is None or more is None:
         return MemoryNeed(COPIES * weights, 0.0, images)
     slope = max(more - few, 0) / (FEW[1] - FEW[0])
@@ -187,7 +218,9 @@ def _any_number(dtype: torch.dtype) -> bool | float | int:
     return False if dtype == torch.bool else 0.0 if dtype.is_floating_point else 0
 
 
-def _peak_without_numbers(model: Trainable, batch: Batch, bf16: bool) -> int | None:
+def _peak_without_numbers(
+    model: Trainable, batch: Batch, bf16: bool, moments: Sequence[float] = END
+) -> int | None:
     """Bytes alive at the peak of a step on fake tensors; None where the model cannot be run on them."""
     try:
         from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
@@ -199,12 +232,14 @@ def _peak_without_numbers(model: Trainable, batch: Batch, bf16: bool) -> int | N
         with private_rng(model.device), fake:
             shapes = Batch(*(None if t is None else fake.from_tensor(t.to(model.device)) for t in batch))
             with living:
-                return _step(twin, shapes, bf16, living)
+                return _step(twin, shapes, bf16, living, moments)
     except Exception:  # whatever a loss does that cannot be done without numbers
         return None
 
 
-def _peak_in_earnest(model: Trainable, batch: Batch, bf16: bool, free: int) -> int | None:
+def _peak_in_earnest(
+    model: Trainable, batch: Batch, bf16: bool, free: int, moments: Sequence[float] = END
+) -> int | None:
     """Bytes alive at the peak of a step of a copy; what is free where it would be more; None where it fails."""
     living = _Living(free)
     try:
@@ -213,21 +248,21 @@ def _peak_in_earnest(model: Trainable, batch: Batch, bf16: bool, free: int) -> i
             twin = copy.deepcopy(model)
             batch = Batch(*(None if t is None else t.to(model.device).contiguous() for t in batch))
             with living:
-                return _step(twin, batch, bf16, living)
+                return _step(twin, batch, bf16, living, moments)
     except _TooMuch:
         return free
     except Exception:  # training will tell
         return None
 
 
-def _step(model: Trainable, batch: Batch, bf16: bool, living: _Living) -> int:
-    """Forward and backward of each turn, at the beginning of a run and at its end, where losses may be others.
+def _step(model: Trainable, batch: Batch, bf16: bool, living: _Living, moments: Sequence[float]) -> int:
+    """Forward and backward of each turn, at these `moments` of a run (0: its beginning, 1: its end).
 
     Returns the bytes alive at the peak without gradients, which come one by one as activations go.
     """
     device, peak = model.device, 0
     model.train()
-    for progress, turn in product((0.0, 1.0), model.turns):
+    for progress, turn in product(moments, model.turns):
         model.progress = progress
         with _gradients_of(model, turn):
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):

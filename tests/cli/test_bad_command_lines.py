@@ -23,7 +23,10 @@ TRAIN = [
     ["--steps", "1", "--epochs", "1"],
     ["--minutes", "1", "--steps", "1"],
     *(["--seed", v] for v in (str(2**70), "-1", "1.5", "nan", "")),
-    *(["--device", v] for v in ("tpu", "gpu", "cuda:99", "meta", "", "cpu:cpu", "cuda:-1", "xla", "ü")),
+    *(
+        ["--device", v]
+        for v in ("tpu", "gpu", "cuda:99", "meta", "", "cpu:1", "cpu:cpu", "cuda:-1", "xla", "ü")
+    ),
     *(["--image-size", v] for v in ("0", "-1", str(10**9), "x")),
     *(["--save-every", v] for v in ("0", "-1", HUGE, "x")),
     *(
@@ -112,6 +115,10 @@ TRAIN = [
     ["--import", "{dir}/leaves.py"],
     ["--import", LONG + ".py"],
     ["--import", "a\0.py"],
+    ["--import", "{dir}/loop.py"],
+    ["--data", "folder:{dir}/loop"],
+    ["--out", "{dir}/loop"],
+    ["--cond", "encoder:{dir}/loop"],
     ["--help", "nothing"],
 ]
 PRESETS = [
@@ -167,6 +174,7 @@ SAMPLE = [
 EVALUATE = [
     [],
     ["{dir}/none"],
+    ["{dir}/loop"],
     ["{dir}/file"],
     ["{dir}/run"],
     ["{dir}/run", "--data", "mnist:"],
@@ -188,6 +196,8 @@ EVALUATE = [
 COMPARE = [
     [],
     ["{dir}/none"],
+    ["{dir}/loop"],
+    ["{dir}/loop", "{dir}/run"],
     ["{dir}/file"],
     ["{dir}/run", "{dir}/run"],
     ["vae"],
@@ -228,7 +238,8 @@ def place(tmp_path_factory):
     genzoo.create("flow", DataSpec((1, 4, 4), 4, "class", 2), "tiny").save(folder / "flow")
     (folder / "file").write_text("")
     (folder / "empty").mkdir()
-    (folder / "loop").symlink_to(folder / "loop")
+    for name in ("loop", "loop.py"):
+        (folder / name).symlink_to(folder / name)
     (folder / "broken.py").write_text("raise ValueError('a\\nb')")
     (folder / "leaves.py").write_text("import sys; sys.exit(3)")
     return folder
@@ -317,6 +328,18 @@ def test_terminals_without_characters(monkeypatch, capsys):
     assert "<= 3.1 +/- 0.2" in shown and "|" in shown
     assert len({len(line) for line in shown.splitlines()[1:]}) == 1, "columns stay in line"
     assert plain("│─┌", "ascii") == "|-+"
+
+
+@pytest.mark.parametrize("value", ["1e30", "----"])
+def test_a_mistake_is_told_alike_on_every_terminal(value, monkeypatch, capsys):
+    """tyro frames its messages with other characters where the terminal has none for frames."""
+    import io
+
+    assert ended(["train", "vae", "--steps", value]) == 2
+    told = capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert ended(["train", "vae", "--steps", value]) == 2
+    assert capsys.readouterr().err == told and "--steps" in told and value in told
 
 
 @pytest.mark.parametrize(

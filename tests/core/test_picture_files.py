@@ -1,5 +1,6 @@
 """Whatever lies where a picture is looked for: it opens as one, or one line says why not; nothing hangs or runs."""
 
+import os
 import shutil
 import warnings
 
@@ -10,7 +11,14 @@ from PIL import Image
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.picture_files import BadPicture, open_picture
-from genzoo.core.regular_files import UnreadableFile, is_regular, is_within, open_regular, read_regular
+from genzoo.core.regular_files import (
+    UnreadableFile,
+    is_regular,
+    is_within,
+    open_regular,
+    read_regular,
+    sha256_of,
+)
 
 
 def decoded(path, *formats, **limits):
@@ -49,6 +57,13 @@ def test_what_is_no_name_names_no_file(tmp_path, name):
     assert not is_regular(tmp_path / name)
     with pytest.raises(UnreadableFile):
         read_regular(tmp_path / name)
+
+
+def test_a_file_that_claims_to_be_endless_is_not_hashed(tmp_path):
+    (tmp_path / "weights").touch()
+    os.truncate(tmp_path / "weights", 2**40)
+    with pytest.raises(UnreadableFile, match="at most"):
+        sha256_of(tmp_path / "weights")
 
 
 def test_limits(tmp_path):

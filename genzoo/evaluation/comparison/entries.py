@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from genzoo.core.errors import GenzooError
+from genzoo.core.path_arguments import real_path
 from genzoo.core.regular_files import UnreadableFile, sha256_of
 from genzoo.core.showable import showable
 from genzoo.core.spec import DataSpec
@@ -137,7 +138,7 @@ def read_entries(runs: Sequence[Path]) -> list[Entry]:
 
     Raises `GenzooError` where one is no run of a generative model, is named twice, or has other data than the rest.
     """
-    twice = [run for i, run in enumerate(runs) if run.resolve() in {r.resolve() for r in runs[:i]}]
+    twice = [run for i, run in enumerate(runs) if real_path(run) in map(real_path, runs[:i])]
     if twice:
         raise GenzooError(f"{twice[0]} is named twice; name each run once")
     names = short_names(runs)
@@ -209,7 +210,7 @@ def short_names(runs: Sequence[Path]) -> list[str]:
     >>> short_names([Path("a/vae"), Path("b/vae"), Path("a/gan")])
     ['a/vae', 'b/vae', 'gan']
     """
-    parts = [run.resolve().parts for run in runs]
+    parts = [real_path(run).parts for run in runs]
 
     def name(own: tuple[str, ...]) -> str:
         others = [p for p in parts if p != own]
