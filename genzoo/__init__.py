@@ -26,7 +26,7 @@ _HOMES = {
     "class_numbers": "genzoo.models.class_numbers",
     "create": "genzoo.models.registry",
     "create_encoder": "genzoo.models.registry",
-    "from_diffusers": "genzoo.models.diffusers_format",
+    "from_diffusers": "genzoo.models.diffusers_reader",
     "list_encoders": "genzoo.models.registry",
     "list_models": "genzoo.models.registry",
     "load": "genzoo.models.loading:load_model",

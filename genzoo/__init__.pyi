@@ -25,8 +25,8 @@ from genzoo.models.base import EncoderConfig as EncoderConfig
 from genzoo.models.base import GenerativeModel as GenerativeModel
 from genzoo.models.base import ModelConfig as ModelConfig
 from genzoo.models.class_numbers import class_numbers as class_numbers
-from genzoo.models.diffusers_format import from_diffusers as from_diffusers
 from genzoo.models.diffusers_format import to_diffusers as to_diffusers
+from genzoo.models.diffusers_reader import from_diffusers as from_diffusers
 from genzoo.models.loading import load_model as load
 from genzoo.models.registry import create as create
 from genzoo.models.registry import create_encoder as create_encoder

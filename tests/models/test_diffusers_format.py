@@ -35,7 +35,8 @@ from diffusers_folders import (
 
 from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import DataSpec
-from genzoo.models.diffusers_format import DiffusersDenoiser, from_diffusers, to_diffusers
+from genzoo.models.diffusers_format import DiffusersDenoiser, to_diffusers
+from genzoo.models.diffusers_reader import from_diffusers
 from genzoo.models.diffusion.samplers.sampling import Sampling
 from genzoo.models.diffusion.samplers.solvers import DDIM, Euler
 from genzoo.models.loading import load_model

@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
-from genzoo.models.diffusers_format import from_diffusers, to_diffusers
+from genzoo.models.diffusers_format import to_diffusers
+from genzoo.models.diffusers_reader import from_diffusers
 from genzoo.models.diffusion.denoising_model import DiffusionConfig
 from genzoo.nn.saved_unet import SavedUNetConfig
 from genzoo.objectives.denoising.paths import VE
