@@ -28,12 +28,11 @@ def figure(value, reach=0.1, *, samples=500, references=300, higher=False, floor
     return Estimate(value, samples, references, value - reach, value + reach, "95%: halves", floor, higher)
 
 
-def quality(frechet, *, identity="abc", **more):
+def quality(frechet, *, identity="abc", decode="draw", **more):
     figures = {"frechet": figure(frechet, floor=0.5, **more), "recall": figure(0.5, higher=True, **more)}
     extractor = ExtractorFacts("own encoder", identity, 64)
-    return {
-        "quality": QualityResult(TEST_ID, extractor, figures, samples=500, asked=500, seed=0, seconds=1.0)
-    }
+    counts = {"samples": 500, "asked": 500, "seed": 0, "seconds": 1.0}
+    return {"quality": QualityResult(TEST_ID, extractor, figures, **counts, decode=decode)}
 
 
 def bits_and_nats(bits, images):

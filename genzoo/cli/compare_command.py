@@ -73,6 +73,9 @@ class CompareFlags:
     """Bake-off: images of a folder are resized and cropped to this many pixels."""
     skip_bad_images: bool = False
     """Bake-off: count and leave out images that cannot be read."""
+    decode: Literal["draw", "both"] | None = None
+    """Bake-off: "both" to evaluate also the means of VAEs and VQ models, a row each; else draws only. The same command
+    with it adds means to a bake-off that is done."""
     device: str | None = None
     """Bake-off: such as cpu or cuda; else the fastest there is."""
     import_: Imports = ()
@@ -133,11 +136,11 @@ def _measure(entry: "Entry", images: int | None) -> None:
     """What the report of a run lacks, and its class grid, by the commands that do so; tells what failed and goes on."""
     from genzoo.core.errors import Interrupted
     from genzoo.core.stop_signals import STOPPING
-    from genzoo.evaluation.comparison.page_pictures import CLASS_GRID, class_command
+    from genzoo.evaluation.comparison.page_pictures import class_command, class_grid
 
     few = [] if images is None else ["--max-images", str(images)]
-    commands = [["evaluate", str(entry.run), *few]] if entry.missing else []
-    if entry.run and entry.class_count and not (entry.run / "samples" / CLASS_GRID).is_file():
+    commands = [[*entry.evaluate_words, *few]] if entry.missing else []
+    if entry.run and entry.class_count and not class_grid(entry.run, entry.decode).is_file():
         commands.append(class_command(entry)[1:])
     for words in commands:
         print(f"{entry.name}: genzoo {shlex.join(words)}", file=sys.stderr)
@@ -165,7 +168,10 @@ def _bake_off(flags: CompareFlags, argv: Sequence[str]) -> int:
     presets = _entrants(flags.names)
     out = flags.out or Path("bakeoff")
     stream = sys.stderr if flags.json else sys.stdout  # which belongs to the JSON
-    contest = BakeOff(out, terms, flags.evaluate_images, lambda text: print(text, file=stream, flush=True))
+    contest = BakeOff(
+        out, terms, flags.evaluate_images, lambda text: print(text, file=stream, flush=True),
+        means=flags.decode == "both",
+    )  # fmt: skip
     try:
         contest.check(presets)
         if flags.html is not None:

@@ -54,6 +54,9 @@ class EvaluateFlags:
     samples: OptionalMany | None = None
     """Samples to draw and evaluate, else 2,000 or as many as there are images to compare them with; 0: none. Drawing
     ends after five minutes with what there is by then."""
+    decode: Literal["draw", "mean"] | None = None
+    """Of VAEs and VQ models: evaluate draws from the output distribution of the decoder, or its means; else draws.
+    Figures of both stand beside each other in the report."""
     samples_only: bool = False
     """Evaluate samples and draw pictures; likelihoods and costs in the report stay as they are."""
     features: str | None = None
@@ -97,6 +100,7 @@ def _evaluate(flags: EvaluateFlags) -> None:
     )  # fmt: skip
     model = load_model(flags.run).to(device_of(flags.device))
     check_finite(model)
+    _set_decoding(model, flags)
     _check_flags(model, flags)
     data = load_for(model, flags)
     if flags.ood is not None:
@@ -107,12 +111,24 @@ def _evaluate(flags: EvaluateFlags) -> None:
     _show(report, flags.run, data.name)
 
 
+def _set_decoding(model: "Trainable", flags: EvaluateFlags) -> None:
+    """Raises `GenzooError` where the model has no means, or nothing is to be drawn."""
+    from genzoo.core.errors import GenzooError
+    from genzoo.models.base import GenerativeModel
+
+    if flags.decode is None or not isinstance(model, GenerativeModel):
+        return
+    if flags.samples == 0:
+        raise GenzooError("--decode has nothing to evaluate with --samples 0; leave one of them out")
+    model.decoding = flags.decode
+
+
 def _check_flags(model: "Trainable", flags: EvaluateFlags) -> None:
     """Raises `GenzooError` over the first flag that does not concern such a model."""
     from genzoo.models.base import Encoder
 
     if isinstance(model, Encoder):
-        generative = ("ood", "ais", "samples", "features", "max_seconds", "samples_only")
+        generative = ("ood", "ais", "samples", "features", "max_seconds", "samples_only", "decode")
         _refuse(flags, generative, "for models that draw images, this is an encoder")
         return
     _refuse(flags, ("fine_tune",), "for encoders, this is a generative model")

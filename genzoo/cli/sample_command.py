@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -55,6 +55,9 @@ class SampleFlags:
     """Steps of a diffusion or flow model's sampler; else those of its configuration."""
     guidance: float | None = None
     """Classifier-free guidance scale of such a model; 1 turns guidance off. Else that of its configuration."""
+    decode: Literal["draw", "mean"] = "draw"
+    """Of a model with an output distribution in its decoder (VAEs and VQ models): draw pixels from it, or give its mean
+    rounded to the nearest level, without the noise of each pixel on its own."""
     seed: Seed = 0
     """Decides the images."""
     out: Path | None = None
@@ -86,6 +89,7 @@ def _sample(flags: SampleFlags) -> None:
     from genzoo.models.prior.with_prior import WithPrior
 
     model = load_generative(flags.run)
+    model.decoding = flags.decode
     _change_sampling(model.generator if isinstance(model, WithPrior) else model, flags)
     model = model.to(device_of(flags.device))
     out, inside = (_default_out(flags), flags.run) if flags.out is None else (flags.out, None)
@@ -210,6 +214,7 @@ def _default_out(flags: SampleFlags) -> Path:
     options += "" if flags.text is None else f"-text{_slug(flags.text)}"
     options += "" if flags.steps is None else f"-steps{flags.steps}"
     options += "" if flags.guidance is None else f"-guidance{flags.guidance:g}"
+    options += "" if flags.decode == "draw" else f"-{flags.decode}"
     return flags.run / "samples" / f"n{flags.n}{options}-seed{flags.seed}.png"
 
 

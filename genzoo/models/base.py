@@ -5,6 +5,8 @@ business and are accounted for inside it, so that log-likelihoods of all familie
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, final, runtime_checkable
 
@@ -12,12 +14,14 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from genzoo.core.errors import GenzooError
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.path_arguments import path_of
 from genzoo.core.spec import DataSpec
 from genzoo.core.trainable import Monitor, RunContext, Trainable, TrainableConfig
 from genzoo.data.split import Split
 from genzoo.models.doors import DOORS
+from genzoo.objectives.decoding import Decoding
 
 
 class ZooModel(Trainable, ABC):
@@ -80,11 +84,38 @@ class GenerativeModel(ZooModel, ABC):
     config: "ModelConfig"
     deterministic: bool = False
     """Whether there is one sample for each condition: the model predicts."""
+    no_mean: str = "its samples are not drawn from an output distribution given latents"
+    """Why there are no mean images, of a family without a `decoder_part`."""
+    _decoding: Decoding = Decoding.DRAW
 
     @property
     def takes_labels(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether it is conditioned on anything."""
         return self.spec.cond is not None
+
+    @property
+    def decoder_part(self) -> "GenerativeModel | None":
+        """The model, or the one in it, that ends in an output distribution given latents; None where there is none."""
+        return None
+
+    @property
+    def decoding(self) -> Decoding:
+        """Whether `sample` draws from the output distribution of the decoder, as it does at first, or gives its mean.
+
+        Set it to a `Decoding` or its name, "draw" or "mean"; it is not saved with the model. Setting "mean" raises
+        `GenzooError` where there is no such distribution, and says why.
+        """
+        return Decoding.DRAW if self.decoder_part is None else self.decoder_part._decoding
+
+    @decoding.setter
+    def decoding(self, decoding: Decoding | str) -> None:
+        chosen, part = Decoding.named(decoding), self.decoder_part
+        if part is not None:
+            part._decoding = chosen
+        elif chosen is not Decoding.DRAW:
+            raise GenzooError(
+                f"decoding by the mean takes a decoder with an output distribution, and here is none: {self.no_mean}"
+            )
 
     @property
     @abstractmethod
@@ -149,6 +180,17 @@ class SharesSpaceWithTexts(Protocol):
 def counts_modes(model: GenerativeModel) -> bool:
     """Whether modes are worth counting: a likelihood would tell of those left out, given vectors leave none out."""
     return model.spec.cond != "vector" and model.likelihood is LikelihoodKind.NONE
+
+
+@contextmanager
+def decoded(model: GenerativeModel, decoding: Decoding) -> Iterator[None]:
+    """Samples are decoded so inside, and as before afterwards; raises `GenzooError` where the model cannot."""
+    before = model.decoding
+    model.decoding = decoding
+    try:
+        yield
+    finally:
+        model.decoding = before
 
 
 class ModelConfig(TrainableConfig, ABC):

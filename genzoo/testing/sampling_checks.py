@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.models.base import GenerativeModel
+from genzoo.objectives.decoding import Decoding
 from genzoo.testing.probe import (
     example_batch,
     example_cond,
@@ -29,6 +30,17 @@ def samples_fit_the_spec(model: GenerativeModel) -> None:
         if model.spec.cond == "class":  # without cond the classes are drawn uniformly
             _require_fit(model, model.sample(3, generator=seeded(model, 3)), 3)
         perturb(model)
+
+
+def means_fit_the_spec(model: GenerativeModel) -> None:
+    """Decoded by the mean, samples are images of the spec as well; draws are afterwards what they were before."""
+    cond = example_cond(model, 4)
+    before = model.sample(4, cond, generator=seeded(model, 1))
+    model.decoding = Decoding.MEAN
+    _require_fit(model, model.sample(4, cond, generator=seeded(model, 1)), 4)
+    model.decoding = Decoding.DRAW
+    again = model.sample(4, cond, generator=seeded(model, 1))
+    require(torch.equal(before, again), "draws are others after decoding by the mean")
 
 
 def same_generator_same_results(model: GenerativeModel) -> None:

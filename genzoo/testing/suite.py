@@ -146,6 +146,8 @@ def _one_line(error: Exception) -> str:
 
 def _checks_for_all(model: GenerativeModel) -> Iterator[CheckFunction]:
     yield sampling_checks.samples_fit_the_spec
+    if model.decoder_part is not None:
+        yield sampling_checks.means_fit_the_spec
     yield sampling_checks.same_generator_same_results
     yield (
         sampling_checks.samples_ignore_chance

@@ -25,14 +25,16 @@ from genzoo.core.errors import GenzooError, Interrupted
 from genzoo.core.files import appending, write_atomically
 from genzoo.core.folder_lock import LOCK, only_writer
 from genzoo.core.stop_signals import STOPPING, not_ignored
-from genzoo.evaluation.comparison.entries import read_entry
+from genzoo.evaluation.comparison.entries import MEANS_FLAGS, entries_of_run
 from genzoo.evaluation.comparison.page import Comparison, Failure
-from genzoo.evaluation.comparison.page_pictures import CLASS_GRID, class_command
+from genzoo.evaluation.comparison.page_pictures import class_command, class_grid
 from genzoo.training.checkpoint import CONFIG, first_difference, load_state
 
 STATE = "bakeoff.json"
 REFERENCE = "test-images.png"
 DONE, FAILED, WAITING = "done", "failed", "waiting"
+EVALUATION, OF_MEANS = "evaluation", "evaluation of means"
+"""Stages after training; what has come to the second has been through the first."""
 LAST_WORDS = 300
 LIKELIHOOD_SECONDS = 180.0  # that likelihoods are measured for where no number of images is given
 
@@ -84,13 +86,17 @@ class Standing:
 
 @dataclass
 class BakeOff:
-    """A bake-off in the folder `out`, with `say` for what it tells while it goes."""
+    """A bake-off in the folder `out`, with `say` for what it tells while it goes.
+
+    With `means` the means of entrants that have an output distribution are evaluated too, which makes a second row.
+    """
 
     out: Path
     terms: Terms
     evaluate_images: int | None = None
     say: Callable[[str], None] = print
     standings: dict[str, Standing] = field(default_factory=dict)
+    means: bool = False
 
     @property
     def reference(self) -> Path:
@@ -131,9 +137,10 @@ class BakeOff:
             if standing.status == FAILED:
                 command = standing.commands[-1] if standing.commands else ""
                 failures.append(Failure(preset, standing.stage, standing.message, command))
-            if standing.status == DONE or standing.stage == "evaluation":
-                entries.append(read_entry(self.out / preset))
-                commands[preset] = standing.commands
+            if standing.status == DONE or standing.stage in (EVALUATION, OF_MEANS):
+                own = entries_of_run(self.out / preset)
+                entries += own
+                commands |= {entry.name: standing.commands for entry in own}
         minutes = sum(s.cpu_seconds for s in self.standings.values()) / 60
         notes = (self.terms.words(), f"Training and evaluation took {minutes:.1f} CPU-minutes together.")
         return Comparison(entries, failures, commands, notes, self.reference)
@@ -144,17 +151,32 @@ class BakeOff:
         standing, folder = self.standings[preset], self.out / preset
         if standing.status == DONE:
             self.say(f"{preset}: done before")
+        elif standing.stage != OF_MEANS and not self._train_and_evaluate(preset, folder, children):
             return
+        if self.means and self._lacks_means(folder):
+            if not self._stage(preset, OF_MEANS, self._means_command(folder), children):
+                return
+            self._classes(preset, OF_MEANS, children)
+        if self.standings[preset].status != DONE:
+            self._set(preset, status=DONE, stage="", message="")
+
+    def _train_and_evaluate(self, preset: str, folder: Path, children: "Children") -> bool:
+        """Whether both went well; else the standing says what did not."""
         if not _has_trained(folder, self.terms.budget) and not self._stage(
             preset, "training", self._train_command(folder, preset), children
         ):
-            return
+            return False
         if not _has_trained(folder, self.terms.budget):
             self._set(preset, status=FAILED, stage="training", message="it was stopped; run again to go on")
-            return
-        if self._stage(preset, "evaluation", self._evaluate_command(folder), children):
-            self._classes(preset, children)  # a grid is no measure of success
-            self._set(preset, status=DONE, stage="", message="")
+            return False
+        if not self._stage(preset, EVALUATION, self._evaluate_command(folder), children):
+            return False
+        self._classes(preset, EVALUATION, children)  # a grid is no measure of success
+        return True
+
+    def _lacks_means(self, folder: Path) -> bool:
+        draws, *means = entries_of_run(folder)
+        return draws.has_decoder and not any(entry.quality for entry in means)
 
     def _train_command(self, folder: Path, preset: str) -> list[str]:
         resume = ["--resume"] if (folder / CONFIG).is_file() else []
@@ -167,11 +189,17 @@ class BakeOff:
         device = [] if self.terms.device is None else ["--device", self.terms.device]
         return ["evaluate", str(folder), "--seed", str(self.terms.seed), *few, *device]
 
-    def _classes(self, preset: str, children: "Children") -> None:
+    def _means_command(self, folder: Path) -> list[str]:
+        some = self.evaluate_images
+        few = [] if some is None else ["--max-images", str(some)]
+        device = [] if self.terms.device is None else ["--device", self.terms.device]
+        return ["evaluate", str(folder), *MEANS_FLAGS, "--seed", str(self.terms.seed), *few, *device]
+
+    def _classes(self, preset: str, stage: str, children: "Children") -> None:
         """Draws the class grid where the run takes classes."""
-        entry = read_entry(self.out / preset)
-        if entry.class_count and not (self.out / preset / "samples" / CLASS_GRID).is_file():
-            self._stage(preset, "evaluation", class_command(entry)[1:], children)
+        for entry in entries_of_run(self.out / preset):
+            if entry.class_count and not class_grid(self.out / preset, entry.decode).is_file():
+                self._stage(preset, stage, class_command(entry)[1:], children)
 
     def _stage(self, preset: str, stage: str, words: Sequence[str], children: "Children") -> bool:
         """Runs one command for an entrant; whether it went well. Raises `Interrupted` when it was to stop."""

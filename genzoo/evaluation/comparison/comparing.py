@@ -40,10 +40,15 @@ def compare(
         raise GenzooError("compare takes a list of run folders, reports or (name, model, data)")
     options = {"samples": samples, "features": features, "max_images": max_images, "max_seconds": max_seconds}
     folders = [Path(item) for item in items if isinstance(item, (str, Path))]
-    runs = iter(read_entries(folders))
+    runs = read_entries(folders)
     entries = distinct([
-        next(runs) if isinstance(item, (str, Path)) else _in_memory(item, {**options, "seed": seed})
+        entry
         for item in items
+        for entry in (
+            [run for run in runs if run.run == Path(item)]
+            if isinstance(item, (str, Path))
+            else [_in_memory(item, {**options, "seed": seed})]
+        )
     ])  # fmt: skip
     check_same_data(entries)
     comparison = Comparison(entries)

@@ -18,9 +18,10 @@ from genzoo.core.spec import DataSpec
 from genzoo.evaluation.comparison.recipes import train_command
 from genzoo.evaluation.cost import Cost
 from genzoo.evaluation.evaluator import no_likelihood
-from genzoo.evaluation.report.report_file import read_report
+from genzoo.evaluation.report.report_file import StoredReports, read_report
 from genzoo.evaluation.report.schema import (
     AISResult,
+    DecodingName,
     LikelihoodResult,
     MemorisationResult,
     QualityResult,
@@ -34,8 +35,12 @@ from genzoo.training.checkpoint import WEIGHTS, read_config
 
 MEASURED = ("quality", "memorisation", "cost")
 """Parts of a report that every run can have; `likelihood` comes on top where the family has one."""
+MEANS_FLAGS = ("--decode", "mean", "--samples-only")
+"""What measures means beside draws that are measured."""
 OTHERS = ("classes", "modes", "classification", "translation")
 """Parts that have a table of their own where any run has them."""
+MEANS = "means are no draws from the model: the likelihood is that of its draws"
+"""Why samples that are means have no likelihood."""
 IN_PYTHON = "genzoo.evaluation.evaluate(model, data)"
 
 
@@ -61,6 +66,10 @@ class Entry:
     """Of a run; {} for a model in memory."""
     outdated: frozenset[str] = frozenset()
     """Parts of its report that were measured on other weights than it has now, and are not here."""
+    decode: DecodingName = "draw"
+    """How the samples that it is about were decoded: draws and means of one run are two entries."""
+    has_decoder: bool = False
+    """Of a run: whether the model has an output distribution, so that there are means to evaluate."""
 
     @property
     def likelihood(self) -> LikelihoodResult | None:
@@ -101,7 +110,8 @@ class Entry:
     @property
     def missing(self) -> list[str]:
         """The parts that have not been measured."""
-        gaps = [name for name in MEASURED if getattr(self.report, name) is None]
+        wanted = MEASURED if self.decode == "draw" else MEASURED[:2]  # the draws' entry tells of the rest
+        gaps = [name for name in wanted if getattr(self.report, name) is None]
         gaps = (["likelihood"] if self.likelihood is None and self.reason is None else []) + gaps
         return [name for name in gaps if name not in self.outdated]  # of which a note tells
 
@@ -118,7 +128,12 @@ class Entry:
     @property
     def evaluate_command(self) -> str:
         """What measures what is missing."""
-        return f"genzoo evaluate {self.run}" if self.is_run else IN_PYTHON
+        return " ".join(["genzoo", *self.evaluate_words]) if self.is_run else IN_PYTHON
+
+    @property
+    def evaluate_words(self) -> list[str]:
+        """The words of that command of a run."""
+        return ["evaluate", str(self.run), *([] if self.decode == "draw" else MEANS_FLAGS)]
 
     @property
     def class_count(self) -> int:
@@ -142,23 +157,45 @@ def read_entries(runs: Sequence[Path]) -> list[Entry]:
     if twice:
         raise GenzooError(f"{twice[0]} is named twice; name each run once")
     names = short_names(runs)
-    entries = [read_entry(run, name) for run, name in zip(runs, names, strict=True)]
+    entries = [entry for run, name in zip(runs, names, strict=True) for entry in entries_of_run(run, name)]
     check_same_data(entries)
     return entries
 
 
+def entries_of_run(run: Path, name: str | None = None) -> list[Entry]:
+    """One run, as `read_entry`; and once more where means of its output distribution were evaluated."""
+    entry, stored = _read(run, name)
+    if not stored.has_means:
+        return [entry]
+    return [entry, _of_means(entry, stored.report(_own_test_id(entry.config), "mean"))]
+
+
+def _of_means(entry: Entry, report: Report) -> Entry:
+    """The same model with another report, on means: without what is about its draws, or not about samples at all."""
+    kept = {
+        name: part for name, part in report.parts() if hasattr(part, "decode") or name in ("about", "cost")
+    }
+    return replace(
+        entry, name=f"{entry.name} (mean)", report=Report(report.test_id, **kept), reason=MEANS, notes=(),
+        outdated=frozenset(), decode="mean",
+    )  # fmt: skip
+
+
 def read_entry(run: Path, name: str | None = None) -> Entry:
-    """One run. Raises `GenzooError` where it is none, holds an encoder, or its report cannot be read."""
+    """One run and its draws. Raises `GenzooError` where it is none, holds an encoder, or its report cannot be read."""
+    return _read(run, name)[0]
+
+
+def _read(run: Path, name: str | None) -> tuple[Entry, StoredReports]:
     config = read_config(run)
     with torch.device("meta"):  # shapes only
         model = build_model(config, run)
     if not isinstance(model, GenerativeModel):
         raise GenzooError(f"{run} holds an encoder, which draws nothing: compare runs of generative models")
     data = config.get("data") or {}
-    own = data.get("test_id") if isinstance(data, Mapping) else None
     stored = read_report(run)
-    report = stored.report(own)
-    return Entry(
+    report = stored.report(_own_test_id(config))
+    entry = Entry(
         run=run,
         name=showable(name or run.name),
         preset=str(config.get("preset") or type(model).__name__),
@@ -170,7 +207,9 @@ def read_entry(run: Path, name: str | None = None) -> Entry:
         notes=stored.notes,
         config=config,
         outdated=stored.outdated,
+        has_decoder=model.decoder_part is not None,
     )
+    return entry, stored
 
 
 def entry_of(report: Report, name: str | None = None) -> Entry:
@@ -182,7 +221,7 @@ def entry_of(report: Report, name: str | None = None) -> Entry:
         )
     if report.space is not None:
         raise GenzooError(f"{about.name} is an encoder, which draws nothing: compare generative models")
-    return Entry(
+    entry = Entry(
         run=None if about.folder is None else Path(about.folder),
         name=showable(name or about.name),
         preset=about.name,
@@ -192,6 +231,7 @@ def entry_of(report: Report, name: str | None = None) -> Entry:
         reason=about.no_likelihood,
         report=report,
     )
+    return entry if report.decode == "draw" else _of_means(entry, report)
 
 
 def distinct(entries: Sequence[Entry]) -> list[Entry]:
@@ -268,6 +308,12 @@ def _data_told(entry: Entry) -> str:
 
 
 # --- what a folder says ----------------------------------------------------------------------------------------
+
+
+def _own_test_id(config: Mapping[str, Any]) -> Any:
+    """What the run's own test images are called; None where it does not say."""
+    data = config.get("data")
+    return data.get("test_id") if isinstance(data, Mapping) else None
 
 
 def _data_name(run: Path, data: Any, report: Report) -> str:

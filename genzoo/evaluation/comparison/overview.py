@@ -39,7 +39,11 @@ def quality_table(entries: Sequence[Entry]) -> Table:
         f"{e.quality.extractor.name} {e.quality.extractor.identity[:12]}" if e.quality else ""
         for e in entries
     ]
-    return Table("Sample quality", [*columns, text_column("feature extractor", extractors)])
+    ways = [e.decode for e in entries]
+    return Table(
+        "Sample quality",
+        [*columns, text_column("feature extractor", extractors), text_column("decoding", ways)],
+    )
 
 
 def likelihood_table(entries: Sequence[Entry]) -> Table:

@@ -94,6 +94,7 @@ class EntryRecord:
     weights_sha256: str
     commands: Sequence[str]
     report: Report
+    decode: str = "draw"
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ def record(comparison: Comparison) -> dict[str, Any]:
         EntryRecord(
             e.name, None if e.run is None else str(e.run), e.preset, e.data, e.spec, e.parameters, e.reason, e.missing,
             e.notes, e.weights_id(), comparison.commands_of(e), e.report,
+            e.decode,
         )
         for e in comparison.entries
     ]  # fmt: skip

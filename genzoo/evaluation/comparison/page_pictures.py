@@ -17,13 +17,20 @@ from genzoo.data.class_rows import strip_width
 from genzoo.data.image_grid import TILE
 from genzoo.evaluation.comparison.entries import Entry
 from genzoo.evaluation.illustrations import DENOISING, INTERPOLATIONS, RECONSTRUCTIONS
-from genzoo.evaluation.report.picture_places import BY_CLASS, JUDGED, MOST_CLASSES, PER_CLASS
+from genzoo.evaluation.report.picture_places import (
+    BY_CLASS,
+    JUDGED,
+    MOST_CLASSES,
+    NEIGHBOURS,
+    PER_CLASS,
+    place_of,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CLASS_GRID = "classes.png"
-"""Samples of each class, of a run that can be asked for them."""
+CLASS_GRID = Path("samples") / "classes.png"
+"""Samples of each class, of a run that can be asked for them; means lie beside, see `class_grid`."""
 MOST_PIXELS = 2000
 """Pictures that are not cut are shrunk to at most this many pixels a side."""
 MOST_FILES = 8
@@ -98,8 +105,14 @@ def _open(path: Path, run: Path) -> "Image":
         return picture.convert("RGB")
 
 
-def sample_file(run: Path) -> Path | None:
-    """The grid of samples of the finished run, else of its evaluation, else the last one drawn in training."""
+def sample_file(run: Path, decode: str = "draw") -> Path | None:
+    """The grid of samples of the finished run, else of its evaluation, else the last one drawn in training.
+
+    Means are in the grid of their evaluation alone.
+    """
+    if decode != "draw":
+        path = run / place_of(JUDGED, decode)
+        return path if os.path.lexists(path) else None
     finished = [path for path in (run / "samples" / "final.png", run / JUDGED) if os.path.lexists(path)]
     steps = sorted((run / "samples").glob("step_*.png"))
     return finished[0] if finished else steps[-1] if steps else None
@@ -124,7 +137,7 @@ def _samples(entry: Entry) -> Tiles | Picture:
         return Picture(
             entry.name, problem="no pictures were drawn of a model in memory; give evaluate a folder `out`"
         )
-    path = sample_file(entry.run)
+    path = sample_file(entry.run, entry.decode)
     if path is None:
         return Picture(entry.name, problem=f"no samples yet; draw some with: genzoo sample {entry.run}")
     try:
@@ -145,7 +158,7 @@ def class_pictures(entries: Sequence[Entry]) -> list[Picture]:
 
 def _found_classes(entry: Entry) -> Picture | None:
     """Samples of a run that takes no classes, by the class that the feature extractor finds in them."""
-    path = entry.run / BY_CLASS if entry.run else None
+    path = entry.run / place_of(BY_CLASS, entry.decode) if entry.run else None
     if path is None or entry.run is None or not os.path.lexists(path):
         return None
     try:
@@ -161,7 +174,7 @@ def _found_classes(entry: Entry) -> Picture | None:
 def _class_picture(entry: Entry) -> Picture | None:
     if entry.run is None or not entry.is_run:
         return None
-    path, classes = entry.run / "samples" / CLASS_GRID, min(entry.class_count, MOST_CLASSES)
+    path, classes = class_grid(entry.run, entry.decode), min(entry.class_count, MOST_CLASSES)
     problem = f"not drawn yet; draw with: {' '.join(class_command(entry))}"
     if not os.path.lexists(path):
         return Picture(entry.name, problem=problem)
@@ -175,6 +188,11 @@ def _class_picture(entry: Entry) -> Picture | None:
     return replace(shown, rows=classes)
 
 
+def class_grid(run: Path, decode: str = "draw") -> Path:
+    """Where the class grid of a run lies, of samples that were decoded so."""
+    return run / place_of(CLASS_GRID, decode)
+
+
 def class_command(entry: Entry) -> list[str]:
     """What draws the class grid of a run that takes classes."""
     assert entry.run is not None
@@ -183,7 +201,8 @@ def class_command(entry: Entry) -> list[str]:
     # where names are numbers of their own, numbers would be taken for names
     asked = joined(names) if any(name.strip().isdecimal() for name in names) else ",".join(map(str, classes))
     asked = ["--cond", asked, "--n", str(len(classes) * PER_CLASS)]
-    return ["genzoo", "sample", str(entry.run), *asked, "--out", str(entry.run / "samples" / CLASS_GRID)]
+    asked += [] if entry.decode == "draw" else ["--decode", entry.decode]
+    return ["genzoo", "sample", str(entry.run), *asked, "--out", str(class_grid(entry.run, entry.decode))]
 
 
 def class_names(entries: Sequence[Entry]) -> list[str]:
@@ -203,22 +222,34 @@ def work_pictures(entries: Sequence[Entry]) -> list[tuple[str, list[Picture]]]:
         "How samples come about": DENOISING,
         "Ways from one image, or latent, to another": INTERPOLATIONS,
     }
-    found = [(title, _pictures(entries, [name])) for title, name in kinds.items()]
+    draws = [entry for entry in entries if entry.decode == "draw"]  # means are not what these are about
+    found = [(title, _pictures(draws, [name])) for title, name in kinds.items()]
     return [(title, pictures) for title, pictures in found if pictures]
 
 
 def neighbour_pictures(entries: Sequence[Entry]) -> list[Picture]:
     """Samples with the training images nearest to them, of the runs that have such a picture."""
-    return _pictures(entries, ["samples/*neighbour*.png", "*neighbour*.png"])
+    patterns = ["samples/*neighbour*.png", "*neighbour*.png"]
+    means = f"*{place_of(NEIGHBOURS, 'mean').name}"
+    return [
+        shown
+        for entry in entries
+        for shown in (
+            _pictures([entry], [f"samples/{means}"])
+            if entry.decode == "mean"
+            else _pictures([entry], patterns, leave=means)
+        )
+    ]
 
 
-def _pictures(entries: Sequence[Entry], patterns: Sequence[str]) -> list[Picture]:
-    """The files of each run that fit, of each at most `MOST_FILES`."""
+def _pictures(entries: Sequence[Entry], patterns: Sequence[str], leave: str = "") -> list[Picture]:
+    """The files of each run that fit, without those whose names fit `leave`, of each at most `MOST_FILES`."""
     found = []
     for entry in entries:
         if entry.run is None:
             continue
         paths = [path for pattern in patterns for path in sorted(entry.run.glob(pattern))]
+        paths = [path for path in paths if not (leave and path.match(leave))]
         for path in paths[:MOST_FILES]:
             try:
                 found.append(picture(entry.name, _open(path, entry.run)))

@@ -14,6 +14,7 @@ from genzoo.core.random import seeded
 from genzoo.data.identity import split_id
 from genzoo.evaluation.likelihood import LikelihoodReport, evaluate_likelihood
 from genzoo.evaluation.report.evaluated_samples import EvaluatedSamples, Inquiry, evaluate_samples
+from genzoo.evaluation.report.schema import DecodingName
 from genzoo.objectives.likelihood.decoder import Annealing
 
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ class Case:
     samples_only: bool = False
     attempts: Attempts = field(default_factory=Attempts, compare=False)
     """Of what goes with an answer, such as its picture: what fails here costs no figures."""
+
+    @property
+    def decode(self) -> DecodingName:
+        """How samples come of the model."""
+        return self.model.decoding.value
 
     @property
     def name(self) -> str:

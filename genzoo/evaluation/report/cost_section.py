@@ -12,6 +12,8 @@ from genzoo.evaluation.report.case import Case
 from genzoo.evaluation.report.encoder_case import EncoderCase
 from genzoo.evaluation.report.schema import CostResult
 from genzoo.evaluation.report.section import Section
+from genzoo.models.base import decoded
+from genzoo.objectives.decoding import Decoding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,11 +37,12 @@ class CostSection(Section):
     def measure(self, case: Case) -> CostResult:
         split, measured = case.data.split(case.split), case.measured
         images = min(DRAWN_IMAGES, len(split)) if case.model.spec.cond == "vector" else DRAWN_IMAGES
-        cost = measure_cost(
-            case.model, case.run, images=images, cond=_condition(case, split, images),
-            likelihood=measured if isinstance(measured, LikelihoodReport) else None,
-            generator=case.generator("cost"),
-        )  # fmt: skip
+        with decoded(case.model, Decoding.DRAW):  # whatever samples are evaluated
+            cost = measure_cost(
+                case.model, case.run, images=images, cond=_condition(case, split, images),
+                likelihood=measured if isinstance(measured, LikelihoodReport) else None,
+                generator=case.generator("cost"),
+            )  # fmt: skip
         return CostResult(case.name, cost, case.seed)
 
     @override

@@ -1,6 +1,7 @@
 """Which modes of the data samples hit, of models that say nothing of the images they leave out."""
 
 import math
+from dataclasses import replace
 from typing import final
 
 from typing_extensions import override
@@ -28,7 +29,7 @@ class ModesSection(Section):
     @override
     def measure(self, case: Case) -> ModesResult:
         found = count_modes(case.model, Modes.of(case.data.train, seed=case.seed), case.generator("modes"))
-        return modes_result(case.name, found, MODE_SAMPLES)
+        return replace(modes_result(case.name, found, MODE_SAMPLES), decode=case.decode)
 
     @override
     def rows(self, result: ModesResult) -> dict[str, str]:

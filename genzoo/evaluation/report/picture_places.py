@@ -11,6 +11,16 @@ BY_CLASS = Path("samples") / "by-class.png"
 NEIGHBOURS = Path("samples") / "nearest-neighbours.png"
 """Samples beside the training images that they may be copies of."""
 
+
+def place_of(picture: Path, decode: str) -> Path:
+    """Where a picture of samples goes that were decoded so: means beside draws.
+
+    >>> place_of(JUDGED, "draw").name, place_of(JUDGED, "mean").name
+    ('judged.png', 'judged-mean.png')
+    """
+    return picture if decode == "draw" else picture.with_stem(f"{picture.stem}-{decode}")
+
+
 MAP = "embeddings.png"
 
 PER_CLASS, MOST_CLASSES = 8, 40

@@ -5,7 +5,8 @@
 Each part has the hash of the weights that it was measured on (`"weights"`). Where other weights lie beside the report
 now, the part is out of date: it is not read, and a note says so. Parts of former versions have no hash, and are taken
 for parts of the weights that lie there, as they always were. What a training measures quickly at its end does not
-replace a part on more images of the same weights.
+replace a part on more images of the same weights. Means of an output distribution are samples of another kind than
+draws, and figures of them have a key of their own: "digits/test@seed=0 decoded by the mean".
 
 It is written and read by the types of `genzoo.evaluation.report.schema`. A file may have been edited, cut short or
 written by another version: what does not fit a part's type costs that part, and a note says which field it was.
@@ -29,7 +30,7 @@ from genzoo.core.regular_files import is_regular, read_regular, sha256_of
 from genzoo.core.showable import storable
 from genzoo.evaluation.report.legacy_report import upgrade
 from genzoo.evaluation.report.plain_json import finite, top_level_parts
-from genzoo.evaluation.report.schema import FORMAT, PARTS, Report
+from genzoo.evaluation.report.schema import FORMAT, PARTS, DecodingName, Report, decoding_of
 from genzoo.training.checkpoint import WEIGHTS
 
 REPORT = "report.json"
@@ -49,16 +50,29 @@ class StoredReports:
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     outdated: frozenset[str] = frozenset()
-    """Questions whose only answers are of other weights."""
+    """Questions whose only answers, on draws where they are about samples, are of other weights."""
 
-    def report(self, test_id: str | None = None) -> Report:
-        """All parts on one set of images: those of `test_id`, and where a question has none the last that it has."""
+    def report(self, test_id: str | None = None, decode: DecodingName = "draw") -> Report:
+        """All parts on one set of images: those of `test_id`, and where a question has none the last that it has.
+
+        Of samples those that were decoded by `decode`. What is about no samples is in the report of either.
+        """
         found = {}
         for name, by_set in self.parts.items():
-            if by_set:
-                own = [key for key in by_set if key == test_id]
-                found[name] = by_set[own[0] if own else list(by_set)[-1]]
+            alike = {
+                key: part
+                for key, part in by_set.items()
+                if not hasattr(part, "decode") or part.decode == decode
+            }
+            if alike:
+                own = [key for key in alike if key in (test_id, _key(test_id or "", decode))]
+                found[name] = alike[own[0] if own else list(alike)[-1]]
         return Report(test_id or "", **found)
+
+    @property
+    def has_means(self) -> bool:
+        """Whether means of an output distribution were evaluated."""
+        return any(decoding_of(part) == "mean" for by_set in self.parts.values() for part in by_set.values())
 
 
 # --- reading ---------------------------------------------------------------------------------------------------
@@ -100,7 +114,7 @@ def parsed_report(text: str, name: str, weights: str | None = None) -> StoredRep
             continue
         for key, content in by_set.items():
             if _of_other_weights(content, weights):
-                old.setdefault(old_name, []).append(key)
+                old.setdefault(_with_decoding(old_name, content), []).append(key)
                 continue
             try:
                 section, own_key, part = _part(old_name, key, content, version)
@@ -112,12 +126,20 @@ def parsed_report(text: str, name: str, weights: str | None = None) -> StoredRep
             f"{name}: out of date, since measured on other weights than those that lie there now: "
             f"{short(', '.join(old))}; measure anew with: genzoo evaluate RUN"
         )
-    return StoredReports(parts, tuple(notes), frozenset(old) - frozenset(parts))
+    current = {
+        name for name, by_set in parts.items() if any(decoding_of(p) == "draw" for p in by_set.values())
+    }
+    return StoredReports(parts, tuple(notes), frozenset(old) & frozenset(PARTS) - current)
 
 
 def _of_other_weights(content: Any, weights: str | None) -> bool:
     own = content.get("weights") if isinstance(content, Mapping) else None
     return isinstance(own, str) and weights is not None and own != weights
+
+
+def _with_decoding(name: str, content: Any) -> str:
+    """The name of a part for people, which tells means from draws."""
+    return f"{name} of means" if content.get("decode") == "mean" else name
 
 
 class _Unreadable(Exception):
@@ -201,13 +223,14 @@ def _write(report: Report, file: Path, folder: Path, keep_thorough: bool) -> Non
         print(f"genzoo: {file} was damaged; it is kept as {keep_aside(file)}", file=sys.stderr)
     for name, part in report.parts():
         before = content.get(name)
-        key = _key(report, name)
+        key, decode = _key_of(report, name), decoding_of(part)
         plain = storable(finite(msgspec.to_builtins(part, enc_hook=str)))
         if weights is not None and name != "about":
             plain["weights"] = weights
         if keep_thorough and isinstance(before, dict) and _tells_more(before.get(key), plain):
             continue
-        kept = {k: v for k, v in before.items() if k != report.former_id} if isinstance(before, dict) else {}
+        former = report.former_id and _key(report.former_id, decode)
+        kept = {k: v for k, v in before.items() if k != former} if isinstance(before, dict) else {}
         content[name] = {**kept, key: plain}
     text = json.dumps({"format": FORMAT, **content}, indent=2, allow_nan=False)
     write_atomically(file, (text + "\n").encode(), inside=folder)
@@ -237,11 +260,16 @@ def _is_damaged(file: Path) -> bool:
         return True
 
 
-def _key(report: Report, name: str) -> str:
+def _key_of(report: Report, name: str) -> str:
     """OODData are told apart, too, by what they are."""
-    return (
-        f"{report.test_id} against {report.ood.against}" if name == "ood" and report.ood else report.test_id
-    )
+    if name == "ood" and report.ood:
+        return f"{report.test_id} against {report.ood.against}"
+    return _key(report.test_id, decoding_of(getattr(report, name)))
+
+
+def _key(test_id: str, decode: DecodingName) -> str:
+    """What is about means stands beside what is about draws, so that neither replaces the other."""
+    return test_id if decode == "draw" else f"{test_id} decoded by the {decode}"
 
 
 def _kept_content(file: Path) -> dict[str, Any]:

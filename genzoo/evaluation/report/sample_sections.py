@@ -17,7 +17,14 @@ from genzoo.evaluation.copies_picture import neighbours_picture, save_neighbours
 from genzoo.evaluation.report.case import Case
 from genzoo.evaluation.report.encoder_case import EncoderCase
 from genzoo.evaluation.report.evaluated_samples import EvaluatedSamples
-from genzoo.evaluation.report.picture_places import BY_CLASS, JUDGED, MOST_CLASSES, NEIGHBOURS, PER_CLASS
+from genzoo.evaluation.report.picture_places import (
+    BY_CLASS,
+    JUDGED,
+    MOST_CLASSES,
+    NEIGHBOURS,
+    PER_CLASS,
+    place_of,
+)
 from genzoo.evaluation.report.schema import ClassesResult, ExtractorFacts, MemorisationResult, QualityResult
 from genzoo.evaluation.report.section import Section
 from genzoo.metrics.class_shares import by_class, class_shares
@@ -29,6 +36,8 @@ from genzoo.metrics.probes import Labelled
 CLASSIFIED = 20_000  # real images, at most, that a classifier learns from or is compared with
 SHOWN = 64
 """Samples in the picture of those that were evaluated."""
+DECODINGS = {"draw": "draws", "mean": "means of the output distribution in place of draws"}
+"""What samples are, in words."""
 FEWEST = 4  # samples and real images that shares of classes take
 
 
@@ -62,7 +71,8 @@ class QualitySection(Section):
     def rows(self, result: QualityResult) -> dict[str, str]:
         rows = {"feature extractor": f"{result.extractor.name} {result.extractor.identity}"}
         rows |= {"warning: feature extractor": result.remark} if result.remark else {}
-        return rows | _rows(result.figures, result.missing) | {"samples": _count_text(result)}
+        counts = {"samples": _count_text(result), "decoding": DECODINGS[result.decode]}
+        return rows | _rows(result.figures, result.missing) | counts
 
     @override
     def pictures(self, result: QualityResult) -> Sequence[str]:
@@ -133,7 +143,7 @@ class ClassesSection(Section):
 
         picture = _drawn(case, BY_CLASS, draw)
         named = shares.share_figures(_names(case, bank.classes))
-        return ClassesResult(case.name, shares.shift, named, case.seed, _text(picture))
+        return ClassesResult(case.name, shares.shift, named, case.seed, _text(picture), case.decode)
 
     @override
     def rows(self, result: ClassesResult) -> dict[str, str]:
@@ -153,7 +163,7 @@ def _about(case: Case) -> dict[str, Any]:
     return {
         "extractor": ExtractorFacts(space.name, space.identity, space.width, space.scale),
         "samples": len(drawn.images), "asked": drawn.asked, "conditions": drawn.conditions, "seed": case.seed,
-        "sampling_seconds": drawn.seconds, "remark": case.samples.remark,
+        "sampling_seconds": drawn.seconds, "remark": case.samples.remark, "decode": case.decode,
     }  # fmt: skip
 
 
@@ -193,7 +203,7 @@ def _drawn(case: Case, name: str, draw: Callable[[Path], object]) -> Path | None
 
 def _path(case: Case, name: Path) -> Path | None:
     """Where a picture goes; None where nobody wants one."""
-    return None if case.out is None else case.out / name
+    return None if case.out is None else case.out / place_of(name, case.decode)
 
 
 def _text(path: Path | None) -> str | None:

@@ -20,6 +20,9 @@ FORMAT = 2
 KindName = Literal["ESTIMATE", "LOWER_BOUND", "EXACT"]
 """How a likelihood relates to the truth, by the name of a `genzoo.Likelihood`."""
 
+DecodingName = Literal["draw", "mean"]
+"""How samples came of an output distribution; "draw" where there is none, and in reports of former versions."""
+
 
 @dataclass(frozen=True)
 class ModelFacts:
@@ -180,6 +183,7 @@ class QualityResult:
     remark: str | None = None
     seconds: float | None = None
     picture: str | None = None
+    decode: DecodingName = "draw"
 
 
 @dataclass(frozen=True)
@@ -198,6 +202,7 @@ class MemorisationResult:
     sampling_seconds: float | None = None
     remark: str | None = None
     picture: str | None = None
+    decode: DecodingName = "draw"
 
 
 @dataclass(frozen=True)
@@ -209,6 +214,7 @@ class ClassesResult:
     share_of: dict[str, Estimate]
     seed: int | None = None
     picture: str | None = None
+    decode: DecodingName = "draw"
 
 
 @dataclass(frozen=True)
@@ -222,6 +228,7 @@ class ModesResult:
     modes: Count
     samples: Count
     collapsed: bool
+    decode: DecodingName = "draw"
 
 
 @dataclass(frozen=True)
@@ -245,6 +252,7 @@ class TranslationResult:
     frechet: dict[str, Estimate]
     images: Count
     inputs: InputDistances | None = None
+    decode: DecodingName = "draw"
 
 
 # --- what a model is like --------------------------------------------------------------------------------------
@@ -322,12 +330,22 @@ class Report:
     weights: str | None = field(default=None, compare=False)
     """The SHA-256 of the file of weights that were evaluated; None: those that lie where the report is written."""
 
+    @property
+    def decode(self) -> DecodingName:
+        """How the samples that it is about were decoded."""
+        return next((decoding_of(part) for _, part in self.parts() if decoding_of(part) != "draw"), "draw")
+
     def parts(self) -> Iterator[tuple[str, Any]]:
         """The parts there are, by their names."""
         for name in PARTS:
             part = getattr(self, name)
             if part is not None:
                 yield name, part
+
+
+def decoding_of(part: Any) -> DecodingName:
+    """How the samples were decoded that a part of a report is about; "draw" where it is about none."""
+    return getattr(part, "decode", "draw")
 
 
 def _part_types() -> dict[str, type]:

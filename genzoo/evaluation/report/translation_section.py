@@ -1,5 +1,6 @@
 """How near predictions from input images come to the truth, and how sharp they are."""
 
+from dataclasses import replace
 from typing import Any, final
 
 from typing_extensions import override
@@ -32,7 +33,7 @@ class TranslationSection(Section):
             case.model, case.data.split(case.split), max_images=case.max_images or TRANSLATED,
             generator=case.generator("translation"),
         )  # fmt: skip
-        return translation_result(case.name, figures)
+        return replace(translation_result(case.name, figures), decode=case.decode)
 
     @override
     def rows(self, result: TranslationResult) -> dict[str, str]:

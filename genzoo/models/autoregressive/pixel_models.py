@@ -187,6 +187,7 @@ class AutoregressiveModel(GenerativeModel):
     """A causal backbone, a sub-pixel head and an output distribution; exact likelihood, cached sampling."""
 
     loss_unit = "nats"
+    no_mean = "it draws each pixel given those before it, so that there is no image to take the mean of without draws"
 
     def __init__(
         self, spec: DataSpec, config: ModelConfig, parts: _Parts, backbone: GatedPixelCNN | CausalTransformer

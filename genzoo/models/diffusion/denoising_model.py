@@ -116,6 +116,7 @@ class DiffusionConfig(ModelConfig):
 class Diffusion(GenerativeModel):
     """A path, and a network that sees through the noise on it."""
 
+    no_mean = "its sampler ends at a clean image, whose pixels are not drawn once more"
     config: DiffusionConfig
 
     def __init__(self, spec: DataSpec, config: DiffusionConfig, network: nn.Module) -> None:

@@ -88,6 +88,7 @@ class ShortcutConfig(ModelConfig):
 class Shortcut(GenerativeModel):
     """The straight path, and a network that knows where steps of any length along its flow lead."""
 
+    no_mean = "its sampler ends at a clean image, whose pixels are not drawn once more"
     config: ShortcutConfig
 
     def __init__(self, spec: DataSpec, config: ShortcutConfig, network: nn.Module) -> None:

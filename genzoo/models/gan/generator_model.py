@@ -73,6 +73,7 @@ class GAN(GenerativeModel):
 
     turns = ("discriminator", "generator")
     watched = ("discriminator/accuracy", "discriminator/gap")
+    no_mean = "its generator gives images, and no distribution of their pixels"
     config: GANConfig
 
     def __init__(

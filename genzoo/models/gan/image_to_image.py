@@ -91,6 +91,7 @@ class ImageToImage(GenerativeModel):
     """A deterministic prediction of an image from an input image."""
 
     deterministic = True
+    no_mean = "its network gives images, and no distribution of their pixels"
     watched = ("discriminator/accuracy", "discriminator/gap")
     config: ImageToImageConfig
 

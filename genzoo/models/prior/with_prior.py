@@ -73,11 +73,17 @@ class WithPrior(GenerativeModel):
         self.generator, self.prior = generator, prior
         self.turns = (PRIOR, *generator.turns)
         self.watched = generator.watched
+        self.no_mean = generator.no_mean
 
     @property
     def likelihood(self) -> LikelihoodKind:
         """The generator's, given a vector."""
         return self.generator.likelihood
+
+    @property
+    def decoder_part(self) -> GenerativeModel | None:
+        """The generator's."""
+        return self.generator.decoder_part
 
     def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
         """The prior's, or those of the generator's turn."""

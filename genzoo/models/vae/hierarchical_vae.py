@@ -141,6 +141,11 @@ class HVAE(GenerativeModel):
         """Decodings per pass outside of training: bounds memory."""
 
     @property
+    def decoder_part(self) -> GenerativeModel:
+        """Itself."""
+        return self
+
+    @property
     def likelihood(self) -> LikelihoodKind:
         """An importance-weighted average is an unbiased estimate of P(x), its log below log P(x) on average."""
         return LikelihoodKind.LOWER_BOUND
@@ -198,14 +203,14 @@ class HVAE(GenerativeModel):
     def sample(
         self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Exact samples `[n, c, h, w]`: group after group from its prior, then every sub-pixel from P(x|z)."""
+        """Samples `[n, c, h, w]`: group after group from its prior, then sub-pixels drawn from P(x|z), or its mean."""
         cond = self.condition.or_drawn(cond, n, generator)
         with evaluating(self):
             embedded, drawn = self.condition(cond, n), []
             for i in slices(n, self.chunk):
                 of_part = None if embedded is None else embedded[i]
                 maps, _ = self._descend(i.stop - i.start, None, of_part, generator)
-                drawn.append(self.distribution.sample(self._params(maps), generator=generator))
+                drawn.append(self._decoding.images(self.distribution, self._params(maps), generator))
         return as_images(torch.cat(drawn) if drawn else torch.zeros(0, *self.spec.shape), self.spec.levels)
 
     # --- likelihood ----------------------------------------------------------------------------------------

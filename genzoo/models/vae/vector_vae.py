@@ -140,6 +140,11 @@ class VAE(GenerativeModel):
         """Decodings per pass outside of training: bounds memory."""
 
     @property
+    def decoder_part(self) -> GenerativeModel:
+        """Itself."""
+        return self
+
+    @property
     def likelihood(self) -> LikelihoodKind:
         """An importance-weighted average is an unbiased estimate of P(x), its log below log P(x) on average."""
         return LikelihoodKind.LOWER_BOUND
@@ -185,12 +190,12 @@ class VAE(GenerativeModel):
     def sample(
         self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Exact samples `[n, c, h, w]`: z from the prior, then every sub-pixel from P(x|z)."""
+        """Samples `[n, c, h, w]`: z from the prior, then every sub-pixel drawn from P(x|z), or its mean."""
         cond = self.condition.or_drawn(cond, n, generator)
         with evaluating(self):
             embedded = self.condition(cond, n)
             z = self._prior(embedded).sample(n, generator)
-            return self._images(z, embedded, lambda p: self.distribution.sample(p, generator=generator))
+            return self._images(z, embedded, lambda p: self._decoding.images(self.distribution, p, generator))
 
     def _images(self, z: Tensor, cond: Tensor | None, finish: Callable[[Tensor], Tensor]) -> Tensor:
         """Images from latents, chunk by chunk; `finish` turns parameters into values."""

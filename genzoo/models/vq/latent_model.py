@@ -105,6 +105,11 @@ class LatentModel(GenerativeModel):
         """The lesser kind of the parts."""
         return min(self.codec.likelihood, self.prior.likelihood)
 
+    @property
+    def decoder_part(self) -> GenerativeModel:
+        """What codes images; the prior's tokens are drawn in any case."""
+        return self.codec
+
     def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
         """Those of the player in its part."""
         stage, own = self._player(turn)

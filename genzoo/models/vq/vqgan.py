@@ -107,6 +107,11 @@ class VQGAN(GenerativeModel):
     def likelihood(self) -> LikelihoodKind:
         return self.autoencoder.likelihood
 
+    @property
+    def decoder_part(self) -> GenerativeModel:
+        """The VQ-VAE."""
+        return self.autoencoder
+
     def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
         """The network of that name."""
         if turn not in self.turns:

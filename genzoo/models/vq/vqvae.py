@@ -104,6 +104,11 @@ class VQVAE(GenerativeModel):
         """Codes beside the encoder's own that `log_likelihood` sums over."""
 
     @property
+    def decoder_part(self) -> GenerativeModel:
+        """Itself."""
+        return self
+
+    @property
     def likelihood(self) -> LikelihoodKind:
         """A sum over some of the codes is a lower bound."""
         return LikelihoodKind.LOWER_BOUND
@@ -157,11 +162,11 @@ class VQVAE(GenerativeModel):
     def decode(
         self, codes: Tensor, cond: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Images `[n, c, h, w]` drawn from P(x|z) given codes long `[n, h', w']`."""
+        """Images `[n, c, h, w]` given codes long `[n, h', w']`: drawn from P(x|z), or its mean, as `decoding` says."""
 
         def draw(z: Tensor, c: Tensor | None) -> Tensor:
             params = self._params(self.quantiser.embed(z), c)
-            return self.distribution.sample(params, generator=generator)
+            return self._decoding.images(self.distribution, params, generator)
 
         with evaluating(self):
             images = self._by_chunk(draw, codes.to(self.device), cond)
@@ -262,7 +267,7 @@ class VQVAE(GenerativeModel):
     def sample(
         self, n: int, cond: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Codes from the prior, then images `[n, c, h, w]` from P(x|z)."""
+        """Codes from the prior, then images `[n, c, h, w]` from P(x|z), see `decode`."""
         cond = self.condition.or_drawn(cond, n, generator)
         check_condition(cond, self.spec, n)
         prior, codes = Categorical(self.quantiser.codebook_size), []
@@ -334,5 +339,5 @@ class VQTokenizer:
         return self.autoencoder.encode(images)[:, None]
 
     def decode(self, tokens: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Tokens to images drawn given them."""
+        """Tokens to images: see `VQVAE.decode`."""
         return self.autoencoder.decode(tokens[:, 0].long(), generator=generator)
