@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genzoo.core.bounds import shown
 from genzoo.core.errors import GenzooError
-from genzoo.core.spec import DataSpec
+from genzoo.core.spec import DataSpec, check_dense
 
 
 def as_condition(cond: Any, spec: DataSpec, n: int) -> Tensor | None:
@@ -23,8 +23,7 @@ def as_condition(cond: Any, spec: DataSpec, n: int) -> Tensor | None:
     if spec.cond is None:
         raise GenzooError("this model is unconditional: leave cond out, or train it with --cond")
     found = condition_tensor(cond)
-    if found.device.type == "meta":
-        raise GenzooError("cond is on the meta device, which holds no numbers")
+    check_dense(found, "cond is")
     return _classes(found, spec, n) if spec.cond == "class" else _vectors(found, spec, n)
 
 

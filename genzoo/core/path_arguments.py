@@ -20,11 +20,22 @@ def path_of(value: Any, what: str) -> Path:
     if not isinstance(value, (str, os.PathLike)) or isinstance(value, bytes):
         raise InvalidValue(f"{what} must be a path, got {shown(value)}")
     text = os.fspath(value)
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
+    if not is_system_text(text) or not text.strip():
         raise InvalidValue(f"{what} must be a path, got {shown(text)}")
     if is_too_long(text):
         raise InvalidValue(f"{what} holds a name that is too long for a file: {shown(text)}")
     return Path(text)
+
+
+def is_system_text(text: Any) -> bool:
+    """Whether the system could be given this text: it has no NUL, and no half of a pair of surrogates."""
+    if not isinstance(text, str) or "\0" in text:
+        return False
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def real_path(path: Path) -> Path:

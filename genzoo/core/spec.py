@@ -16,6 +16,8 @@ from genzoo.core.errors import GenzooError, InvalidValue
 
 SIDES, LEVELS, COND_SIZES = Range(1, 2**20), Range(2, 2**20), Range(0, 2**24)
 MOST_DIMS = 2**28
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""Types that images of levels may have: PyTorch computes little with other unsigned ones."""
 
 
 @dataclass(frozen=True)
@@ -89,19 +91,26 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
 
+def check_dense(tensor: Tensor, what: str) -> None:
+    """Raises `GenzooError` where `tensor`, `what` a person gave, does not hold its numbers one by one."""
+    if tensor.device.type == "meta":
+        raise GenzooError(f"{what} on the meta device, which holds no numbers")
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        raise GenzooError(f"{what} sparse or quantised: give a dense tensor")
+
+
 def check_images(images: Tensor, spec: DataSpec) -> Tensor:
     """`images` if they are integers `[n, *spec.shape]` in 0 .. levels-1; raises `GenzooError` otherwise."""
     if not isinstance(images, Tensor):
         raise GenzooError(f"images must be a torch tensor, got {shown(images)}")
-    if images.device.type == "meta":
-        raise GenzooError("images are on the meta device, which holds no numbers")
+    check_dense(images, "images are")
     if tuple(images.shape[1:]) != spec.shape or images.ndim != 1 + len(spec.shape):
         raise GenzooError(
             f"images must have the shape [n, {', '.join(map(str, spec.shape))}], got {list(images.shape)}"
         )
     if spec.levels is None:
         return images
-    if images.is_floating_point() or images.dtype == torch.bool:
+    if images.dtype not in INTEGERS:
         raise GenzooError(f"images must be integers 0..{spec.levels - 1}, got {images.dtype}")
     if images.numel() and (int(images.max()) >= spec.levels or int(images.min()) < 0):
         raise GenzooError(

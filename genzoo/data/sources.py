@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genzoo.core.bounds import Range, check_number, shown
 from genzoo.core.errors import GenzooError
-from genzoo.core.path_arguments import is_too_long, path_of, told_by_the_system
+from genzoo.core.path_arguments import is_system_text, is_too_long, path_of, told_by_the_system
 from genzoo.core.suggestions import suggestion
 from genzoo.core.surroundings import in_plain_surroundings
 from genzoo.data.arrays import PARTS, from_images
@@ -156,7 +156,7 @@ def load_data(
 def _check_request(name: Any, root: Any, image_size: Any, cond: Any) -> None:
     """Raises `GenzooError` over an argument that can be none."""
     for what, text in (("the name of data", name), ("cond", cond)):
-        if not (isinstance(text, str) or (text is None and what == "cond")) or "\0" in (text or ""):
+        if not is_system_text(text) and not (text is None and what == "cond"):
             raise GenzooError(f"{what} must be a text, got {shown(text)}")
         if text is not None and is_too_long(text):
             raise GenzooError(f"{what} holds a name that is too long for a file: {shown(text)}")

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from genzoo.core.conditions import condition_tensor
 from genzoo.core.errors import GenzooError
-from genzoo.core.spec import Batch, DataSpec
+from genzoo.core.spec import Batch, DataSpec, check_dense
 
 NO_LABEL = -1
 """The label of an item of an unlabelled split: an integer, so that the default collate function takes it."""
@@ -276,6 +276,7 @@ def _validate_cond(labels: Tensor | None, spec: DataSpec) -> None:
 def _checked_images(images: Any) -> Tensor:
     if not isinstance(images, Tensor):
         raise GenzooError(f"images must be a torch tensor [n, c, h, w], got {type(images).__name__}")
+    check_dense(images, "images are")
     if images.dtype not in (torch.uint8, torch.long) and not images.is_floating_point():
         raise GenzooError(
             f"images must be uint8 or long (float for real-valued data), got {_name(images.dtype)}"
@@ -294,6 +295,7 @@ def _checked_labels(labels: Any, length: int) -> Tensor | None:
         return None
     if not isinstance(labels, Tensor):
         raise GenzooError(f"labels must be a torch tensor, got {type(labels).__name__}")
+    check_dense(labels, "labels are")
     if labels.is_complex() or labels.dtype == torch.bool or labels.ndim != 1 + labels.is_floating_point():
         raise GenzooError(
             "labels must be integers [n] or float vectors [n, d], "

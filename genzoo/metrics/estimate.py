@@ -18,6 +18,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from genzoo.core.errors import GenzooError
+from genzoo.core.spec import check_dense
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 """A number of images, steps or classes, as reports are checked for it."""
@@ -140,7 +141,10 @@ def check_features(real: Tensor, fake: Tensor, metric: str) -> None:
                 f"{metric} takes features as torch tensors, the {name} ones are a {type(rows).__name__}: give "
                 "torch.as_tensor(...) of them"
             )
-        if rows.ndim != 2 or rows.is_complex() or rows.shape[-1] == 0:
+        check_dense(rows, f"the {name} features are")
+        if rows.is_complex():
+            raise GenzooError(f"{metric} takes real numbers, the {name} features are complex")
+        if rows.ndim != 2 or rows.shape[-1] == 0:
             raise GenzooError(
                 f"{metric} takes matrices of features, a row for an image: the {name} ones have the shape "
                 f"{list(rows.shape)}"

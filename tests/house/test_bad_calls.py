@@ -70,6 +70,14 @@ CALLS = {
             ("blocks", 1.5),
         )
     },
+    **{
+        f"features {kind}": (lambda z, v=v: genzoo.metrics.frechet_distance(v, v))
+        for kind, v in (
+            ("meta", torch.zeros(9, 3, device="meta")),
+            ("sparse", torch.eye(9).to_sparse()),
+            ("complex", torch.zeros(9, 3, dtype=torch.complex64)),
+        )
+    },
     "arrays as features": lambda z: genzoo.metrics.frechet_distance(np.zeros((9, 3)), np.ones((9, 3))),
     "network": lambda z: genzoo.create("flow", PLAIN, network=torch.nn.Linear(1, 1)),
     "encoder kind": lambda z: genzoo.create_encoder("simclr", PLAIN, kind="nothing"),
@@ -98,7 +106,7 @@ CALLS = {
     "load weights": lambda z: genzoo.load("nowhere", weights="best"),
     **{
         f"save {v!r}": (lambda z, v=v: z["plain"].save(v))
-        for v in ("", None, 3, "a\0", LONG, "/dev/null", "/dev/null/x")
+        for v in ("", None, 3, "a\0", "a\ud800", LONG, "/dev/null", "/dev/null/x")
     },
     **{
         f"data {v!r}": (lambda z, v=v: genzoo.load_data(v))
@@ -110,6 +118,7 @@ CALLS = {
             "folder:",
             "folder:nowhere",
             "folder:a\0",
+            "folder:a\ud800",
             "folder:" + LONG,
             "folder:/dev/null",
             LONG,
@@ -132,6 +141,9 @@ CALLS = {
             ("list", [1, 2]),
             ("numpy", np.zeros((2, 2))),
             ("floats", X.float()),
+            ("meta", X.to("meta")),
+            ("sparse", X.long().to_sparse()),
+            ("labels meta", (X, torch.zeros(len(X), dtype=torch.long, device="meta"))),
             ("shape", X[:, :, :2]),
             ("empty", X[:0]),
             ("values", X + 9),
@@ -219,6 +231,9 @@ CALLS = {
                 X.numpy(),
                 "x",
                 torch.empty(2, 1, 4, 4, device="meta"),
+                X.to(torch.complex64),
+                X.to(torch.uint16),
+                X.to_sparse(),
             )
         )
     },
