@@ -140,9 +140,13 @@ def metric_intervals(rows: Mapping[str, MetricRow] = METRICS.rows) -> list[Inter
     groups = [("neighbours", together), *((row.name, [row]) for row in shown if row not in together)]
     return [
         Interval(name, partial(of_metrics, [_faster(row) for row in group], FIXED if name == "ct" else None),
-                 tuple(map(_path, group)), LAWS)
+                 (*map(_path, group), *ALSO.get(name, ())), LAWS)
         for name, group in groups
     ]  # fmt: skip
+
+
+ALSO = {"frechet": ("published.figures",)}
+"""What else is made by the code of a metric."""
 
 
 def _path(row: MetricRow) -> str:

@@ -62,6 +62,9 @@ class EvaluateFlags:
     features: str | None = None
     """Feature extractor of FID-like metrics: encoder:RUN, pixels, random, inception or dinov2; else a small encoder
     that is trained on the training images once and cached in $GENZOO_CACHE or ~/.cache/genzoo."""
+    published: bool = False
+    """Also the Fréchet distance in the features of Inception-v3 and DINOv2, as far as their weights are in torch's
+    cache (some minutes on a CPU; nothing is downloaded)."""
     ood: str | None = None
     """Out-of-distribution (OOD) detection: also the AUROC against these other data (mnist, folder:PATH ...)."""
     ais: Images | None = None
@@ -96,7 +99,7 @@ def _evaluate(flags: EvaluateFlags) -> None:
         flags.split, flags.samples, flags.features, flags.max_images, flags.max_seconds, flags.seed, out=flags.run,
         run=flags.run, samples_only=flags.samples_only,
         ais=None if flags.ais is None else AISOptions(flags.ais, Annealing(steps=flags.ais_steps)),
-        fine_tuning=None if flags.fine_tune is None else FineTuning(flags.fine_tune),
+        fine_tuning=None if flags.fine_tune is None else FineTuning(flags.fine_tune), published=flags.published,
     )  # fmt: skip
     model = load_model(flags.run).to(device_of(flags.device))
     check_finite(model)
@@ -128,7 +131,16 @@ def _check_flags(model: "Trainable", flags: EvaluateFlags) -> None:
     from genzoo.models.base import Encoder
 
     if isinstance(model, Encoder):
-        generative = ("ood", "ais", "samples", "features", "max_seconds", "samples_only", "decode")
+        generative = (
+            "ood",
+            "ais",
+            "samples",
+            "features",
+            "max_seconds",
+            "samples_only",
+            "decode",
+            "published",
+        )
         _refuse(flags, generative, "for models that draw images, this is an encoder")
         return
     _refuse(flags, ("fine_tune",), "for encoders, this is a generative model")

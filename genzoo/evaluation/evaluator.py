@@ -22,6 +22,7 @@ from genzoo.core.surroundings import in_plain_surroundings
 from genzoo.data.image_data import ImageData
 from genzoo.evaluation.features.extractor import Extractor, default_extractor, extractor_named
 from genzoo.evaluation.features.feature_space import FeatureSpace
+from genzoo.evaluation.features.published import published_spaces
 from genzoo.evaluation.fine_tuning import FineTuning
 from genzoo.evaluation.report.ais_section import check_generates
 from genzoo.evaluation.report.all_sections import SECTIONS
@@ -50,7 +51,7 @@ class Evaluation:
     `run` is the folder that the model was trained in, `out` that where pictures go. `samples` counts those that are
     drawn and evaluated in `features` (0: none, else 2,000 or as many as there are images). `ood` are other data that it
     is to tell from its own, `ais` asks for the likelihood of a generator plus noise, `fine_tuning` what becomes of an
-    encoder.
+    encoder. `published` asks for the Fréchet distance in the features of published networks, too.
     """
 
     split: str = "test"
@@ -65,6 +66,7 @@ class Evaluation:
     ood: OODData | None = None
     ais: AISOptions | None = None
     fine_tuning: FineTuning | None = None
+    published: bool = False
 
     def __post_init__(self) -> None:
         if self.split not in ("test", "val", "train"):
@@ -82,11 +84,13 @@ class Evaluation:
             )
         if self.samples == 0 and self.features is not None:
             raise GenzooError("--features has nothing to evaluate with --samples 0; leave one of them out")
+        if self.samples == 0 and self.published:
+            raise GenzooError("--published has nothing to evaluate with --samples 0; leave one of them out")
 
     @property
     def wants_samples(self) -> bool:
         """Whether somebody asked for samples, rather than took what comes."""
-        return self.samples is not None or self.features is not None
+        return self.samples is not None or self.features is not None or self.published
 
     def inquiry(self) -> Inquiry | None:
         """In which features how many samples are evaluated; None: none are."""
@@ -136,9 +140,10 @@ def _evaluated(model: GenerativeModel | Encoder, data: ImageData, how: Evaluatio
         return _of_encoder(model, data, how)
     if how.ais is not None:
         check_generates(model)
+    published = published_spaces(data.spec.levels or 256, model.device) if how.published else {}
     case = Case(
         model, data, how.split, how.seed, how.max_images, how.max_seconds, how.run, how.out, how.inquiry(), how.ood,
-        how.ais,
+        how.ais, published=published,
     )  # fmt: skip
     return _of_case(case, how)
 

@@ -9,6 +9,7 @@ _HOMES = {
     "data_copying": "genzoo.metrics.memorisation",
     "density": "genzoo.metrics.metric_registry",
     "feature_likelihood_divergence": "genzoo.metrics.likelihood_divergence",
+    "fidelity": "genzoo.metrics.metric_registry",
     "FeatureSets": "genzoo.metrics.quality",
     "Estimate": "genzoo.metrics.estimate",
     "frechet_distance": "genzoo.metrics.frechet",
@@ -22,6 +23,7 @@ _HOMES = {
     "recall": "genzoo.metrics.metric_registry",
     "register": "genzoo.metrics.metric_registry",
     "sliced_wasserstein": "genzoo.metrics.diversity",
+    "variety": "genzoo.metrics.metric_registry",
     "vendi_score": "genzoo.metrics.diversity",
 }
 """Public name to the module that defines it, which is loaded when it is first used."""

@@ -17,8 +17,10 @@ from genzoo.metrics.memorisation import data_copying as data_copying
 from genzoo.metrics.metric_registry import METRICS as METRICS
 from genzoo.metrics.metric_registry import coverage as coverage
 from genzoo.metrics.metric_registry import density as density
+from genzoo.metrics.metric_registry import fidelity as fidelity
 from genzoo.metrics.metric_registry import precision as precision
 from genzoo.metrics.metric_registry import recall as recall
 from genzoo.metrics.metric_registry import register as register
+from genzoo.metrics.metric_registry import variety as variety
 from genzoo.metrics.neighbours import neighbour_metrics as neighbour_metrics
 from genzoo.metrics.quality import FeatureSets as FeatureSets

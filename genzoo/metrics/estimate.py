@@ -34,6 +34,7 @@ REACH = 1.96
 ERRORS = "95%: 1.96 standard errors over images"
 """How intervals are made of a standard error."""
 NAMES: Mapping[str, str] = {
+    "frechet_inception": "Fréchet, Inception-v3", "frechet_dinov2": "Fréchet, DINOv2",
     "frechet": "Fréchet", "frechet_train": "Fréchet to train", "frechet_infinity": "Fréchet, n to infinity",
     "kid": "KID", "mmd": "MMD", "vendi": "Vendi", "fld": "FLD", "ct": "C_T", "ct_standardised": "C_T, standardised",
     "sliced_wasserstein": "sliced Wasserstein", "accuracy_score": "classification accuracy score",

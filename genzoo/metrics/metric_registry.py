@@ -24,6 +24,7 @@ from genzoo.metrics.quality import (
     authenticity_figure,
     copying_figure,
     density_figure,
+    extreme_figure,
     halved,
     likelihood_divergence,
     mmd_value,
@@ -46,6 +47,8 @@ class MetricRow:
     measure: Callable[["MetricRow", FeatureSets], Estimate]
     direction: Direction = "lower"
     question: Question = "quality"
+    headline: bool = False
+    """Whether it is among the few that a person reads first."""
     random: str = ""
     """What the generator that the function takes is seeded by; "" for a function that takes none."""
 
@@ -84,6 +87,11 @@ def by_balls(row: MetricRow, sets: FeatureSets) -> Estimate:
     return neighbour_figure(sets, row.name)
 
 
+def by_extremes(row: MetricRow, sets: FeatureSets) -> Estimate:
+    """Of the largest differences of such shares, from the same pass."""
+    return extreme_figure(sets, row.name)
+
+
 def by_itself(row: MetricRow, sets: FeatureSets) -> Estimate:
     """Of a function of all sets that makes the figure itself."""
     return row.function(sets)
@@ -110,6 +118,18 @@ def by_answer(row: MetricRow, sets: FeatureSets) -> Estimate:
 # --- the rows --------------------------------------------------------------------------------------------------
 
 
+def fidelity(real: Tensor, fake: Tensor) -> float:
+    """1 less the share of generated features `[m, d]` that lie too far from real ones `[n, d]`; see
+    `genzoo.metrics.typicality`."""
+    return neighbours_of(real, fake, "fidelity")
+
+
+def variety(real: Tensor, fake: Tensor) -> float:
+    """1 less the share of real features `[n, d]` that too few generated ones `[m, d]` come near; see
+    `genzoo.metrics.typicality`."""
+    return neighbours_of(real, fake, "variety")
+
+
 def precision(real: Tensor, fake: Tensor) -> float:
     """The share of generated features `[m, d]` that lie in a ball about a real one `[n, d]`."""
     return neighbours_of(real, fake, "precision")
@@ -131,12 +151,14 @@ def coverage(real: Tensor, fake: Tensor) -> float:
 
 
 def neighbours_of(real: Tensor, fake: Tensor, name: str) -> float:
-    """One of the four of `genzoo.metrics.neighbours.neighbour_metrics`, which gives all with their errors."""
+    """One of those of `genzoo.metrics.neighbours.neighbour_metrics`, which gives all with their errors."""
     return getattr(neighbour_metrics(real, fake), name)
 
 
 OWN = (
-    MetricRow("frechet", frechet_distance, by_distance),
+    MetricRow("frechet", frechet_distance, by_distance, headline=True),
+    MetricRow("fidelity", fidelity, by_extremes, "higher", headline=True),
+    MetricRow("variety", variety, by_extremes, "higher", headline=True),
     MetricRow("frechet_train", frechet_distance, by_distance_to_train),
     MetricRow("frechet_infinity", frechet_extrapolated, by_error, random="frechet_infinity"),
     MetricRow("kid", kid, by_error),
@@ -175,6 +197,11 @@ class MetricRegistry:
     def rows(self) -> Mapping[str, MetricRow]:
         """All of them, genzoo's own first."""
         return {**self._own, **self._more}
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """The names of those that are read first, in their order."""
+        return tuple(name for name, row in self.rows.items() if row.headline)
 
     def figures(
         self, sets: FeatureSets, question: Question = "quality"

@@ -1,4 +1,5 @@
-"""Nearest neighbours among features, and what they say of samples: precision, recall, density and coverage.
+"""Nearest neighbours among features, and what they say of samples: precision, recall, density, coverage, and the
+fidelity and variety of `genzoo.metrics.typicality`.
 
 All distances are Euclidean, in float64, and as good for near pairs as for far ones: rows are centred on their median
 first (an offset would eat the digits, and no outlier moves a median), |a|^2 + |b|^2 - 2 a.b is trusted only where it is
@@ -25,22 +26,23 @@ from torch import Tensor
 
 from genzoo.core.errors import GenzooError
 from genzoo.metrics.estimate import check_dispersion, check_features
+from genzoo.metrics.typicality import K_VARIETY, fidelity, variety
 
 K = 3
 """Neighbours of precision and recall."""
 K_DENSITY = 5
-"""Neighbours of density and coverage."""
+"""Neighbours of density, coverage and fidelity."""
 BLOCK_MIB = 64.0
 NEAR = 1e-5
 """Squared distances below this part of the squared norms are subtracted: the product leaves them under 10 digits."""
-NAME = "a comparison of neighbours (precision, recall, density, coverage)"
+NAME = "a comparison of neighbours (precision, recall, density, coverage, fidelity, variety)"
 PAIRS = 256  # few enough for their rows to stay in the processor's cache
 SURFACE = 1e-9
 """Squared distances that differ by this part of themselves are equal but for rounding."""
 
 
 class NeighbourMetrics(NamedTuple):
-    """Precision, recall, density and coverage with their standard errors and the numbers of features.
+    """Precision, recall, density, coverage with their standard errors, the numbers of features, fidelity and variety.
 
     The errors are over the samples (precision, density) or the real points (recall, coverage), for given balls.
     Density of equal distributions is 1 in expectation and may exceed it; coverage of equal distributions is
@@ -57,6 +59,8 @@ class NeighbourMetrics(NamedTuple):
     coverage_stderr: float
     n_real: int
     n_fake: int
+    fidelity: float
+    variety: float
 
 
 class Nearest(NamedTuple):
@@ -69,7 +73,7 @@ class Nearest(NamedTuple):
 def neighbour_metrics(
     real: Tensor, fake: Tensor, *, k: int = K, k_density: int = K_DENSITY, block_mib: float = BLOCK_MIB
 ) -> NeighbourMetrics:
-    """Improved precision and recall with `k` neighbours, density and coverage with `k_density`.
+    """Improved precision and recall with `k` neighbours, density, coverage and fidelity with `k_density`; variety.
 
     `real` `[n, d]` and `fake` `[m, d]` are features. Takes n^2 + m^2 + n m distances, `block_mib` of them at a time.
     Raises `GenzooError` for features that are no matrices of one width, not finite, not more than their neighbours, or
@@ -80,13 +84,14 @@ def neighbour_metrics(
     check_dispersion(real, NAME)  # every neighbour at distance 0: a figure would tell how ties are counted
     _check_k(max(k, k_density), len(real) - 1, "real features")
     _check_k(k, len(fake) - 1, "generated features")
-    radii = _own(reals, max(k, k_density), block_mib).distances.square()
+    most = max(k, k_density, min(K_VARIETY, len(real) - 1))
+    radii = _own(reals, most, block_mib).distances.square()
     own = radii[:, k - 1] * (1 + SURFACE), _open(radii[:, k_density - 1])
     others = _own(fakes, k, block_mib).distances[:, -1].square() * (1 + SURFACE)
-    tallies = _Tallies(len(real), len(fake))
+    tallies = _Tallies(len(real), len(fake), k_density)
     for rows, block in _blocks(reals, fakes, block_mib):
         tallies.add(rows, block, own[0][rows, None], own[1][rows, None], others)
-    return tallies.metrics(k_density)
+    return tallies.metrics(radii)
 
 
 def expected_coverage(n_real: int, n_fake: int, k: int = K_DENSITY) -> float:
@@ -204,13 +209,15 @@ def _open(squared: Tensor) -> Tensor:
 
 
 class _Tallies:
-    """What blocks of squared distances from real points to samples add up to."""
+    """What blocks of squared distances from real points to samples add up to; `k` are the neighbours of density."""
 
-    def __init__(self, n_real: int, n_fake: int) -> None:
+    def __init__(self, n_real: int, n_fake: int, k: int) -> None:
         self.in_ball = torch.zeros(n_fake, dtype=torch.bool)
         self.balls = torch.zeros(n_fake, dtype=torch.long)
         self.reached = torch.zeros(n_real, dtype=torch.bool)
         self.covered = torch.zeros(n_real, dtype=torch.bool)
+        self.to_samples = torch.zeros(n_real, dtype=torch.float64)
+        self.to_reals = torch.full((k, n_fake), torch.inf, dtype=torch.float64)
 
     def add(self, rows: slice, block: Tensor, closed: Tensor, opened: Tensor, others: Tensor) -> None:
         """Of the real points `rows`, with limits `[rows, 1]`, and all samples, with limits `[m]`."""
@@ -219,13 +226,24 @@ class _Tallies:
         inside = block < opened
         self.covered[rows] = inside.any(1)
         self.balls += inside.sum(0)
+        self.to_samples[rows] = block.amin(1)
+        k = len(self.to_reals)
+        nearest_here = block.topk(min(k, len(block)), dim=0, largest=False).values
+        self.to_reals = torch.cat([self.to_reals, nearest_here]).topk(k, dim=0, largest=False).values
 
-    def metrics(self, k: int) -> NeighbourMetrics:
-        """The figures, with `k` neighbours for density."""
+    def metrics(self, radii: Tensor) -> NeighbourMetrics:
+        """The figures; `radii` `[n, most]` are the squared distances of real points to their neighbours."""
+        k, n, m = len(self.to_reals), len(self.covered), len(self.balls)
         parts = [self.in_ball, self.reached, self.balls.double() / k, self.covered]
         means = [part.double().mean().item() for part in parts]
         errors = [(part.double().var(correction=0) / len(part)).sqrt().item() for part in parts]
-        return NeighbourMetrics(*means, *errors, n_real=len(self.covered), n_fake=len(self.balls))
+        ks = range(1, min(K_VARIETY, n - 1) + 1)
+        expected = torch.tensor([expected_coverage(n, m, k) for k in ks], dtype=torch.float64)
+        return NeighbourMetrics(
+            *means, *errors, n_real=n, n_fake=m,
+            fidelity=fidelity(radii[:, k - 1] * (1 + SURFACE), self.to_reals.amax(0)),
+            variety=variety(self.to_samples, _open(radii[:, : len(ks)]), expected),
+        )  # fmt: skip
 
 
 def _check_k(k: int, most: int, what: str) -> None:

@@ -28,6 +28,7 @@ from genzoo.metrics.intervals import (
     in_halves,
     student,
     variance_by_power,
+    variance_of_halves,
     wilson,
 )
 from genzoo.metrics.kernels import gaussian_mmd
@@ -37,7 +38,7 @@ from genzoo.metrics.neighbours import K_DENSITY, K, NeighbourMetrics, neighbour_
 
 QUARTERED = 10
 """Cuts into quarters behind an interval of density."""
-NEIGHBOURS = ("precision", "recall", "density", "coverage")
+NEIGHBOURS = ("precision", "recall", "density", "coverage", "fidelity", "variety")
 OF_QUARTERS = f"{in_halves()} and {QUARTERED} cuts into quarters"
 """Interval of density."""
 GIVEN_TRAIN = "for these training images"
@@ -80,12 +81,12 @@ class FeatureSets:
 
     @cached_property
     def neighbours(self) -> tuple[NeighbourMetrics, NeighbourMetrics]:
-        """Precision, recall, density and coverage of samples in one pass, and those of real images in their place."""
+        """All figures of neighbours of samples in one pass, and those of real images in their place."""
         return neighbour_metrics(self.real, self.samples), neighbour_metrics(self.real, self.stand_in)
 
     @cached_property
     def neighbour_halves(self) -> tuple[Tensor, float]:
-        """The four figures of random halves of real images and samples, as `figures_of_parts` gives them."""
+        """These figures of random halves of real images and samples, as `figures_of_parts` gives them."""
         return figures_of_parts(
             _neighbours, [self.real, self.samples], generator=self.generator("halves of neighbours")
         )
@@ -144,6 +145,20 @@ def neighbour_figure(sets: FeatureSets, name: str) -> Estimate:
     effect = design_effect(halves, round(images * used))[place].item()
     low, high = wilson(value, images / effect, student(PAIRS))
     return replace(plain, low=low, high=high, interval=WILSON_OF_HALVES)
+
+
+def extreme_figure(sets: FeatureSets, name: str) -> Estimate:
+    """Fidelity or variety, 1 less the largest of many differences of shares: no binomial, and 1 at most, where equal
+    distributions often are. Too few images for halves have no interval."""
+    found, real = sets.neighbours
+    value, floor = getattr(found, name), getattr(real, name)
+    plain = Estimate(value, found.n_fake, found.n_real, reference=floor)
+    if not _enough(sets, 2):
+        return plain
+    halves, used = sets.neighbour_halves
+    variance = variance_of_halves(halves)[NEIGHBOURS.index(name)].item() * used
+    reach = student(PAIRS) * math.sqrt(variance)
+    return replace(plain, low=max(0.0, value - reach), high=min(1.0, value + reach), interval=in_halves())
 
 
 def density_figure(sets: FeatureSets) -> Estimate:

@@ -32,7 +32,7 @@ from genzoo.models.run_data import DataArguments
 from genzoo.training.checkpoint import save_model
 
 FIGURES = {
-    "frechet", "frechet_train", "kid", "mmd", "sliced_wasserstein",
+    "frechet", "fidelity", "variety", "frechet_train", "kid", "mmd", "sliced_wasserstein",
     "precision", "recall", "density", "coverage", "vendi", "fld",
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from genzoo.evaluation.comparison.tables import (
     Column,
     CostColumn,
     Quality,
+    QualityOf,
     Table,
     cost_column,
     figure_cell,
@@ -35,6 +36,7 @@ def overview(entries: Sequence[Entry]) -> Table:
 def quality_table(entries: Sequence[Entry]) -> Table:
     """All figures of samples."""
     columns = [quality_column(entries, name) for name in figure_names(entries)]
+    columns[1:1] = _published_columns(entries)
     extractors = [
         f"{e.quality.extractor.name} {e.quality.extractor.identity[:12]}" if e.quality else ""
         for e in entries
@@ -44,6 +46,17 @@ def quality_table(entries: Sequence[Entry]) -> Table:
         "Sample quality",
         [*columns, text_column("feature extractor", extractors), text_column("decoding", ways)],
     )
+
+
+def _published_columns(entries: Sequence[Entry]) -> list[Column]:
+    """The Fréchet distance in the features of published networks, as far as any run has it."""
+    parts = [e.report.published for e in entries if e.report.published is not None]
+    names = dict.fromkeys(name for part in parts for name in part.extractors)
+
+    def of(name: str) -> QualityOf:
+        return lambda entry: entry.report.published and entry.report.published.alone(name)
+
+    return [quality_column(entries, name, of(name), "published") for name in names]
 
 
 def likelihood_table(entries: Sequence[Entry]) -> Table:
@@ -67,7 +80,7 @@ def memorisation_table(entries: Sequence[Entry]) -> Table:
         return entry.memorisation
 
     columns = [
-        quality_column(entries, name, quality_of_memorisation)
+        quality_column(entries, name, quality_of_memorisation, "memorisation")
         for name in figure_names(entries, quality_of_memorisation)
     ]
     return Table("Memorisation", columns)

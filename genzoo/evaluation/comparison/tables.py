@@ -13,7 +13,7 @@ from genzoo.evaluation.comparison.entries import Entry
 from genzoo.evaluation.cost import Cost
 from genzoo.evaluation.report.schema import LikelihoodResult, MemorisationResult, QualityResult
 from genzoo.metrics.estimate import Estimate, display_name
-from genzoo.metrics.metric_registry import current_figure
+from genzoo.metrics.metric_registry import METRICS, current_figure
 
 MISSING, OUT_OF_DATE = "not measured", "out of date"
 NO_FIGURE = "no figure"
@@ -23,7 +23,7 @@ KIND_WORDS = {
     LikelihoodKind.LOWER_BOUND: "bounds (<=): the true figure is at most this one",
     LikelihoodKind.ESTIMATE: "estimates (~): may err either way",
 }
-LEADING = ("frechet", "kid", "precision", "recall", "coverage", "density")
+LEADING = (*METRICS.headlines, "kid", "precision", "recall", "coverage", "density")
 """Figures of samples that tell most, the first of them in one number; the others follow as reported."""
 OVERVIEW_FIGURES = 4
 
@@ -171,15 +171,16 @@ def figure_names(entries: Sequence[Entry], quality_of: QualityOf = quality_of_ru
     return sorted(names, key=rank)
 
 
-def quality_column(entries: Sequence[Entry], name: str, quality_of: QualityOf = quality_of_run) -> Column:
-    """One figure of samples. Other extractors, images or numbers of samples make other groups."""
+def quality_column(
+    entries: Sequence[Entry], name: str, quality_of: QualityOf = quality_of_run, part: str = "quality"
+) -> Column:
+    """One figure of samples, of a part of reports. Other extractors, images or numbers of samples make other groups."""
     cells, figures = [], [f for e in entries if (f := _figures(quality_of(e)).get(name)) is not None]
     for entry in entries:
         quality = quality_of(entry)
         figure = _figures(quality).get(name)
         group = quality_group(quality, figure) if quality and figure else ""
         reason = quality.missing.get(name) if quality else None
-        part = "quality" if quality_of is quality_of_run else "memorisation"
         cell = absent_cell(entry, part) if figure is None else figure_cell(figure, group)
         cells.append(Cell(None, "none", reason) if reason else cell)
     if any(cell.target is not None for cell in cells):

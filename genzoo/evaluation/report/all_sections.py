@@ -17,6 +17,7 @@ from genzoo.evaluation.report.probe_sections import (
     ProbesSection,
     SpaceSection,
 )
+from genzoo.evaluation.report.published_section import PublishedSection
 from genzoo.evaluation.report.sample_sections import ClassesSection, MemorisationSection, QualitySection
 from genzoo.evaluation.report.section import Section
 from genzoo.evaluation.report.translation_section import TranslationSection
@@ -30,6 +31,7 @@ SECTIONS: Sequence[Section] = (
     ClassificationSection(),
     CostSection(),
     QualitySection(),
+    PublishedSection(),
     MemorisationSection(),
     ClassesSection(),
     IllustrationsSection(),

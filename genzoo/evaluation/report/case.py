@@ -1,5 +1,6 @@
 """What is evaluated: a model and the images it is evaluated on, and how."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from genzoo.core.errors import GenzooError, NoLikelihood
 from genzoo.core.progress_bar import progress_bar
 from genzoo.core.random import seeded
 from genzoo.data.identity import split_id
+from genzoo.evaluation.features.feature_space import FeatureSpace
 from genzoo.evaluation.likelihood import LikelihoodReport, evaluate_likelihood
 from genzoo.evaluation.report.evaluated_samples import EvaluatedSamples, Inquiry, evaluate_samples
 from genzoo.evaluation.report.schema import DecodingName
@@ -58,6 +60,8 @@ class Case:
     ood: OODData | None = None
     ais: AISOptions | None = None
     samples_only: bool = False
+    published: Mapping[str, FeatureSpace] = field(default_factory=dict)
+    """Spaces of published networks that samples are seen in, too, by name."""
     attempts: Attempts = field(default_factory=Attempts, compare=False)
     """Of what goes with an answer, such as its picture: what fails here costs no figures."""
 

@@ -53,6 +53,10 @@ class ChosenImages:
     def __len__(self) -> int:
         return len(self.places)
 
+    def first(self, most: int) -> "ChosenImages":
+        """The first `most` of them."""
+        return ChosenImages(self.split, self.places[:most])
+
     def with_classes(self, most: int) -> TensorSplit:
         """The first `most` images with their classes, in memory."""
         images, labels = self.split.batch(self.places[:most])

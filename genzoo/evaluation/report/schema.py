@@ -187,6 +187,36 @@ class QualityResult:
 
 
 @dataclass(frozen=True)
+class PublishedResult:
+    """Fréchet distances of samples in the features of published networks; `extractors` tells which, by figure."""
+
+    test_id: str
+    extractors: dict[str, ExtractorFacts]
+    figures: dict[str, Estimate]
+    missing: dict[str, str] = field(default_factory=dict)
+    samples: Count = 0
+    seed: int | None = None
+    seconds: float | None = None
+    decode: DecodingName = "draw"
+
+    def alone(self, name: str) -> QualityResult | None:
+        """One of them, as a report on samples; None where there is none."""
+        if name not in self.extractors:
+            return None
+        figures = {name: self.figures[name]} if name in self.figures else {}
+        missing = {name: self.missing[name]} if name in self.missing else {}
+        return QualityResult(
+            self.test_id,
+            self.extractors[name],
+            figures,
+            missing,
+            self.samples,
+            seed=self.seed,
+            decode=self.decode,
+        )
+
+
+@dataclass(frozen=True)
 class MemorisationResult:
     """Whether samples are copies of training images, as `QualityResult` has it."""
 
@@ -315,6 +345,7 @@ class Report:
     classification: ClassificationResult | None = None
     cost: CostResult | None = None
     quality: QualityResult | None = None
+    published: PublishedResult | None = None
     memorisation: MemorisationResult | None = None
     classes: ClassesResult | None = None
     illustrations: IllustrationsResult | None = None
