@@ -158,7 +158,10 @@ def extreme_figure(sets: FeatureSets, name: str) -> Estimate:
     halves, used = sets.neighbour_halves
     variance = variance_of_halves(halves)[NEIGHBOURS.index(name)].item() * used
     reach = student(PAIRS) * math.sqrt(variance)
-    return replace(plain, low=max(0.0, value - reach), high=min(1.0, value + reach), interval=in_halves())
+    # at 1 all halves are 1, too: no less than the interval of a share of independent images
+    least = wilson(value, len(sets.samples if name == "fidelity" else sets.real))
+    low, high = max(0.0, min(least[0], value - reach)), min(1.0, max(least[1], value + reach))
+    return replace(plain, low=low, high=high, interval=f"{in_halves()}, or more near 1")
 
 
 def density_figure(sets: FeatureSets) -> Estimate:
