@@ -59,7 +59,9 @@ class Workshop:
         plain = self._created("vqvae").config
         assert isinstance(plain, VQVAEConfig)
         config = replace(plain, quantiser=replace(plain.quantiser, codebook_size=codebook))
-        model = self._trained(f"vqvae-{codebook}", build(config, self.data.spec, seed=self.seed), CODES_MINUTES)
+        model = self._trained(
+            f"vqvae-{codebook}", build(config, self.data.spec, seed=self.seed), CODES_MINUTES
+        )
         assert isinstance(model, VQVAE)
         return model
 
@@ -75,7 +77,9 @@ class Workshop:
             return genzoo.create(preset, self.data.spec, seed=self.seed)
         plain = genzoo.create(preset, self.data.spec, "tiny").config
         return build(
-            replace(plain, training=replace(plain.training, batch_size=LARGE_BATCH)), self.data.spec, seed=self.seed
+            replace(plain, training=replace(plain.training, batch_size=LARGE_BATCH)),
+            self.data.spec,
+            seed=self.seed,
         )
 
     def _trained(self, name: str, model: GenerativeModel, minutes: float) -> GenerativeModel:
