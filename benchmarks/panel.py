@@ -30,6 +30,7 @@ from benchmarks.validation_bench import kendall, table
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
 from genzoo.data.image_data import ImageData
+from genzoo.evaluation.features.combined_space import ROUGH, WHITENED
 from genzoo.evaluation.features.extractor import BASIS_IMAGES, default_encoder, default_extractor
 from genzoo.evaluation.features.feature_space import (
     FeatureSpace,
@@ -71,8 +72,8 @@ def spaces(data: ImageData, seed: int) -> dict[str, FeatureSpace]:
 def texture_space(data: ImageData) -> FeatureSpace:
     """The energies of texture alone, whitened by training images."""
     energies, spec = TextureEnergies(), DataSpec(data.spec.shape, data.spec.levels)
-    train = some_images(data.train, 4000, seed=0)
-    whitening = Whitening.of(energies(prepared(train, spec)), 72, 0.1)
+    train = some_images(data.train, WHITENED, seed=0)
+    whitening = Whitening.of(energies(prepared(train, spec)), ROUGH.components, ROUGH.shrinkage)
     return FeatureSpace(
         "texture alone", "", whitening.width, lambda x: whitening(energies(prepared(x, spec)))
     )
@@ -139,6 +140,9 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("runs/panel"), help="where what draws the sets is kept"
     )
+    parser.add_argument(
+        "--without-models", action="store_true", help="only sets that no model draws: minutes less"
+    )
     parser.add_argument("--grids", type=Path, help="the recorded page, samples/bakeoff-fashion-mnist.html")
     args = parser.parse_args()
     try:
@@ -148,7 +152,7 @@ def main() -> None:
         print(f"{data.name}: sets of {args.images} against {len(real)} validation images")
         if args.grids is not None:
             print("\n".join(grid_lines(real, extractors, args.grids)), flush=True)
-        panel = panel_of(Workshop(data, args.work), args.images)
+        panel = panel_of(Workshop(data, args.work), args.images, drawn=not args.without_models)
         found = {}
         for name, space in extractors.items():
             features = space(real)

@@ -98,8 +98,10 @@ def pairs(names: Sequence[str]) -> list[Pair]:
     return [p for p in found.values() if p.better in names and p.worse in names]
 
 
-def panel_of(workshop: Workshop, n: int) -> Panel:
+def panel_of(workshop: Workshop, n: int, *, drawn: bool = True) -> Panel:
     """The panel of the workshop's data with `n` images a set; sets that need classes are left out where there are none.
+
+    Without `drawn` it has only the sets that no model draws.
 
     Raises `GenzooError` where there are too few training images.
     """
@@ -107,7 +109,7 @@ def panel_of(workshop: Workshop, n: int) -> Panel:
     if levels is None or len(data.train) < 2 * n:
         raise GenzooError(f"a panel of {n} images a set needs {2 * n} training images of whole numbers")
     base = some_images(data.train, n, workshop.seed)
-    sets = dict(_spoilt(base, levels, workshop.seed)) | dict(_drawn(workshop, base))
+    sets = dict(_spoilt(base, levels, workshop.seed)) | (dict(_drawn(workshop, base)) if drawn else {})
     if data.train.labels is not None and data.train.labels.ndim == 1:
         sets |= dict(_classes(workshop, n))
     return Panel(sets, pairs(list(sets)))

@@ -262,6 +262,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--truth-steps", type=int, default=400, help="of training the model that is the truth"
     )
+    parser.add_argument("--truth-crops", action="store_true", help="the truth is of crops of 16 levels")
     parser.add_argument("--json", type=Path, help="where to write all figures")
     return parser
 
@@ -276,8 +277,9 @@ def main() -> None:
     try:
         data = genzoo.load_data(args.data)
         bench = Bench(
-            data, args.images, args.seeds, args.seed, lambda text: print(text, flush=True), args.truth_steps
-        )
+            data, args.images, args.seeds, args.seed, lambda text: print(text, flush=True), args.truth_steps,
+            args.truth_crops,
+        )  # fmt: skip
         print(
             f"{data.name}: {len(bench.real)} validation images against {len(bench.base)} training images",
             flush=True,

@@ -65,6 +65,8 @@ class Bench:
     say: Say
     truth_steps: int = 400
     """Of training the model whose draws the ground truth is made of."""
+    truth_crops: bool = False
+    """The ground truth is of crops in colour rather than of coarse grey images."""
 
     @property
     def levels(self) -> int:

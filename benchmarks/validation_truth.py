@@ -48,8 +48,10 @@ from genzoo.models.base import GenerativeModel
 from genzoo.objectives.pixels import OutputDistribution
 
 PRESET, SIZE = "pixelcnn", "tiny"
-SIDE, LEVELS = 14, 4
-"""Of the coarse images, at most: cheap to draw one by one, and grey enough to look like something."""
+SIDE = 14
+"""Of the images, at most: cheap to draw one by one."""
+COARSE_LEVELS, CROP_LEVELS = 4, 16
+"""Grey images made coarse look like something with few levels; crops in colour need more."""
 LEARNED = 10_000
 """Images that P learns from."""
 JUDGED = 3
@@ -59,7 +61,7 @@ TEMPERATURES = (0.7, 0.85, 1.15, 1.3)
 STEP_SHARES = (0.05, 0.15, 0.4)
 DRAWN = 500
 """Images drawn at once."""
-BAR = 0.7
+BAR = 0.9
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,27 @@ def coarse(images: Tensor, levels: int) -> Tensor:
     """Integers `[n, c, h, w]` as grey ones of few levels and at most 14 places a side, uint8 `[n, 1, h', w']`."""
     grey = images.float().mean(1, keepdim=True) / (levels - 1)
     size = min(SIDE, images.shape[2]), min(SIDE, images.shape[3])
-    return (F.adaptive_avg_pool2d(grey, size) * LEVELS).long().clamp(max=LEVELS - 1).to(torch.uint8)
+    found = (F.adaptive_avg_pool2d(grey, size) * COARSE_LEVELS).long()
+    return found.clamp(max=COARSE_LEVELS - 1).to(torch.uint8)
 
 
-def learned(images: Tensor, steps: int, seed: int) -> AutoregressiveModel:
-    """A small model after so many steps on coarse `images`."""
-    model = genzoo.create(PRESET, DataSpec(tuple(images.shape[1:]), LEVELS), SIZE, seed=seed)
+def cropped(images: Tensor, levels: int, rng: torch.Generator) -> Tensor:
+    """Integers `[n, c, h, w]` as crops of at most 14 places a side at random places, uint8 of 16 levels."""
+    height, width = (min(SIDE, side) for side in images.shape[2:])
+    down, across = (
+        torch.randint(side - cut + 1, (len(images),), generator=rng)
+        for side, cut in zip(images.shape[2:], (height, width), strict=True)
+    )
+    crops = [
+        image[:, r : r + height, c : c + width]
+        for image, r, c in zip(images, down.tolist(), across.tolist(), strict=True)
+    ]
+    return (torch.stack(crops).long() * CROP_LEVELS // levels).to(torch.uint8)
+
+
+def learned(images: Tensor, levels: int, steps: int, seed: int) -> AutoregressiveModel:
+    """A small model after so many steps on `images`."""
+    model = genzoo.create(PRESET, DataSpec(tuple(images.shape[1:]), levels), SIZE, seed=seed)
     assert isinstance(model, AutoregressiveModel)
     return model.fit(images, steps=steps, seed=seed, progress=False).eval()
 
@@ -125,11 +142,12 @@ def tempered(model: AutoregressiveModel, temperature: float) -> AutoregressiveMo
 def perturbed(
     truth_model: AutoregressiveModel, images: Tensor, bench: Bench
 ) -> dict[str, AutoregressiveModel]:
-    """The models Q by what was done to them; those of fewer steps learn the coarse `images` anew."""
+    """The models Q by what was done to them; those of fewer steps learn the `images` anew."""
+    levels = truth_model.distribution.levels
     noises = {f"noise {s:g}": noisy(truth_model, s, bench.generator("weights", str(s))) for s in NOISES}
     warm = {f"temperature {t:g}": tempered(truth_model, t) for t in TEMPERATURES}
     counts = [max(1, round(share * bench.truth_steps)) for share in STEP_SHARES]
-    return {**noises, **warm, **{f"{n} steps": learned(images, n, bench.seed) for n in counts}}
+    return {**noises, **warm, **{f"{n} steps": learned(images, levels, n, bench.seed) for n in counts}}
 
 
 def kl_divergence(p: GenerativeModel, q: GenerativeModel, draws: Tensor) -> tuple[float, float]:
@@ -148,9 +166,13 @@ def drawn(model: GenerativeModel, n: int, generator: torch.Generator) -> Tensor:
 
 def truth(bench: Bench) -> Found:
     """Correlations of scores over models Q with their exact KL divergence from P, by judge."""
-    images = coarse(some_images(bench.data.train, LEARNED, bench.seed), bench.levels)
-    bench.say(f"truth: {PRESET} of size {SIZE} learns {list(images.shape[1:])} images of {LEVELS} levels")
-    p = learned(images, bench.truth_steps, bench.seed)
+    images = some_images(bench.data.train, LEARNED, bench.seed)
+    if bench.truth_crops:
+        images, levels = cropped(images, bench.levels, bench.generator("crops")), CROP_LEVELS
+    else:
+        images, levels = coarse(images, bench.levels), COARSE_LEVELS
+    bench.say(f"truth: {PRESET} of size {SIZE} learns {list(images.shape[1:])} images of {levels} levels")
+    p = learned(images, levels, bench.truth_steps, bench.seed)
     real = drawn(p, len(bench.real), bench.generator("real"))
     models = perturbed(p, images, bench)
     samples = {"P itself": drawn(p, len(real), bench.generator("samples"))}
@@ -159,15 +181,15 @@ def truth(bench: Bench) -> Found:
         samples[name] = drawn(q, len(real), bench.generator("samples", name))
         divergences[name] = kl_divergence(p, q, real)
         bench.say(f"truth: {name}: KL {divergences[name][0]:.2f} ± {divergences[name][1]:.2f} nats")
-    judges = judges_of(drawn(p, JUDGED * len(real), bench.generator("train")), bench)
+    judges = judges_of(drawn(p, JUDGED * len(real), bench.generator("train")), levels, bench)
     found = {judge: columns(_scored(space, real, samples)) for judge, space in judges.items()}
     return _found(divergences, found)
 
 
-def judges_of(draws: Tensor, bench: Bench) -> dict[str, FeatureSpace]:
+def judges_of(draws: Tensor, levels: int, bench: Bench) -> dict[str, FeatureSpace]:
     """Judges trained on draws of P by the default one's recipe, one for each seed, and the untrained two."""
     split = TensorSplit(draws)
-    spec = DataSpec(tuple(draws.shape[1:]), LEVELS)
+    spec = DataSpec(tuple(draws.shape[1:]), levels)
     data = replace(bench.data, name=f"draws of {PRESET}", train=split, val=split, test=split, spec=spec)
     trained = {
         f"seed {seed}" if seed else DEFAULT: default_extractor(data, seed=seed, say=bench.say)

@@ -8,6 +8,7 @@ is drawn on its own; energies of filters hardly know what an image shows. Togeth
 do: the choice of parts and numbers, and what lost, stand in benchmarks/RESULTS.md ("The default feature extractor").
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -38,16 +39,17 @@ WHITENED = 4000
 
 @dataclass(frozen=True)
 class PartSettings:
-    """How features of one kind enter: as `Whitening.of` has it, then times the weight."""
+    """How features of one kind enter: as `Whitening.of` has it, times the square root of `total` / their number."""
 
     components: int
     shrinkage: float
-    weight: float
+    total: float
+    """The same however many features there are: colours have three times as much texture."""
 
 
-SHOWN = PartSettings(32, 0.1, 1.0)
+SHOWN = PartSettings(32, 0.1, 32.0)
 """What an encoder sees in an image."""
-ROUGH = PartSettings(72, 1.0, 2.0)
+ROUGH = PartSettings(72, 1.0, 96.0)
 """The energies of its texture."""
 
 
@@ -86,4 +88,5 @@ def _whitened(
     with torch.no_grad():
         found = torch.cat([part(some) for some in images.split(CHUNK)])
     whitening = Whitening.of(found, settings.components, settings.shrinkage)
-    return lambda images: settings.weight * whitening(part(images))
+    weight = math.sqrt(settings.total / whitening.width)
+    return lambda images: weight * whitening(part(images))
