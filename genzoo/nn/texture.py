@@ -18,8 +18,8 @@ SCALES = 3
 POWER = 0.7
 """Of the mean over places: below 1, faint faults in flat places count beside the sizes of edges."""
 LEAST = 0.4
-"""Added to sizes in images in [-1, 1], so that noise in flat places does not outweigh all else; with 0.03 it did on pictures
-with white grounds."""
+"""Added to sizes in images in [-1, 1], so that noise in flat places does not outweigh all else (with 0.03 it did on
+pictures with white grounds)."""
 
 
 class TextureEnergies(nn.Module):
