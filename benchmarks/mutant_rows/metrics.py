@@ -289,6 +289,39 @@ ROWS = (
         tests=("tests/metrics/test_probes.py",),
         why="the average similarity, whatever the number of examples",
     ),
+    # --- the default feature extractor
+    Mutant(
+        name="texture with its constant window",
+        file="nn/texture.py",
+        old="return windows[1:, None]",
+        new="return windows[:-1, None]",
+        tests=("tests/nn/test_texture.py",),
+        why="a flat place has no texture",
+    ),
+    Mutant(
+        name="texture without the root",
+        file="nn/texture.py",
+        old="sizes.log().flatten(1) / POWER",
+        new="sizes.log().flatten(1)",
+        tests=("tests/nn/test_texture.py",),
+        why="the p-th root of a mean of p-th powers",
+    ),
+    Mutant(
+        name="shrinkage of standard deviations",
+        file="evaluation/features/whitening.py",
+        old="shrinkage * variances.mean()",
+        new="shrinkage * variances.mean().sqrt()",
+        tests=("tests/evaluation/test_whitening.py",),
+        why="variances are shrunk towards their mean",
+    ),
+    Mutant(
+        name="whitening by variances",
+        file="evaluation/features/whitening.py",
+        old=").rsqrt()",
+        new=").reciprocal()",
+        tests=("tests/evaluation/test_whitening.py",),
+        why="features over their standard deviation have variance 1",
+    ),
     # --- cost
     Mutant(
         name="CPU-seconds of the last row only",

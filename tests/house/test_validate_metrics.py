@@ -218,7 +218,7 @@ def test_judges_agree_with_themselves_and_parts_of_augmentations_are_alone(bench
         and len(found.figures["distances"][DEFAULT]) == 24
     )
     blind = validation_judges.blind(bench)
-    assert {*blind.figures} == {"all", "size", "stretch", "turn", "(mirror)"}
+    assert {*blind.figures} == {"all", "shades", "size", "stretch", "turn", "(mirror)"}
     assert blind.figures["all"]["change"] > blind.figures["turn"]["change"] > 0
     with pytest.raises(GenzooError, match="two seeds"):
         validation_judges.seeds(Bench(bench.data, 50, 1, 0, print))
