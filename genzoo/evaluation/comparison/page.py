@@ -26,6 +26,7 @@ from genzoo.evaluation.comparison.page_pictures import (
     picture,
     sample_pictures,
     tiles_of,
+    typical_pictures,
     work_pictures,
 )
 from genzoo.evaluation.comparison.tables import QualityOf, compact, figure_names, table_rows
@@ -162,7 +163,8 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "cost": overview.cost_table(entries), "others": overview.other_tables(entries),
         "remarks": overview.remarks(entries), "charts": charts(entries, figure_names(entries)),
         "samples": _with_reference(comparison, sample_pictures(entries)), "classes": class_pictures(entries),
-        "class_names": class_names(entries), "neighbours": neighbour_pictures(entries), "work": work_pictures(entries),
+        "class_names": class_names(entries), "typical": typical_pictures(entries),
+        "neighbours": neighbour_pictures(entries), "work": work_pictures(entries),
         "reference_values": _reference_values(entries, lambda entry: entry.quality),
         "copies_of_real": _reference_values(entries, lambda entry: entry.memorisation),
         "baselines": next((e.baselines for e in entries if e.baselines), {}),

@@ -23,6 +23,7 @@ from genzoo.evaluation.report.picture_places import (
     MOST_CLASSES,
     NEIGHBOURS,
     PER_CLASS,
+    TYPICAL,
     place_of,
 )
 
@@ -225,6 +226,15 @@ def work_pictures(entries: Sequence[Entry]) -> list[tuple[str, list[Picture]]]:
     draws = [entry for entry in entries if entry.decode == "draw"]  # means are not what these are about
     found = [(title, _pictures(draws, [name])) for title, name in kinds.items()]
     return [(title, pictures) for title, pictures in found if pictures]
+
+
+def typical_pictures(entries: Sequence[Entry]) -> list[Picture]:
+    """The best, the median and the worst samples of the runs that have such a picture."""
+    return [
+        shown
+        for entry in entries
+        for shown in _pictures([entry], [place_of(TYPICAL, entry.decode).as_posix()])
+    ]
 
 
 def neighbour_pictures(entries: Sequence[Entry]) -> list[Picture]:

@@ -8,6 +8,9 @@ JUDGED = Path("samples") / "judged.png"
 BY_CLASS = Path("samples") / "by-class.png"
 """Those of a run that takes no classes, a row for each class that the feature extractor finds in them."""
 
+TYPICAL = Path("samples") / "best-median-worst.png"
+"""Samples of an evaluation by their distance from real images, a row each."""
+
 NEIGHBOURS = Path("samples") / "nearest-neighbours.png"
 """Samples beside the training images that they may be copies of."""
 

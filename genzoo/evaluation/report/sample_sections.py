@@ -23,10 +23,12 @@ from genzoo.evaluation.report.picture_places import (
     MOST_CLASSES,
     NEIGHBOURS,
     PER_CLASS,
+    TYPICAL,
     place_of,
 )
 from genzoo.evaluation.report.schema import ClassesResult, ExtractorFacts, MemorisationResult, QualityResult
 from genzoo.evaluation.report.section import Section
+from genzoo.evaluation.typical_picture import best_median_worst, scores
 from genzoo.metrics.class_shares import by_class, class_shares
 from genzoo.metrics.estimate import Estimate, display_name
 from genzoo.metrics.memorisation import suspects
@@ -61,10 +63,11 @@ class QualitySection(Section):
             case, JUDGED,
             lambda path: save_grid(samples.drawn.images[:SHOWN], case.model.spec, path, inside=case.out),
         )  # fmt: skip
+        typical = _drawn(case, TYPICAL, lambda path: _save_typical(case, path))
         return QualityResult(
             case.name, **_about(case), figures={**figures, **asked}, missing={**missing, **unasked},
             references=len(samples.sets.real), seconds=samples.seconds + time.perf_counter() - start,
-            picture=_text(picture),
+            picture=_text(picture), typical_picture=_text(typical),
         )  # fmt: skip
 
     @override
@@ -76,7 +79,7 @@ class QualitySection(Section):
 
     @override
     def pictures(self, result: QualityResult) -> Sequence[str]:
-        return _there(result.picture)
+        return [*_there(result.picture), *_there(result.typical_picture)]
 
 
 @final
@@ -204,6 +207,13 @@ def _drawn(case: Case, name: str, draw: Callable[[Path], object]) -> Path | None
 def _path(case: Case, name: Path) -> Path | None:
     """Where a picture goes; None where nobody wants one."""
     return None if case.out is None else case.out / place_of(name, case.decode)
+
+
+def _save_typical(case: Case, path: Path) -> None:
+    """The best, the median and the worst samples, a row each."""
+    rows = best_median_worst(scores(case.samples.sets).distances)
+    images = case.samples.drawn.images[rows.flatten()]
+    save_grid(images, case.model.spec, path, columns=rows.shape[1], inside=case.out)
 
 
 def _text(path: Path | None) -> str | None:

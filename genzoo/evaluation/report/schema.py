@@ -183,6 +183,7 @@ class QualityResult:
     remark: str | None = None
     seconds: float | None = None
     picture: str | None = None
+    typical_picture: str | None = None
     decode: DecodingName = "draw"
 
 
