@@ -89,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(flags: EvaluateFlags) -> None:
-    from genzoo.evaluation.evaluator import Evaluation, check_finite, evaluate_with
+    from genzoo.core.surroundings import check_weights
+    from genzoo.evaluation.evaluator import Evaluation, evaluate_with
     from genzoo.evaluation.fine_tuning import FineTuning
     from genzoo.evaluation.report.case import AISOptions, OODData
     from genzoo.models.loading import load_model
@@ -102,7 +103,7 @@ def _evaluate(flags: EvaluateFlags) -> None:
         fine_tuning=None if flags.fine_tune is None else FineTuning(flags.fine_tune), published=flags.published,
     )  # fmt: skip
     model = load_model(flags.run).to(device_of(flags.device))
-    check_finite(model)
+    check_weights(model)  # before the data are read
     _set_decoding(model, flags)
     _check_flags(model, flags)
     data = load_for(model, flags)

@@ -32,10 +32,19 @@ class Range:
         return above and (value < self.high if self.high_open else value <= self.high)
 
     def __str__(self) -> str:
-        low = f"above {self.low:g} and" if self.low_open else f"from {self.low:.15g} to"
-        return f"{low} {'below' if self.high_open else 'at most'} {self.high:.15g}".replace(
-            "to at most", "to"
-        )
+        low, high = map(_plainly, (self.low, self.high))
+        if self.low_open:
+            return f"above {low} and {'below' if self.high_open else 'at most'} {high}"
+        return f"from {low} to {'below ' if self.high_open else ''}{high}"
+
+
+def _plainly(number: float) -> str:
+    """Whole numbers with all their digits.
+
+    >>> _plainly(2**63 - 1), _plainly(1e9), _plainly(0.25)
+    ('9223372036854775807', '1000000000', '0.25')
+    """
+    return str(number) if isinstance(number, int) else f"{number:.15g}"
 
 
 WHOLE, REAL = Range(-(2**53), 2**53), Range(-1e30, 1e30)

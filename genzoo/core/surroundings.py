@@ -4,6 +4,7 @@ A model's methods, its making, its training and its evaluation run inside `plain
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, ParamSpec, TypeVar
@@ -62,7 +63,7 @@ def plain_tensor(x: Tensor) -> Tensor:
 
 
 def check_weights(model: nn.Module) -> None:
-    """Raises `GenzooError` where the weights are of a kind that models cannot compute with, and says what to do."""
+    """Raises `GenzooError` for weights that models cannot compute with: of another precision, NaN or infinite ones."""
     for p in model.parameters():
         if p.is_floating_point() and p.dtype not in _TYPES:
             kind = str(p.dtype).removeprefix("torch.")
@@ -79,3 +80,20 @@ def check_weights(model: nn.Module) -> None:
             raise GenzooError(
                 "this model's weights are on the meta device, which holds no numbers: load it again"
             )
+    _check_finite(model)
+
+
+def _check_finite(model: nn.Module) -> None:
+    """Whatever was drawn or measured with NaN or infinite weights would look like a result and be none."""
+    weights = {
+        name: p.detach() for name, p in model.named_parameters() if p.is_floating_point() and p.numel()
+    }
+    if torch.nn.utils.get_total_norm(
+        weights.values(), math.inf
+    ).isfinite():  # one pass, one answer of the device
+        return
+    wrong = [name for name, p in weights.items() if not bool(p.isfinite().all())]
+    raise GenzooError(
+        f"{len(wrong)} of this model's weights hold NaN or infinity ({wrong[0]} ...), so it can neither draw nor be "
+        "measured: train it anew with a lower learning rate"
+    )

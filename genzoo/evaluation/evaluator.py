@@ -18,7 +18,7 @@ from genzoo.core.files import explained_errors, make_folder
 from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.path_arguments import path_of
 from genzoo.core.spec import DataSpec
-from genzoo.core.surroundings import in_plain_surroundings
+from genzoo.core.surroundings import check_weights, in_plain_surroundings
 from genzoo.data.image_data import ImageData
 from genzoo.evaluation.features.extractor import Extractor, default_extractor, extractor_named
 from genzoo.evaluation.features.feature_space import FeatureSpace
@@ -131,6 +131,7 @@ def evaluate(
 def evaluate_with(model: Any, data: Any, how: Evaluation) -> Report:
     """As `evaluate`, with all that can be asked."""
     check_fits(model, data)
+    check_weights(model)
     weights = None if how.run is None else weights_of(how.run)
     return replace(_evaluated(model, data, how), weights=weights)
 
@@ -181,16 +182,6 @@ def check_fits(model: Any, data: Any) -> None:
     _check_data(data)
     if data.spec != model.spec:
         raise GenzooError(f"{data.name} does not fit this model: {_difference(model.spec, data.spec)}")
-
-
-def check_finite(model: GenerativeModel | Encoder) -> None:
-    """Raises `GenzooError` for weights that are NaN or infinite: whatever was measured would be no figure."""
-    wrong = [name for name, weights in model.named_parameters() if not bool(weights.isfinite().all())]
-    if wrong:
-        raise GenzooError(
-            f"{len(wrong)} of this model's weights hold NaN or infinity ({wrong[0]} ...), so nothing can be measured: "
-            "train it anew with a lower learning rate"
-        )
 
 
 def _check_data(data: Any) -> None:

@@ -15,7 +15,12 @@ from genzoo.core.conditions import as_condition
 from genzoo.core.errors import GenzooError, InvalidValue
 from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.core.spec import DataSpec, check_images
-from genzoo.core.surroundings import check_weights, plain_surroundings, plain_tensor
+from genzoo.core.surroundings import (
+    check_weights,
+    in_plain_surroundings,
+    plain_surroundings,
+    plain_tensor,
+)
 
 T = TypeVar("T")
 
@@ -93,10 +98,26 @@ def door_of_embed(method: Callable[..., T]) -> Callable[..., T]:
     return embed
 
 
+def door_of_other(method: Callable[..., T]) -> Callable[..., T]:
+    """What else draws or shows images: its weights are checked."""
+    plain = in_plain_surroundings(method)
+
+    @functools.wraps(method)
+    def other(self: Any, *args: Any, **own: Any) -> T:
+        check_weights(self)
+        return plain(self, *args, **own)
+
+    return other
+
+
 DOORS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "sample": door_of_sample,
     "log_likelihood": door_of_log_likelihood,
     "embed": door_of_embed,
     "embed_images_shared": door_of_embed,
+    **dict.fromkeys(
+        ("decode", "draw", "embed_text", "impute", "interpolate", "invert", "reconstruct", "vary"),
+        door_of_other,
+    ),
 }
 """Method to what checks it."""

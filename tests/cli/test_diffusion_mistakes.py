@@ -9,8 +9,11 @@ from genzoo.cli.train_command import main as train
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
 from genzoo.models.diffusion.samplers.sampling import Sampling
+from genzoo.models.diffusion.samplers.time_grids import UniformGrid
 from genzoo.models.registry import create, every_preset
 from genzoo.objectives.denoising.paths import VE, SubVP, VPLinear
+from genzoo.objectives.likelihood.diffusion_bound import BoundProtocol
+from genzoo.objectives.likelihood.ode import OdeProtocol
 
 PRESETS = every_preset()
 
@@ -33,6 +36,13 @@ def model():
         (lambda m, x: m.sample(2, torch.tensor([-1, 2])), "class -1 is out of range"),
         (lambda m, x: create("flow", SPEC, t_min=1.0), "t_min of DiffusionConfig"),
         (lambda m, x: create("flow", SPEC, cond_dropout=1.0), "cond_dropout"),
+        (lambda m, x: BoundProtocol(t_min=1.0), "t_min of BoundProtocol must be a number from 0 to below 1"),
+        (lambda m, x: OdeProtocol(t_min=1.0), "t_min of OdeProtocol must be a number from 0 to below 1"),
+        (lambda m, x: create("ddpm", SPEC, protocol=BoundProtocol(t_min=0.0)), "has no noise at t = 0"),
+        (lambda m, x: create("ddpm", SPEC, protocol=BoundProtocol(times=None)), "a diffusion bound needs"),
+        (lambda m, x: create("shortcut", SPEC, protocol=BoundProtocol(t_min=0.0)), "has no noise at t = 0"),
+        (lambda m, x: create("ddpm", SPEC, protocol=OdeProtocol(t_min=0.0)), "velocity at t = 0"),
+        (lambda m, x: create("ddpm", SPEC, sampling=Sampling(grid=UniformGrid(start=0.0))), "a time grid"),
         (lambda m, x: VPLinear(beta_max=-3.0), "betas of a path"),
         (lambda m, x: SubVP(beta_min=0.0), "betas of a path"),
         (lambda m, x: VE(90.0, 80.0), "sigmas of a path"),

@@ -6,31 +6,63 @@ import pytest
 import torch
 
 import genzoo
-from genzoo.cli.evaluate_command import main
+from genzoo.cli.evaluate_command import main as evaluate
+from genzoo.cli.sample_command import main as sample
 from genzoo.core.errors import GenzooError
+from genzoo.core.spec import DataSpec
 from genzoo.data.split import TensorSplit
-from genzoo.evaluation.evaluator import check_finite
 from genzoo.evaluation.report.latents_section import LatentsSection, latents_result
 from genzoo.evaluation.report.modes_section import ModesSection, modes_result
 from genzoo.metrics.modes import Modes
+from genzoo.models.doors import DOORS
+from genzoo.models.names import own_model_rows
+from genzoo.models.registry import every_preset
 from genzoo.training.loss_curve import loss_label
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_weights_that_are_not_finite_are_refused(value, tmp_path, capsys):
-    data = genzoo.load_data("digits")
-    model = genzoo.create("pixelcnn", data.spec, "tiny")
+def spoilt(model, value=math.nan):
     with torch.no_grad():
         next(iter(model.parameters())).fill_(value)
+    return model
+
+
+@pytest.mark.parametrize(("name", "value"), [("gan", math.nan), ("flow", math.inf), ("vae", -math.inf)])
+def test_weights_that_are_not_finite_are_refused(name, value, tmp_path, capsys):
+    data, run = genzoo.load_data("digits"), tmp_path / "run"
+    model = spoilt(genzoo.create(name, data.spec, "tiny"), value)
     with pytest.raises(GenzooError, match="hold NaN or infinity"):
-        check_finite(model)
-    model.save(tmp_path / "run")
-    with pytest.raises(SystemExit) as stop:
-        main([str(tmp_path / "run"), "--data", "digits", "--max-images", "4"])
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert "hold NaN or infinity" in error and error.count("\n") == 1
-    assert not (tmp_path / "run" / "report.json").exists()
+        genzoo.evaluation.evaluate(model, data, samples=0)
+    model.save(run)
+    for command in ([evaluate, "--data", "digits", "--max-images", "4"], [sample, "--n", "2"]):
+        with pytest.raises(SystemExit) as stop:
+            command[0]([str(run), *command[1:]])
+        assert stop.value.code == 2
+        error = capsys.readouterr().err
+        assert "hold NaN or infinity" in error and error.count("\n") == 1
+    assert not (run / "report.json").exists() and not list(run.glob("samples/*"))
+
+
+@pytest.mark.parametrize("name", [*own_model_rows(), *genzoo.list_encoders()])
+def test_no_method_that_draws_or_measures_takes_weights_that_are_not_finite(name):
+    plain = DataSpec((1, 8, 8), 4)
+    if name in genzoo.list_encoders():
+        model = spoilt(genzoo.create_encoder(name, plain, "tiny"))
+    else:
+        model = spoilt(genzoo.create(name, every_preset()[name].suited(plain), "tiny"))
+    images = torch.zeros(1, *plain.shape, dtype=torch.uint8)
+    arguments = {
+        "sample": (1,),
+        "log_likelihood": (images,),
+        "embed": (images,),
+        "embed_images_shared": (images,),
+    }
+    doors = [door for door in DOORS if hasattr(model, door)]
+    if isinstance(model, genzoo.GenerativeModel) and model.likelihood is genzoo.Likelihood.NONE:
+        doors.remove("log_likelihood")
+    assert doors
+    for door in doors:
+        with pytest.raises(GenzooError, match="hold NaN or infinity"):
+            getattr(model, door)(*arguments.get(door, ()))
 
 
 def test_samples_of_data_that_do_not_vary_have_no_dispersion():

@@ -91,7 +91,7 @@ class DiffusionConfig(ModelConfig):
     """Its input is divided by the standard deviation that x_t has if data have `sigma_data`."""
     sigma_data: Positive = 0.5
     """Standard deviation of the data, where the range of an image is 2."""
-    cond_dropout: float = 0.1
+    cond_dropout: BelowOne = 0.1
     """Probability of dropping the condition in training (classifier-free guidance)."""
     sampling: Sampling = field(default_factory=Sampling)
     """How `sample` goes about it."""
@@ -105,8 +105,8 @@ class DiffusionConfig(ModelConfig):
             raise GenzooError(
                 "real-valued data have no levels: use levels_head=False and protocol=OdeProtocol()"
             )
-        if self.sampling.steps < 1 or not 0 <= self.cond_dropout < 1 or not 0 <= self.t_min < 1:
-            raise GenzooError("diffusion needs sampling.steps >= 1, 0 <= cond_dropout < 1 and 0 <= t_min < 1")
+        self.sampling.check(self.path)  # what could not be had is told before it is trained
+        self.protocol.check(self.path)
         per_channel = spec.levels if self.levels_head and spec.levels else 1
         return Diffusion(
             spec, self, self.network.build(spec.shape, spec.shape[0] * per_channel, condition_width(spec))

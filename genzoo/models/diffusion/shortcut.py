@@ -82,6 +82,7 @@ class ShortcutConfig(ModelConfig):
             raise GenzooError("a shortcut model needs finest >= 2 and a bootstrap_fraction between 0 and 1")
         if spec.levels is None and self.protocol.kind is LikelihoodKind.LOWER_BOUND:
             raise GenzooError("real-valued data have no levels: use protocol=OdeProtocol()")
+        self.protocol.check(Linear())
         return Shortcut(spec, self, self.network.build(spec.shape, spec.shape[0], COND_WIDTH))
 
 

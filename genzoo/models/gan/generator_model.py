@@ -24,7 +24,6 @@ from genzoo.core.errors import GenzooError, NoLikelihood
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.passes import decodings_per_pass, frozen, slices
 from genzoo.core.spec import Batch, DataSpec, check_images
-from genzoo.core.surroundings import in_plain_surroundings
 from genzoo.core.trainable import Loss, evaluating
 from genzoo.models.base import GenerativeModel, ModelConfig
 from genzoo.nn.embeddings import Condition, check_condition, condition_width
@@ -207,7 +206,6 @@ class GAN(GenerativeModel):
         repeated = None if cond is None else cond.repeat_interleave(n, 0)
         return self.decode(z.flatten(0, 1), repeated).view(len(z_0), n, *self.spec.shape)
 
-    @in_plain_surroundings
     def invert(
         self, images: Tensor, cond: Tensor | None = None, *, steps: int = 200, rate: float = 0.05, starts: int = 8,
         generator: torch.Generator | None = None,

@@ -24,10 +24,11 @@ import torch
 from torch import Tensor
 from typing_extensions import Self, override
 
-from genzoo.core.bounds import Many, Share
+from genzoo.core.bounds import BelowOne, Many
 from genzoo.core.errors import GenzooError
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood
 from genzoo.core.spec import DataSpec
+from genzoo.core.surroundings import in_plain_surroundings
 from genzoo.objectives.denoising.paths import Denoiser, GaussianPath
 from genzoo.objectives.dequantisation import bin_centres
 from genzoo.objectives.elbo import normal_noise
@@ -64,7 +65,7 @@ class DiffusionBound:
 class BoundProtocol(Protocol):
     """`diffusion_bound`, as a model is asked for it."""
 
-    t_min: Share = 1e-4
+    t_min: BelowOne = 1e-4
     """Time of the last latent, which the decoder rounds."""
     steps: Many | None = None
     """T; None: continuous time."""
@@ -80,6 +81,11 @@ class BoundProtocol(Protocol):
     def exponentiable(self, dims: int) -> bool:
         """The noise of the diffusion term is in the exponent."""
         return False
+
+    @override
+    @in_plain_surroundings
+    def check(self, path: GaussianPath) -> None:
+        _check(path, self.t_min, self.steps, self.times)
 
     def measure(
         self,

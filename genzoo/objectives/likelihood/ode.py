@@ -25,11 +25,12 @@ import torchdiffeq
 from torch import Tensor
 from typing_extensions import Self, override
 
-from genzoo.core.bounds import Many, NotNegative, Positive
+from genzoo.core.bounds import BelowOne, Many, NotNegative, Positive
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
 from genzoo.core.log_likelihood import LikelihoodKind, LogLikelihood, bits_per_dim
 from genzoo.core.spec import DataSpec
+from genzoo.core.surroundings import in_plain_surroundings
 from genzoo.objectives.denoising.paths import Denoiser, GaussianPath, velocity_of
 from genzoo.objectives.dequantisation import Dequantisation, UniformDequantisation
 from genzoo.objectives.elbo import LOG_2PI, importance_weighted_bound, importance_weighted_stderr
@@ -194,7 +195,7 @@ class OdeProtocol(Protocol):
     be exponentiated and lift the "bound" by up to s^2 / 2.
     """
 
-    t_min: float = 1e-5
+    t_min: BelowOne = 1e-5
     """Time at which the ODE starts."""
     solver: Solver = field(default_factory=DormandPrince)
     divergence: Divergence = field(default_factory=Hutchinson)
@@ -223,6 +224,11 @@ class OdeProtocol(Protocol):
     def exponentiable(self, dims: int) -> bool:
         """With the exact divergence: p(x) / q(x) of a dequantised image is P in expectation."""
         return self.divergence.exact_for(dims)
+
+    @override
+    @in_plain_surroundings
+    def check(self, path: GaussianPath) -> None:
+        _check_t_min(path, self.t_min)
 
     @override
     def measure(

@@ -31,6 +31,9 @@ class Protocol(Configurable, ABC):
         nats would add some s^2 / 2.
         """
 
+    def check(self, path: GaussianPath) -> None:
+        """Raises `GenzooError` where there is no such figure of any model on this path."""
+
     @abstractmethod
     def measure(
         self,

@@ -6,9 +6,11 @@ from typing import Literal
 from genzoo.core.bounds import Many
 from genzoo.core.config import Configurable
 from genzoo.core.errors import GenzooError
+from genzoo.core.surroundings import in_plain_surroundings
 from genzoo.models.diffusion.samplers.base_sampler import Sampler
 from genzoo.models.diffusion.samplers.solvers import AdamsMoulton
 from genzoo.models.diffusion.samplers.time_grids import LogisticGrid, TimeGrid
+from genzoo.objectives.denoising.paths import GaussianPath
 
 
 @dataclass(frozen=True)
@@ -35,3 +37,8 @@ class Sampling(Configurable):
             raise GenzooError(
                 f"guidance cannot hold from {self.guidance_from} to {self.guidance_to}: times rise with noise"
             )
+
+    @in_plain_surroundings
+    def check(self, path: GaussianPath) -> None:
+        """Raises `GenzooError` where the grid has no such times on this path."""
+        self.grid(path, min(self.steps, 100))
