@@ -24,7 +24,7 @@ from torch import Tensor
 import genzoo
 from benchmarks.corruptions import CORRUPTIONS, SEVERITIES
 from benchmarks.looking import mean_ranks, recorded_grids
-from benchmarks.panel_models import Workshop, generator
+from benchmarks.panel_models import MINUTES, Workshop, generator
 from benchmarks.panel_sets import REAL, Panel, panel_of
 from benchmarks.validation_bench import kendall, table
 from genzoo.core.errors import GenzooError
@@ -42,12 +42,15 @@ from genzoo.evaluation.features.feature_space import (
 from genzoo.evaluation.features.reduction import reduced
 from genzoo.evaluation.features.whitening import Whitening
 from genzoo.metrics.frechet import frechet_distance
+from genzoo.metrics.intervals import bootstrap
 from genzoo.models.encoders.embedding import prepared
 from genzoo.nn.texture import TextureEnergies
 
 BAR = 0.95
 MOST_RATIO = 10.0
 THIRD = 3
+INTERVAL_OF = f"flow {MINUTES[0]:g}"
+"""Samples of a good model."""
 Distance = Callable[[Tensor], float]
 
 
@@ -114,6 +117,18 @@ def corruption_lines(base: Tensor, levels: int, distance: Distance) -> list[str]
     ]
 
 
+def interval_lines(images: Tensor, real: Tensor, extractors: Mapping[str, FeatureSpace]) -> list[str]:
+    """95% intervals of the Fréchet distance of one set, and their widths over the value."""
+    rows = []
+    for name in ("default", "encoder alone"):
+        a, b = extractors[name](real), extractors[name](images)
+        value = frechet_distance(a, b)
+        low, high = bootstrap(frechet_distance, a, b, distance=True, generator=generator("halves", 0))
+        rows.append([name, value, low, high, (high - low) / value])
+    title = f"95% intervals of the Fréchet distance of {INTERVAL_OF}"
+    return [title, *table(["", "value", "low", "high", "width / value"], rows)]
+
+
 def grid_lines(real: Tensor, extractors: Mapping[str, FeatureSpace], page: Path) -> list[str]:
     """Kendall's tau of figures of the recorded grids with their ranking by looking."""
     grids, ranks = recorded_grids(page), mean_ranks()
@@ -158,6 +173,8 @@ def main() -> None:
             features = space(real)
             found[name] = {key: frechet_distance(features, space(x)) for key, x in panel.sets.items()}
         print("\n".join(panel_lines(panel, found)), flush=True)
+        if INTERVAL_OF in panel.sets:
+            print("\n".join(interval_lines(panel.sets[INTERVAL_OF], real, extractors)), flush=True)
         features, default = extractors["default"](real), extractors["default"]
         levels = data.spec.levels or 0
         lines = corruption_lines(panel.sets[REAL], levels, lambda x: frechet_distance(features, default(x)))
