@@ -301,8 +301,8 @@ ROWS = (
     Mutant(
         name="texture without the root",
         file="nn/texture.py",
-        old="sizes.log().flatten(1) / POWER",
-        new="sizes.log().flatten(1)",
+        old="(sizes + LEAST**POWER).log() / POWER",
+        new="(sizes + LEAST**POWER).log()",
         tests=("tests/nn/test_texture.py",),
         why="the p-th root of a mean of p-th powers",
     ),

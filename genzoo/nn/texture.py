@@ -1,10 +1,13 @@
 """How rough images are, and in which way: energies of fixed small filters at several scales, with nothing to learn.
 
-Every 3 x 3 window is written in the basis of the discrete cosine transform without its constant, for each channel of an
-opponent colour space. How large a coefficient is on average over all places says how much there is of edges, lines and
-single stray pixels; halving the image by means gives the coarser scales. Energies of filters tell textures apart much
-as people do (Laws 1980; Heeger & Bergen 1995), and see what the mean features of a trained network average away: pixels
-that were drawn one by one.
+Every 3 x 3 window is written in the basis of the discrete cosine transform without its constant. How large a
+coefficient is on average over all places says how much there is of edges, lines and single stray pixels; halving the
+image by means gives the coarser scales. Energies of filters tell textures apart much as people do (Laws 1980; Heeger &
+Bergen 1995), and see what the mean features of a trained network average away: pixels that were drawn one by one.
+
+Colours are turned into grey and two differences first. Of these only the size at the coarser scales counts, all filters
+together: eyes see fine changes of colour badly, and pictures that were JPEG files hold hardly any, so that the least
+noise would outweigh all else.
 """
 
 import math
@@ -32,16 +35,27 @@ class TextureEnergies(nn.Module):
         self.register_buffer("basis", cosine_windows(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """log(mean |coefficient|^p + least^p) / p of each filter, channel and scale, the finest scale first."""
+        """log(mean |coefficient|^p + least^p) / p, the finest scale first.
+
+        At each scale of each filter on grey, and but for the finest scale of all filters together on either difference
+        of colours. Images of other than three channels have all filters on all of them.
+        """
         x, found = opponent(x.float()), [x.new_zeros(len(x), 0, dtype=torch.float32)]
-        for _ in range(SCALES):
+        coloured = x.shape[1] == 3
+        for scale in range(SCALES):
             if min(x.shape[2:]) < WINDOW:
                 break
             responses = F.conv2d(x.flatten(0, 1)[:, None], self.basis).unflatten(0, x.shape[:2])
-            sizes = responses.abs().pow(POWER).mean((3, 4)) + LEAST**POWER
-            found.append(sizes.log().flatten(1) / POWER)
+            sizes = responses.abs().pow(POWER).mean((3, 4))
+            found.append(_level(sizes[:, :1] if coloured else sizes).flatten(1))
+            if coloured and scale > 0:
+                found.append(_level(sizes[:, 1:].mean(2)))
             x = F.avg_pool2d(x, 2)
         return torch.cat(found, 1)
+
+
+def _level(sizes: Tensor) -> Tensor:
+    return (sizes + LEAST**POWER).log() / POWER
 
 
 def cosine_windows() -> Tensor:

@@ -43,7 +43,7 @@ def test_windows_are_orthonormal_and_blind_to_constants():
 @pytest.mark.parametrize("value", [-1.0, 0.3])
 def test_flat_images_have_the_least_energy(value):
     found = TextureEnergies()(torch.full((2, 3, 12, 12), value))
-    assert found.shape == (2, 72) and torch.allclose(
+    assert found.shape == (2, 28) and torch.allclose(
         found, torch.full_like(found, math.log(LEAST)), atol=1e-3
     )
 
@@ -53,6 +53,19 @@ def test_grey_colours_have_no_chroma():
     turned = opponent(grey)
     assert turned[:, 1:].abs().max() < 1e-6
     assert torch.allclose(turned.square().sum(1), grey.square().sum(1), atol=1e-5)  # orthonormal
+
+
+def test_colours_are_seen_at_coarser_scales_as_a_whole():
+    """Grey features are those of the grey image; a fine pattern of colour alone leaves them as they are."""
+    grey = images(side=24).expand(-1, 3, -1, -1)
+    pattern = (torch.arange(24)[:, None] + torch.arange(24)) % 2 * 0.2 - 0.1
+    red_against_blue = pattern * torch.tensor([1.0, 0.0, -1.0]).view(3, 1, 1)
+    plain, coloured = TextureEnergies()(grey), TextureEnergies()(grey + red_against_blue)
+    assert torch.allclose(plain, coloured, atol=1e-4)  # the mean over 2 x 2 pixels is no colour
+    stripes = ((torch.arange(24) // 4) % 2 * 0.2 - 0.1) * torch.tensor([1.0, 0.0, -1.0]).view(3, 1, 1)
+    seen = TextureEnergies()(grey + stripes) - plain
+    assert plain.shape == (3, 28) and seen[:, [16, 26]].min() > 0.01
+    assert torch.allclose(plain[:, :8], TextureEnergies()(grey[:, :1] * math.sqrt(3))[:, :8], atol=1e-5)
 
 
 def test_every_scale_sees_its_own_size():

@@ -44,12 +44,12 @@ class PartSettings:
     components: int
     shrinkage: float
     total: float
-    """The same however many features there are: colours have three times as much texture."""
+    """The same however many features there are: small and coloured images have other numbers of them."""
 
 
 SHOWN = PartSettings(32, 0.1, 32.0)
 """What an encoder sees in an image."""
-ROUGH = PartSettings(72, 1.0, 96.0)
+ROUGH = PartSettings(64, 1.0, 96.0)
 """The energies of its texture."""
 
 
