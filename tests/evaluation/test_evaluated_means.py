@@ -230,7 +230,8 @@ def test_a_bake_off_shows_both_rows_with_its_commands(tmp_path):
         assert [f.stage for f in found.failures] == ([OF_MEANS] if standing.stage else [])
 
 
-@pytest.mark.parametrize("status", [DONE, pytest.param("failed", marks=pytest.mark.slow)])
+@pytest.mark.slow  # a process of its own each
+@pytest.mark.parametrize("status", [DONE, "failed"])
 def test_failing_means_are_told_and_tried_again(tmp_path, status, monkeypatch):
     """A run without weights cannot be evaluated; its draws, which were, stay."""
     monkeypatch.setenv("PYTHONPATH", str(genzoo.__path__[0] + "/.."))
