@@ -282,8 +282,8 @@ def test_training_data_fill_their_bins_or_stay_in_the_middle(name, levels):
     [
         ({"levels_head": True, "protocol": OdeProtocol()}, VECTORS, "have no levels"),
         ({"protocol": BoundProtocol()}, VECTORS, "have no levels"),
-        ({"cond_dropout": 1.0}, GREY, "cond_dropout < 1"),
-        ({"cond_dropout": -0.1}, GREY, "cond_dropout < 1"),
+        ({"cond_dropout": 1.0}, GREY, "cond_dropout of DiffusionConfig must be a number from 0 to below 1"),
+        ({"cond_dropout": -0.1}, GREY, "cond_dropout of DiffusionConfig must be a number from 0 to below 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, spec, words):
