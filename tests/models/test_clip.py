@@ -8,6 +8,7 @@ from PIL import Image
 from small_models import built, images, rng
 from torch.nn import functional as F
 
+import genzoo
 from genzoo.core.config import TrainConfig, from_json, to_json
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import Batch, DataSpec
@@ -296,3 +297,16 @@ def test_captions_of_a_split_teach_as_well(digits):
     model = trained(clip(ResNetConfig((16, 32)), templates=("{}", "it shows {}")), digits, split, 80)
     assert told(model, digits, words) > 0.8
     assert told(model, digits, words[::-1]) < 0.2
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28)])
+def test_views_of_a_captioned_folder_keep_what_captions_say(shape):
+    """A mark at one end of one side stays there, whatever is drawn; its colour stays, too."""
+    encoder = genzoo.create_encoder("clip", DataSpec(shape, 256), "tiny")
+    x = torch.full((200, *shape), -0.5)
+    x[:, 0, : shape[1] // 4, : shape[2] // 4] = 0.9
+    seen = encoder.config.augmentation(x, torch.Generator().manual_seed(0))
+    corner = seen[:, :, : shape[1] // 4, : shape[2] // 4].mean((2, 3))
+    elsewhere = seen[:, :, shape[1] // 2 :].mean((2, 3))
+    assert (corner[:, 0] > elsewhere[:, 0] + 0.5).all()
+    assert shape[0] == 1 or (corner[:, 1:] - elsewhere[:, 1:]).abs().max() < 0.1

@@ -12,7 +12,7 @@ from typing_extensions import override
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
 from genzoo.data.augmentation_presets import LIGHT, augmentation_for, ground_of
-from genzoo.data.augmentations import Augmentation, Compose, MultiCrop, RandomCrop, cropped_to
+from genzoo.data.augmentations import Augmentation, ColourJitter, Compose, MultiCrop, RandomCrop, cropped_to
 from genzoo.models.base import EncoderConfig
 from genzoo.models.preset import Recipe
 from genzoo.nn.backbones import ResNetConfig, ViTConfig
@@ -31,6 +31,19 @@ def cuts_for(spec: DataSpec, kind: str | None) -> Augmentation:
     crops = [part for part in getattr(parts, "parts", (parts,)) if isinstance(part, RandomCrop)]
     flip = max((crop.flip for crop in crops), default=0.0)
     return RandomCrop(scale=(0.6, 1.0), flip=flip, ground=ground_of(spec))
+
+
+def captions_for(spec: DataSpec, kind: str | None) -> Augmentation:
+    """What leaves captions true: hardly cropped, never mirrored or turned, colours as they are.
+
+    A caption may say on which side a thing is, which way up, of which colour, and how large. Kinds whose captions are
+    the names of their classes keep the views of their kind.
+    """
+    if kind in (None, "photographs"):
+        crop = RandomCrop(scale=(0.8, 1.0), ratio=(0.9, 1.1), ground=None)
+        augmentation_for(spec, kind)  # refuses what is no image
+        return Compose((crop, ColourJitter(brightness=0.2, contrast=0.2)))
+    return augmentation_for(spec, kind)
 
 
 def crops_for(spec: DataSpec, kind: str | None) -> MultiCrop:

@@ -147,9 +147,9 @@ def _inpainting() -> "EncoderPreset":
 def _clip() -> "EncoderPreset":
     from genzoo.data.augmentations import Compose
     from genzoo.models.encoders.clip import ClipConfig
-    from genzoo.models.encoders.encoder_preset import EncoderPreset
+    from genzoo.models.encoders.encoder_preset import RESNETS, EncoderPreset, captions_for
 
-    return EncoderPreset(ClipConfig(Compose(), training=_training()))
+    return EncoderPreset(ClipConfig(Compose(), training=_training()), RESNETS, captions_for)
 
 
 PRESETS = (
