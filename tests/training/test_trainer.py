@@ -349,6 +349,8 @@ def test_a_signal_saves_and_ends_the_run(tmp_path, number):
     from genzoo.training.checkpoint import load_state
 
     before = signal.getsignal(number)
+    if before is signal.SIG_IGN:
+        pytest.skip("the tests run under nohup, which training heeds")
     with pytest.raises(Interrupted) as stop:
         fit(signalled({4: [number]}), Budget(steps=20), out=tmp_path)
     assert stop.value.name == signal.Signals(number).name and stop.value.exit_code == 128 + number
