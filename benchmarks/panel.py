@@ -30,7 +30,7 @@ from benchmarks.validation_bench import kendall, table
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
 from genzoo.data.image_data import ImageData
-from genzoo.evaluation.features.combined_space import ROUGH, WHITENED
+from genzoo.evaluation.features.combined_space import ROUGH, WHITENED, whitened
 from genzoo.evaluation.features.extractor import BASIS_IMAGES, default_encoder, default_extractor
 from genzoo.evaluation.features.feature_space import (
     FeatureSpace,
@@ -40,7 +40,6 @@ from genzoo.evaluation.features.feature_space import (
     some_images,
 )
 from genzoo.evaluation.features.reduction import reduced
-from genzoo.evaluation.features.whitening import Whitening
 from genzoo.metrics.frechet import frechet_distance
 from genzoo.metrics.intervals import bootstrap
 from genzoo.models.encoders.embedding import prepared
@@ -76,10 +75,8 @@ def texture_space(data: ImageData) -> FeatureSpace:
     """The energies of texture alone, whitened by training images."""
     energies, spec = TextureEnergies(), DataSpec(data.spec.shape, data.spec.levels)
     train = some_images(data.train, WHITENED, seed=0)
-    whitening = Whitening.of(energies(prepared(train, spec)), ROUGH.components, ROUGH.shrinkage)
-    return FeatureSpace(
-        "texture alone", "", whitening.width, lambda x: whitening(energies(prepared(x, spec)))
-    )
+    embed = whitened(lambda images: energies(prepared(images, spec)), train, ROUGH)
+    return FeatureSpace("texture alone", "", embed(train[:1]).shape[1], embed)
 
 
 def panel_lines(panel: Panel, found: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 import genzoo
 from benchmarks.budget import fitted_seconds, steps_for
-from genzoo.core.errors import GenzooError
 from genzoo.core.random import seeded
 from genzoo.core.trainable import evaluating
 from genzoo.data.image_data import ImageData
@@ -140,14 +139,3 @@ def drawn_reconstructions(model: VAE, images: Tensor, generator: torch.Generator
 def generator(purpose: str, seed: int) -> torch.Generator:
     """For what is drawn with the models."""
     return seeded("cpu", "panel", purpose, seed)
-
-
-def trained_all(workshop: Workshop) -> None:
-    """Trains whatever the panel needs. Raises `GenzooError` for data that no VAE takes."""
-    if workshop.data.spec.levels is None:
-        raise GenzooError("the panel is made of images of whole numbers: --data names another kind")
-    workshop.vae()
-    for codebook in CODEBOOKS:
-        workshop.vqvae(codebook)
-    for minutes in MINUTES:
-        workshop.flow(minutes)

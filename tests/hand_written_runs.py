@@ -9,14 +9,8 @@ from genzoo.core.spec import DataSpec
 from genzoo.data.image_grid import save_grid
 from genzoo.evaluation.cost import Cost, NetworkCalls, TrainingCost
 from genzoo.evaluation.report.report_file import write_report
-from genzoo.evaluation.report.schema import (
-    AISResult,
-    CostResult,
-    ExtractorFacts,
-    LikelihoodResult,
-    QualityResult,
-    Report,
-)
+from genzoo.evaluation.report.sample_schema import ExtractorFacts, QualityResult
+from genzoo.evaluation.report.schema import AISResult, CostResult, LikelihoodResult, Report
 from genzoo.metrics.estimate import Estimate
 from genzoo.models.registry import get_preset
 

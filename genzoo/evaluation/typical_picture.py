@@ -25,6 +25,11 @@ class Scores(NamedTuple):
     distances: Tensor
     typicality: Tensor
 
+    def rows(self) -> tuple[Tensor, tuple[float, ...]]:
+        """The places `[3, k]` of `best_median_worst`, and the mean typicality of each row."""
+        places = best_median_worst(self.distances)
+        return places, tuple(self.typicality[places].mean(1).tolist())
+
 
 def scores(sets: FeatureSets) -> Scores:
     """Of all samples. Raises `GenzooError` where there are fewer real images than neighbours, or none held out."""

@@ -5,17 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
+from commands import run
 from PIL import Image
-
-from genzoo.__main__ import main
-
-
-def run(*argv):
-    """The exit code of a command, however it ends."""
-    try:
-        return main([str(a) for a in argv])
-    except SystemExit as stop:
-        return stop.code
 
 
 def fill(folder, seed=0, n=14):

@@ -185,7 +185,10 @@ def test_a_picture_that_cannot_be_drawn_costs_no_figures(data, tmp_path, monkeyp
     report = evaluate(model, data, samples=10, features="pixels", out=tmp_path / "out")
     assert report.quality is not None and report.quality.picture is None
     assert report.memorisation is not None and report.latents is not None
-    assert sum(name.startswith("picture") for name in report.missing) == 4
+    assert sum(name.startswith("picture") for name in report.missing) == 3
+    assert (
+        "5 neighbours" in report.missing["typicality"]
+    )  # among four real images: no fourth picture is tried
 
 
 def test_a_loss_curve_that_cannot_be_drawn_ends_no_run(tmp_path, capsys, monkeypatch):

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands import run
 from hand_written_runs import hand_written, likelihood
 
-from genzoo.__main__ import main
 from genzoo.core.errors import GenzooError
 from genzoo.evaluation.comparison.bake_off import (
     DONE,
@@ -28,13 +28,6 @@ from genzoo.training.checkpoint import load_state, save_state
 
 ROOT = Path(__file__).parents[2]
 TERMS = Terms("digits", {"steps": 6}, size="tiny")
-
-
-def run(*argv):
-    try:
-        return main([str(a) for a in argv])
-    except SystemExit as stop:
-        return stop.code
 
 
 def entrants(out):

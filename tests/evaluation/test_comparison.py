@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from commands import run
 from hand_written_runs import SPEC, TEST_ID, ais, cost, figure, hand_written, likelihood, quality
 from PIL import Image
 
-from genzoo.__main__ import main
 from genzoo.cli.parsing import parse_known
 from genzoo.cli.train_command import TrainFlags, _parse_config
 from genzoo.core.config import from_json, to_json
@@ -44,13 +44,6 @@ from genzoo.metrics.metric_registry import current_figure
 from genzoo.models.registry import create, get_preset, list_models
 
 DESCRIPTIONS = list_models()
-
-
-def run(*argv):
-    try:
-        return main([str(a) for a in argv])
-    except SystemExit as stop:
-        return stop.code
 
 
 def entries(tmp_path, **reports):

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from commands import run
 from hand_written_runs import TEST_ID, cost, hand_written, likelihood, quality
 
 import genzoo
-from genzoo.__main__ import main
 from genzoo.core.errors import GenzooError
 from genzoo.evaluation import compare, read_report, report_rows
 from genzoo.evaluation.comparison.bake_off import DONE, OF_MEANS, BakeOff, Standing, Terms
@@ -23,13 +23,6 @@ from genzoo.training.checkpoint import save_state
 
 QUICK = ["--data", "digits", "--samples", "20", "--features", "pixels", "--max-images", "40"]
 MEANS = [*QUICK, "--decode", "mean", "--samples-only"]
-
-
-def run(*argv):
-    try:
-        return main([str(a) for a in argv])
-    except SystemExit as stop:
-        return stop.code
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ import numpy
 import pytest
 import torch
 from banks import Bank, OfClasses
+from commands import run
 from PIL import Image
 
 import genzoo
 import genzoo.evaluation.features.extractor
 import genzoo.metrics.quality
-from genzoo.__main__ import main
 from genzoo.core.errors import GenzooError
 from genzoo.core.spec import DataSpec
 from genzoo.data import TensorSplit
@@ -35,14 +35,6 @@ FIGURES = {
     "frechet", "fidelity", "variety", "frechet_train", "kid", "mmd", "sliced_wasserstein",
     "precision", "recall", "density", "coverage", "vendi", "fld",
 }  # fmt: skip
-
-
-def run(*argv):
-    """The exit code of a command, however it ends."""
-    try:
-        return main([str(a) for a in argv])
-    except SystemExit as stop:
-        return stop.code
 
 
 @pytest.fixture(scope="module")

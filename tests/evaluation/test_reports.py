@@ -17,23 +17,25 @@ from genzoo.evaluation.comparison.page import Comparison, render
 from genzoo.evaluation.report.all_sections import SECTIONS
 from genzoo.evaluation.report.encoder_schema import FineTuningResult, MapResult, ProbesResult, SpaceResult
 from genzoo.evaluation.report.report_file import parsed_report, read_report, write_report
+from genzoo.evaluation.report.sample_schema import (
+    ClassesResult,
+    ExtractorFacts,
+    InputDistances,
+    MemorisationResult,
+    ModesResult,
+    PublishedResult,
+    TranslationResult,
+)
 from genzoo.evaluation.report.schema import (
     PARTS,
     BaselinesResult,
-    ClassesResult,
     ClassificationResult,
-    ExtractorFacts,
     GeneralisationGap,
     IllustrationsResult,
-    InputDistances,
     LatentsResult,
-    MemorisationResult,
     ModelFacts,
-    ModesResult,
     OODResult,
-    PublishedResult,
     Report,
-    TranslationResult,
     figures_of,
 )
 from genzoo.metrics.estimate import Estimate

@@ -7,7 +7,7 @@ import genzoo
 from genzoo.core.errors import GenzooError
 from genzoo.evaluation.features.feature_space import FeatureSpace
 from genzoo.evaluation.features.whitening import Whitening
-from genzoo.evaluation.typical_picture import best_median_worst, scores
+from genzoo.evaluation.typical_picture import Scores, best_median_worst, scores
 from genzoo.metrics.quality import FeatureSets
 from genzoo.models.encoders.embedding import prepared
 from genzoo.nn.texture import TextureEnergies
@@ -20,6 +20,14 @@ def test_scores_of_points_on_a_line():
     found = scores(FeatureSets(samples, real, real + 0.4, real))
     assert found.distances.tolist() == pytest.approx([2.2, 105.0, 2.2])
     assert found.typicality.tolist() == pytest.approx([1.0, 0.0, 1.0])
+
+
+def test_rows_come_with_how_typical_they_are():
+    """Of samples 0 to 23 away from the data's edge none, half and nearly all held-out images lie as far out."""
+    found = Scores(torch.arange(24.0), torch.linspace(1, 0, 24))
+    places, typical = found.rows()
+    assert places.tolist() == [[*range(8)], [*range(8, 16)], [*range(16, 24)]]
+    assert typical == pytest.approx([1 - 3.5 / 23, 0.5, 1 - 19.5 / 23], abs=1e-6)
 
 
 def test_rows_are_near_middling_and_far():

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from commands import run
 from PIL import Image
 from small_models import built
 
-from genzoo.__main__ import main
 from genzoo.core.config import TrainConfig
 from genzoo.core.errors import GenzooError, NoLikelihood
 from genzoo.core.spec import Batch, DataSpec
@@ -242,14 +242,6 @@ def test_presets_learn_to_sharpen(preset):
 
 
 # --- commands ------------------------------------------------------------------------------------------------------
-
-
-def run(*argv):
-    """The exit code of a command, however it ends."""
-    try:
-        return main([str(a) for a in argv])
-    except SystemExit as stop:
-        return stop.code
 
 
 SHORT = ["--size", "tiny", "--no-progress", "--device", "cpu", "--training.batch-size", 8]

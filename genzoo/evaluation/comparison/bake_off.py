@@ -184,16 +184,17 @@ class BakeOff:
         return ["train", *([] if resume else [preset]), *terms, "--out", str(folder), *resume]
 
     def _evaluate_command(self, folder: Path) -> list[str]:
-        some = self.evaluate_images
-        few = ["--max-seconds", _amount(LIKELIHOOD_SECONDS)] if some is None else ["--max-images", str(some)]
-        device = [] if self.terms.device is None else ["--device", self.terms.device]
-        return ["evaluate", str(folder), "--seed", str(self.terms.seed), *few, *device]
+        return self._evaluate_words(folder, ["--max-seconds", _amount(LIKELIHOOD_SECONDS)])
 
     def _means_command(self, folder: Path) -> list[str]:
+        return self._evaluate_words(folder, [], *MEANS_FLAGS)
+
+    def _evaluate_words(self, folder: Path, unbounded: Sequence[str], *flags: str) -> list[str]:
+        """With the terms that all evaluations share; `unbounded` where no number of images is given."""
         some = self.evaluate_images
-        few = [] if some is None else ["--max-images", str(some)]
+        few = unbounded if some is None else ["--max-images", str(some)]
         device = [] if self.terms.device is None else ["--device", self.terms.device]
-        return ["evaluate", str(folder), *MEANS_FLAGS, "--seed", str(self.terms.seed), *few, *device]
+        return ["evaluate", str(folder), *flags, "--seed", str(self.terms.seed), *few, *device]
 
     def _classes(self, preset: str, stage: str, children: "Children") -> None:
         """Draws the class grid where the run takes classes."""

@@ -19,21 +19,16 @@ from genzoo.evaluation.comparison.recipes import train_command
 from genzoo.evaluation.cost import Cost
 from genzoo.evaluation.evaluator import no_likelihood
 from genzoo.evaluation.report.report_file import StoredReports, read_report
-from genzoo.evaluation.report.schema import (
-    AISResult,
-    DecodingName,
-    LikelihoodResult,
-    MemorisationResult,
-    QualityResult,
-    Report,
-    figures_of,
-)
+from genzoo.evaluation.report.sample_schema import DecodingName, MemorisationResult, QualityResult
+from genzoo.evaluation.report.schema import AISResult, LikelihoodResult, Report, figures_of
 from genzoo.metrics.estimate import Estimate
 from genzoo.models.base import GenerativeModel
 from genzoo.models.loading import build_model
 from genzoo.training.checkpoint import WEIGHTS, read_config
 
-MEASURED = ("quality", "memorisation", "cost")
+OF_SAMPLES = ("quality", "memorisation")
+"""Parts of a report that means have as well as draws."""
+MEASURED = (*OF_SAMPLES, "cost")
 """Parts of a report that every run can have; `likelihood` comes on top where the family has one."""
 MEANS_FLAGS = ("--decode", "mean", "--samples-only")
 """What measures means beside draws that are measured."""
@@ -110,7 +105,7 @@ class Entry:
     @property
     def missing(self) -> list[str]:
         """The parts that have not been measured."""
-        wanted = MEASURED if self.decode == "draw" else MEASURED[:2]  # the draws' entry tells of the rest
+        wanted = MEASURED if self.decode == "draw" else OF_SAMPLES  # the draws' entry tells of the rest
         gaps = [name for name in wanted if getattr(self.report, name) is None]
         gaps = (["likelihood"] if self.likelihood is None and self.reason is None else []) + gaps
         return [name for name in gaps if name not in self.outdated]  # of which a note tells

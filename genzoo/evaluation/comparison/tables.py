@@ -11,7 +11,8 @@ from typing import Any
 from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.evaluation.comparison.entries import Entry
 from genzoo.evaluation.cost import Cost
-from genzoo.evaluation.report.schema import LikelihoodResult, MemorisationResult, QualityResult
+from genzoo.evaluation.report.sample_schema import MemorisationResult, QualityResult
+from genzoo.evaluation.report.schema import LikelihoodResult
 from genzoo.metrics.estimate import Estimate, display_name
 from genzoo.metrics.metric_registry import METRICS, current_figure
 

@@ -68,9 +68,9 @@ def combined_space(encoder: Encoder, spec: DataSpec, train: "Split", name: str, 
         return texture(prepared(images.cpu(), spec))
 
     images = some_images(train, WHITENED, seed=0)
-    parts = [_whitened(shown, images, SHOWN)]
+    parts = [whitened(shown, images, SHOWN)]
     if rough(images[:1]).shape[1]:  # none where sides are below three pixels
-        parts.append(_whitened(rough, images, ROUGH))
+        parts.append(whitened(rough, images, ROUGH))
 
     def embed(images: Tensor) -> Tensor:
         return torch.cat([part(images) for part in parts], 1)
@@ -82,9 +82,10 @@ def combined_space(encoder: Encoder, spec: DataSpec, train: "Split", name: str, 
     )  # fmt: skip
 
 
-def _whitened(
+def whitened(
     part: Callable[[Tensor], Tensor], images: Tensor, settings: PartSettings
 ) -> Callable[[Tensor], Tensor]:
+    """A map from integer images to features `[n, d]` as one to whitened ones `[n, k]`; training `images` set how."""
     with torch.no_grad():
         found = torch.cat([part(some) for some in images.split(CHUNK)])
     whitening = Whitening.of(found, settings.components, settings.shrinkage)

@@ -16,7 +16,7 @@ from genzoo.data.identity import split_id
 from genzoo.evaluation.features.feature_space import FeatureSpace
 from genzoo.evaluation.likelihood import LikelihoodReport, evaluate_likelihood
 from genzoo.evaluation.report.evaluated_samples import EvaluatedSamples, Inquiry, evaluate_samples
-from genzoo.evaluation.report.schema import DecodingName
+from genzoo.evaluation.report.sample_schema import DecodingName
 from genzoo.objectives.likelihood.decoder import Annealing
 
 if TYPE_CHECKING:

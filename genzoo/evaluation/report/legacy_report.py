@@ -11,23 +11,25 @@ import msgspec
 
 from genzoo.evaluation.cost import Cost, NetworkCalls, TrainingCost
 from genzoo.evaluation.report.encoder_schema import FineTuningResult, MapResult, ProbesResult, SpaceResult
+from genzoo.evaluation.report.sample_schema import (
+    ClassesResult,
+    ExtractorFacts,
+    InputDistances,
+    MemorisationResult,
+    ModesResult,
+    QualityResult,
+    TranslationResult,
+)
 from genzoo.evaluation.report.schema import (
     AISResult,
     BaselinesResult,
-    ClassesResult,
     ClassificationResult,
     CostResult,
-    ExtractorFacts,
     GeneralisationGap,
     IllustrationsResult,
-    InputDistances,
     LatentsResult,
     LikelihoodResult,
-    MemorisationResult,
-    ModesResult,
     OODResult,
-    QualityResult,
-    TranslationResult,
 )
 from genzoo.metrics.estimate import Estimate
 from genzoo.metrics.probes import NEIGHBOURS

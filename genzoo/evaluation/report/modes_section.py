@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from genzoo.evaluation.report.case import Case
 from genzoo.evaluation.report.encoder_case import EncoderCase
-from genzoo.evaluation.report.schema import ModesResult
+from genzoo.evaluation.report.sample_schema import ModesResult
 from genzoo.evaluation.report.section import Section
 from genzoo.metrics.estimate import Estimate
 from genzoo.metrics.modes import Coverage, Modes

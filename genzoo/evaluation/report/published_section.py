@@ -10,7 +10,7 @@ from genzoo.evaluation.features.extractor import refuse_conditioning_encoder
 from genzoo.evaluation.features.feature_space import FeatureSpace
 from genzoo.evaluation.report.case import Case
 from genzoo.evaluation.report.encoder_case import EncoderCase
-from genzoo.evaluation.report.schema import ExtractorFacts, PublishedResult
+from genzoo.evaluation.report.sample_schema import ExtractorFacts, PublishedResult
 from genzoo.evaluation.report.section import Section
 from genzoo.metrics.estimate import Estimate, display_name
 from genzoo.metrics.metric_registry import METRICS, collected

@@ -30,7 +30,8 @@ from genzoo.core.regular_files import is_regular, read_regular, sha256_of
 from genzoo.core.showable import storable
 from genzoo.evaluation.report.legacy_report import upgrade
 from genzoo.evaluation.report.plain_json import finite, top_level_parts
-from genzoo.evaluation.report.schema import FORMAT, PARTS, DecodingName, Report, decoding_of
+from genzoo.evaluation.report.sample_schema import DecodingName, decoding_of
+from genzoo.evaluation.report.schema import FORMAT, PARTS, Report
 from genzoo.training.checkpoint import WEIGHTS
 
 REPORT = "report.json"

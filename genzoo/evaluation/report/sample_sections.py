@@ -26,9 +26,14 @@ from genzoo.evaluation.report.picture_places import (
     TYPICAL,
     place_of,
 )
-from genzoo.evaluation.report.schema import ClassesResult, ExtractorFacts, MemorisationResult, QualityResult
+from genzoo.evaluation.report.sample_schema import (
+    ClassesResult,
+    ExtractorFacts,
+    MemorisationResult,
+    QualityResult,
+)
 from genzoo.evaluation.report.section import Section
-from genzoo.evaluation.typical_picture import best_median_worst, scores
+from genzoo.evaluation.typical_picture import scores
 from genzoo.metrics.class_shares import by_class, class_shares
 from genzoo.metrics.estimate import Estimate, display_name
 from genzoo.metrics.memorisation import suspects
@@ -63,17 +68,22 @@ class QualitySection(Section):
             case, JUDGED,
             lambda path: save_grid(samples.drawn.images[:SHOWN], case.model.spec, path, inside=case.out),
         )  # fmt: skip
-        typical = _drawn(case, TYPICAL, lambda path: _save_typical(case, path))
+        ranked = case.attempts("typicality", lambda: scores(samples.sets).rows())
+        typical = ranked and _drawn(case, TYPICAL, lambda path: _save_rows(case, ranked[0], path))
         return QualityResult(
             case.name, **_about(case), figures={**figures, **asked}, missing={**missing, **unasked},
             references=len(samples.sets.real), seconds=samples.seconds + time.perf_counter() - start,
-            picture=_text(picture), typical_picture=_text(typical),
+            picture=_text(picture), typical_picture=_text(typical), typicality=ranked[1] if ranked else (),
         )  # fmt: skip
 
     @override
     def rows(self, result: QualityResult) -> dict[str, str]:
         rows = {"feature extractor": f"{result.extractor.name} {result.extractor.identity}"}
         rows |= {"warning: feature extractor": result.remark} if result.remark else {}
+        if result.typicality:
+            rows["typicality of the best, median and worst"] = ", ".join(
+                f"{t:.2f}" for t in result.typicality
+            )
         counts = {"samples": _count_text(result), "decoding": DECODINGS[result.decode]}
         return rows | _rows(result.figures, result.missing) | counts
 
@@ -209,11 +219,10 @@ def _path(case: Case, name: Path) -> Path | None:
     return None if case.out is None else case.out / place_of(name, case.decode)
 
 
-def _save_typical(case: Case, path: Path) -> None:
-    """The best, the median and the worst samples, a row each."""
-    rows = best_median_worst(scores(case.samples.sets).distances)
-    images = case.samples.drawn.images[rows.flatten()]
-    save_grid(images, case.model.spec, path, columns=rows.shape[1], inside=case.out)
+def _save_rows(case: Case, places: Tensor, path: Path) -> None:
+    """The samples at `places` long `[rows, k]`, row by row."""
+    images = case.samples.drawn.images[places.flatten()]
+    save_grid(images, case.model.spec, path, columns=places.shape[1], inside=case.out)
 
 
 def _text(path: Path | None) -> str | None:

@@ -1,6 +1,6 @@
 """What a report holds: one frozen dataclass per question, written and read by these very types.
 
-A figure of a model is a field of type `Figure`, wherever it stands. Counts, constants, flags, seeds and seconds are
+A figure of a model is a field of type `Estimate`, wherever it stands. Counts, constants, flags, seeds and seconds are
 ordinary fields, so that nothing shows or ranks them as figures. What was not measured is None.
 """
 
@@ -12,6 +12,16 @@ from typing import Any, Literal, final, get_type_hints
 from genzoo.core.log_likelihood import LikelihoodKind
 from genzoo.evaluation.cost import Cost
 from genzoo.evaluation.report.encoder_schema import FineTuningResult, MapResult, ProbesResult, SpaceResult
+from genzoo.evaluation.report.sample_schema import (
+    ClassesResult,
+    DecodingName,
+    MemorisationResult,
+    ModesResult,
+    PublishedResult,
+    QualityResult,
+    TranslationResult,
+    decoding_of,
+)
 from genzoo.metrics.estimate import Count, Estimate
 
 FORMAT = 2
@@ -19,9 +29,6 @@ FORMAT = 2
 
 KindName = Literal["ESTIMATE", "LOWER_BOUND", "EXACT"]
 """How a likelihood relates to the truth, by the name of a `genzoo.Likelihood`."""
-
-DecodingName = Literal["draw", "mean"]
-"""How samples came of an output distribution; "draw" where there is none, and in reports of former versions."""
 
 
 @dataclass(frozen=True)
@@ -150,142 +157,6 @@ class OODResult:
     kind: KindName
 
 
-# --- samples ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ExtractorFacts:
-    """The feature extractor that samples were seen by, known by the hash of what made it."""
-
-    name: str
-    identity: str
-    width: Count
-    scale: float = 1.0
-
-
-@dataclass(frozen=True)
-class QualityResult:
-    """Figures of samples against real images in the features of one extractor.
-
-    `missing` says of which there are none, and why; `remark` what must be known of the extractor.
-    """
-
-    test_id: str
-    extractor: ExtractorFacts
-    figures: dict[str, Estimate]
-    missing: dict[str, str] = field(default_factory=dict)
-    samples: Count = 0
-    asked: Count = 0
-    references: Count | None = None
-    conditions: str = "none"
-    seed: int | None = None
-    sampling_seconds: float | None = None
-    remark: str | None = None
-    seconds: float | None = None
-    picture: str | None = None
-    typical_picture: str | None = None
-    decode: DecodingName = "draw"
-
-
-@dataclass(frozen=True)
-class PublishedResult:
-    """Fréchet distances of samples in the features of published networks; `extractors` tells which, by figure."""
-
-    test_id: str
-    extractors: dict[str, ExtractorFacts]
-    figures: dict[str, Estimate]
-    missing: dict[str, str] = field(default_factory=dict)
-    samples: Count = 0
-    seed: int | None = None
-    seconds: float | None = None
-    decode: DecodingName = "draw"
-
-    def alone(self, name: str) -> QualityResult | None:
-        """One of them, as a report on samples; None where there is none."""
-        if name not in self.extractors:
-            return None
-        figures = {name: self.figures[name]} if name in self.figures else {}
-        missing = {name: self.missing[name]} if name in self.missing else {}
-        return QualityResult(
-            self.test_id,
-            self.extractors[name],
-            figures,
-            missing,
-            self.samples,
-            seed=self.seed,
-            decode=self.decode,
-        )
-
-
-@dataclass(frozen=True)
-class MemorisationResult:
-    """Whether samples are copies of training images, as `QualityResult` has it."""
-
-    test_id: str
-    extractor: ExtractorFacts
-    figures: dict[str, Estimate]
-    missing: dict[str, str] = field(default_factory=dict)
-    samples: Count = 0
-    asked: Count = 0
-    training_images: Count = 0
-    conditions: str = "none"
-    seed: int | None = None
-    sampling_seconds: float | None = None
-    remark: str | None = None
-    picture: str | None = None
-    decode: DecodingName = "draw"
-
-
-@dataclass(frozen=True)
-class ClassesResult:
-    """The classes of samples that were drawn without asking for one: their shares, and how far these are from real."""
-
-    test_id: str
-    shift: Estimate
-    share_of: dict[str, Estimate]
-    seed: int | None = None
-    picture: str | None = None
-    decode: DecodingName = "draw"
-
-
-@dataclass(frozen=True)
-class ModesResult:
-    """Which of the `modes` of the data samples hit; `divergence` is None where they hit none."""
-
-    test_id: str
-    covered: Estimate
-    divergence: Estimate | None
-    spread: Estimate | None
-    modes: Count
-    samples: Count
-    collapsed: bool
-    decode: DecodingName = "draw"
-
-
-@dataclass(frozen=True)
-class InputDistances:
-    """What the input images themselves would get in the place of predictions: no figures of the model."""
-
-    l1: float
-    psnr: float
-    sharpness: float | None = None
-    frechet: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class TranslationResult:
-    """How near predictions from input images come to the truth; `frechet` by feature space."""
-
-    test_id: str
-    l1: Estimate
-    psnr: Estimate
-    sharpness: Estimate | None
-    frechet: dict[str, Estimate]
-    images: Count
-    inputs: InputDistances | None = None
-    decode: DecodingName = "draw"
-
-
 # --- what a model is like --------------------------------------------------------------------------------------
 
 
@@ -373,11 +244,6 @@ class Report:
             part = getattr(self, name)
             if part is not None:
                 yield name, part
-
-
-def decoding_of(part: Any) -> DecodingName:
-    """How the samples were decoded that a part of a report is about; "draw" where it is about none."""
-    return getattr(part, "decode", "draw")
 
 
 def _part_types() -> dict[str, type]:

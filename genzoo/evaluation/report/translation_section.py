@@ -8,7 +8,7 @@ from typing_extensions import override
 from genzoo.data.pairs import PairedSplit
 from genzoo.evaluation.report.case import Case
 from genzoo.evaluation.report.encoder_case import EncoderCase
-from genzoo.evaluation.report.schema import InputDistances, TranslationResult
+from genzoo.evaluation.report.sample_schema import InputDistances, TranslationResult
 from genzoo.evaluation.report.section import Section, with_error
 from genzoo.evaluation.translation import translation_figures
 from genzoo.metrics.estimate import Estimate

@@ -41,7 +41,6 @@ def captions_for(spec: DataSpec, kind: str | None) -> Augmentation:
     """
     if kind in (None, "photographs"):
         crop = RandomCrop(scale=(0.8, 1.0), ratio=(0.9, 1.1), ground=None)
-        augmentation_for(spec, kind)  # refuses what is no image
         return Compose((crop, ColourJitter(brightness=0.2, contrast=0.2)))
     return augmentation_for(spec, kind)
 
